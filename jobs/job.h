@@ -1,0 +1,63 @@
+/* The frame every program runs in: parse → MPI → configuration → placement → prepare → run → commit.
+ *
+ * A program is a `struct job_spec` and three functions; main is one line:
+ *     int main(int argc, char **argv) { return job_main(argc, argv, &spec); }
+ * `prepare` parses, checks, measures and prints the cost (a dry run ends after it); `run` does the
+ * work and looks at job_stop(); `commit` makes the results final. Each returns an agreed status. */
+#ifndef CYTOMILL_JOBS_JOB_H
+#define CYTOMILL_JOBS_JOB_H
+
+#include <stdbool.h>
+
+#include "base/config.h"
+#include "mpi/comm.h"
+#include "mpi/placement.h"
+
+struct job;
+
+/* A long option that sets a configuration key. */
+struct job_option {
+    const char *name;    /* "obs-table" */
+    const char *value;   /* "TSV", or NULL for a switch that puts "true" */
+    const char *key;     /* "ingest.obs_table" */
+    const char *help;    /* one line */
+};
+
+struct job_spec {
+    const char *program;   /* "cytomill-ingest" */
+    const char *purpose;   /* one sentence */
+    const char *usage;     /* "INPUT... --out ATLAS [options]" */
+    const char *reads, *writes; /* lines of --help: inputs and files written */
+    const char *example;   /* a command that runs */
+    const char *sections;  /* configuration sections it takes: "run data model train" */
+    const char *positional; /* key that bare arguments go to (KEY_LIST: all, else one); NULL = none allowed */
+    const struct job_option *options; /* ends with {0}; the common ones are added */
+    enum status (*prepare)(struct job *job); /* collective on job->world, agreed */
+    enum status (*run)(struct job *job);
+    enum status (*commit)(struct job *job);
+    void (*release)(struct job *job); /* frees job->state; always called */
+    const struct job_spec *const *verbs; /* of cytomill-analyze: chosen by the first word; NULL-terminated */
+};
+
+struct job {
+    struct comm world;
+    struct config *config;
+    const struct job_spec *spec;
+    struct placement placement; /* threads to use: placement.threads */
+    bool dry_run;
+    void *state; /* the program's own */
+};
+
+/* Run a program; returns its exit code. */
+int job_main(int argc, char **argv, const struct job_spec *spec);
+
+/* Has a signal (SIGTERM, SIGUSR1, SIGINT) or the stop file asked this job to end? Cheap; the answer is
+ * this rank's alone, so agree on it: job_stop_agreed() does. Local. */
+bool job_stop(const struct job *job);
+/* Any rank asked: collective on job->world. */
+bool job_stop_agreed(struct job *job);
+
+/* Text of --version: version, git revision, compiler, MPI, HDF5, oneDNN. */
+const char *job_version_text(void);
+
+#endif

@@ -1,0 +1,115 @@
+/* The key table: INT(section.key, default, min, max, unit, sentence), REAL likewise,
+ * BOOL(key, default, sentence), WORD(key, default, words, sentence), TEXT(key, default, sentence),
+ * LIST(key, default, sentence). One section after another, in the order a user meets them. */
+#ifndef CYTOMILL_BASE_CONFIG_KEYS_H
+#define CYTOMILL_BASE_CONFIG_KEYS_H
+
+#define CONFIG_KEYS(INT, REAL, BOOL, WORD, TEXT, LIST) \
+    /* run: what every program takes */ \
+    TEXT("run.atlas", "", "Atlas folder that the job reads.") \
+    TEXT("run.model", "", "Checkpoint that the job reads.") \
+    TEXT("run.out", "", "Folder or file that the job writes.") \
+    LIST("run.input", "", "Input files or folders, in order.") \
+    INT("run.seed", "0", 0, 9007199254740992.0, "", "Seed of every random number.") \
+    INT("run.threads", "0", 0, 4096, "threads", "OpenMP threads of a rank; 0 takes OMP_NUM_THREADS or the cores the rank may use.") \
+    WORD("run.precision", "auto", "auto|bf16|fp32", "Precision of products: auto takes bf16 where the processor has it.") \
+    WORD("run.isa", "auto", "auto|generic|avx2|avx512", "Instruction set of our kernels; pin it to get the same bits on unlike nodes.") \
+    WORD("run.io", "auto", "auto|ompio|romio|posix", "How ranks write shared files: MPI-IO through OMPIO or ROMIO, or plain POSIX calls per rank.") \
+    TEXT("run.cells", "", "Which cells take part, an expression over obs columns such as: qc_n_features >= 200 and cell_type == 'B'.") \
+    BOOL("run.oversubscribe", "false", "Allow more ranks times threads than cores.") \
+    TEXT("run.stop_file", "", "A file whose appearance ends the job in good order; default OUT/stop.") \
+    BOOL("run.fresh", "false", "Refuse an output that already holds work instead of resuming it.") \
+    /* ingest */ \
+    LIST("ingest.counts", "auto", "Where counts lie in .h5ad inputs: auto, X, raw/X or layers/NAME; one for all inputs, or one per input.") \
+    TEXT("ingest.genome", "", "Genome group to take from a 10x v2 .h5 file that holds several.") \
+    LIST("ingest.feature_types", "Gene Expression", "10x feature types that become modality rna; others become modalities of their own or are left out, see ingest.other_features.") \
+    WORD("ingest.other_features", "keep", "keep|drop", "What to do with 10x features of other types: keep each type as a modality, or drop them.") \
+    TEXT("ingest.obs_table", "", "TSV of labels to join to obs.") \
+    TEXT("ingest.obs_key", "barcode", "Column of the table that holds the cell's barcode or obs name.") \
+    TEXT("ingest.hgnc", "", "HGNC complete set (TSV, may be gzipped) for gene identity; default: the copy under configs/genes.") \
+    INT("ingest.shard_rows", "65536", 64, 16777216, "cells", "Rows per shard of the atlas.") \
+    INT("ingest.compress", "0", 0, 9, "", "Deflate level of shards, applied after the commit; 0 leaves them uncompressed.") \
+    BOOL("ingest.shuffle", "true", "Shuffle rows once by the keyed permutation; false keeps the order of the input.") \
+    INT("ingest.probe_memory_mib", "1024", 64, 1048576, "MiB", "Memory limit of the process that walks each foreign HDF5 file first.") \
+    REAL("ingest.probe_time_s", "60", 1, 1e6, "s", "Time limit of that process, plus one second per GB.") \
+    INT("ingest.min_features", "200", 0, 1e9, "features", "Cells with fewer are flagged low_features.") \
+    REAL("ingest.max_pct_mt", "20", 0, 100, "percent", "Cells with a larger mitochondrial share are flagged high_mt.") \
+    REAL("ingest.max_total", "1e5", 0, 1e12, "counts", "Cells with a larger total are flagged high_total.") \
+    /* data */ \
+    TEXT("data.vocabulary", "", "Vocabulary TSV (id symbol ensembl hgnc); default: configs/genes/vocabulary.tsv.gz made from HGNC.") \
+    TEXT("data.modality", "rna", "Modality the model reads.") \
+    TEXT("data.split_by", "", "obs column whose values are kept whole when cells are held out (donor); empty: by hash of source_obs_name.") \
+    TEXT("data.group_by", "", "obs column of groups in reports.") \
+    REAL("data.held_out", "0.1", 0, 0.9, "", "Share of cells held out of training.") \
+    INT("data.block", "16", 1, 65536, "cells", "Neighbouring cells that are read together.") \
+    REAL("data.min_vocabulary_share", "0.05", 0, 1, "", "Least share of counts the vocabulary must keep; below it the job is refused.") \
+    /* model */ \
+    TEXT("model.name", "cellfm", "Name of the model: obsm/X_<name>.") \
+    WORD("model.family", "cellfm", "cellfm", "Which family of models.") \
+    INT("model.layers", "40", 1, 1024, "", "Blocks of the trunk, L.") \
+    INT("model.width", "1536", 32, 65536, "", "Width D.") \
+    INT("model.heads", "48", 1, 1024, "", "Retention heads H; D must be a multiple of H.") \
+    INT("model.value_width", "256", 8, 4096, "", "Inner width of the value encoder.") \
+    REAL("model.slope", "0.2", 0, 1, "", "LeakyReLU slope of value encoder and decoder.") \
+    REAL("model.norm_eps", "1e-7", 1e-12, 1e-2, "", "Epsilon of LayerNorm.") \
+    REAL("model.dropout", "0.1", 0, 0.9, "", "Dropout of the last layer's sub-layers; layer i has dropout * i / L.") \
+    WORD("model.key_mask", "half", "half|all|none", "Hidden genes as keys: out in the first half of the layers (as published), out in all, or never out.") \
+    WORD("model.qk_scale", "published", "published|none", "Scale Q and K by 1/sqrt(C) and V by 1/sqrt(n), or leave it to the norm that cancels it.") \
+    INT("model.max_genes", "2048", 8, 1048576, "genes", "Most genes of a cell; above it genes are drawn by weight ln(1+count).") \
+    INT("model.min_genes", "200", 0, 1048576, "genes", "Training leaves out cells with fewer vocabulary genes.") \
+    BOOL("model.drop_long_cells", "true", "Training leaves out cells with more than max_genes vocabulary genes (as published) instead of sampling genes.") \
+    REAL("model.cap_total", "1e5", 0, 1e12, "counts", "Training scales larger totals down to this; 0 never.") \
+    REAL("model.scale", "1e4", 1, 1e9, "", "Counts are scaled to this total before ln(1+x).") \
+    REAL("model.select_fraction", "0.2", 0, 1, "", "Share of a cell's genes that count in the loss.") \
+    REAL("model.hide_fraction", "0.8", 0, 1, "", "Share of those whose value is hidden.") \
+    /* train */ \
+    INT("train.steps", "1000", 1, 1e12, "steps", "Optimiser steps of the whole run.") \
+    INT("train.batch", "128", 1, 1e9, "cells", "Cells of the global batch.") \
+    INT("train.micro_batch", "4", 1, 65536, "cells", "Cells a rank computes at a time.") \
+    REAL("train.rate", "1e-7", 0, 10, "", "Peak learning rate.") \
+    WORD("train.schedule", "constant", "constant|cosine|linear", "Course of the learning rate after warm-up.") \
+    INT("train.warmup", "0", 0, 1e12, "steps", "Steps of linear warm-up.") \
+    REAL("train.rate_end", "0", 0, 10, "", "Learning rate at the last step of cosine and linear.") \
+    REAL("train.beta1", "0.9", 0, 1, "", "Adam's first decay.") \
+    REAL("train.beta2", "0.95", 0, 1, "", "Adam's second decay.") \
+    REAL("train.eps", "1e-8", 0, 1, "", "Adam's epsilon.") \
+    REAL("train.decay", "1e-5", 0, 10, "", "Weight decay.") \
+    WORD("train.decay_kind", "l2", "l2|decoupled", "Decay added to the gradient (as published) or to the step (AdamW).") \
+    WORD("train.clip", "tensor", "none|value|tensor|global", "Gradient clipping: by value, per tensor (as published) or by global norm.") \
+    REAL("train.clip_at", "1", 0, 1e9, "", "Limit of clipping.") \
+    WORD("train.loss_over", "global", "global|rank", "Loss as one ratio over the global batch, or CellFM's mean of per-rank ratios.") \
+    WORD("train.exchange", "fp32", "fp32|bf16", "Precision in which gradients travel between ranks.") \
+    INT("train.checkpoint_every", "500", 1, 1e12, "steps", "Steps between checkpoints.") \
+    INT("train.keep", "2", 1, 1e6, "", "Checkpoints kept.") \
+    INT("train.evaluate_every", "100", 1, 1e12, "steps", "Steps between held-out evaluations.") \
+    INT("train.evaluate_cells", "256", 0, 1e9, "cells", "Held-out cells of an evaluation; 0 all.") \
+    REAL("train.max_seconds", "0", 0, 1e9, "s", "Stop in good order after this long (exit 0, checkpoint written); 0 never.") \
+    /* embed */ \
+    INT("embed.chunk", "256", 1, 1e6, "cells", "Cells of a chunk of the ledger.") \
+    INT("embed.tokens", "8192", 64, 1e8, "tokens", "Tokens of a micro-batch.") \
+    REAL("embed.obsm_max_gib", "2", 0, 1e6, "GiB", "Above this size the embedding is X of its own file instead of obsm.") \
+    INT("embed.compress", "0", 0, 9, "", "Deflate level, applied after the commit.") \
+    TEXT("embed.counts", "auto", "Where counts lie in an .h5ad input: auto, X, raw/X or layers/NAME.") \
+    /* sweep */ \
+    LIST("sweep.genes", "", "Gene panel: symbols, Ensembl ids, or one file with a gene a line.") \
+    INT("sweep.panel_size", "12", 1, 100000, "genes", "With no panel given: the most often detected transcription factors of the group.") \
+    WORD("sweep.mode", "knock-out", "knock-out|over-expression", "What happens to a gene of the set.") \
+    INT("sweep.order", "2", 1, 4, "", "Largest set: 1 singles, 2 pairs too.") \
+    TEXT("sweep.group", "", "Cells of the screen, an expression over obs; empty: run.cells.") \
+    TEXT("sweep.goal", "", "Cells whose mean embedding is the goal, an expression over obs; empty: shift from the start.") \
+    INT("sweep.max_cells", "100", 1, 1e9, "cells", "Cells of the group that are used, drawn by the seed.") \
+    INT("sweep.min_cells", "20", 1, 1e9, "cells", "Sets carried by fewer cells are listed, not ranked.") \
+    INT("sweep.top", "1000", 1, 1e9, "", "Ranked hits written to hits.tsv; results.h5 holds all.") \
+    INT("sweep.chunk", "16", 1, 1e6, "sets", "Sets of a chunk of the ledger.") \
+    LIST("sweep.readout", "", "Read-out genes: their cell-wise predictions are stored beside the shift.") \
+    /* analyze */ \
+    INT("analyze.components", "50", 1, 1e6, "", "Principal components.") \
+    TEXT("analyze.genes", "2000", "Genes of the PCA: the N of largest variance, or 'all'.") \
+    INT("analyze.neighbours", "15", 1, 1000, "", "k of kNN graphs and scores.") \
+    TEXT("analyze.label", "cell_type", "obs column of labels.") \
+    TEXT("analyze.embedding", "", "Embedding file to analyse.") \
+    TEXT("analyze.run", "", "Folder of a pretraining run (metrics.jsonl) for the report.") \
+    TEXT("analyze.sweep", "", "Folder of a sweep for the report.") \
+    TEXT("analyze.markers", "", "Marker genes TSV; default: configs/genes/markers_pbmc.tsv.")
+
+#endif
