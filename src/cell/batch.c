@@ -1,5 +1,6 @@
 #include "cell/batch.h"
 
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -50,22 +51,38 @@ void batch_clear(struct batch *b)
     b->offsets[0] = b->level_offsets[0] = 0;
 }
 
-static int compare_float(const void *a, const void *b)
+/* Place of `value` in the ascending list, or where it belongs. */
+static int64_t level_place(const float *levels, int64_t count, float value)
 {
-    float x = *(const float *)a, y = *(const float *)b;
-    return (x > y) - (x < y);
+    int64_t low = 0;
+    while (count > 0) {
+        int64_t half = count / 2;
+        if (levels[low + half] < value) {
+            low += half + 1;
+            count -= half + 1;
+        } else {
+            count = half;
+        }
+    }
+    return low;
 }
 
-/* Distinct visible values of tokens [first, last), ascending, into out; returns how many. */
+static bool shows_value(const struct batch *b, int64_t t) { return b->role[t] == TOKEN_FEATURE && b->visible[t]; }
+
+/* Distinct visible values of tokens [first, last), ascending, into out; returns how many. A cell of
+ * counts has 20 to 90 of them, so inserting each new one is cheaper than sorting the tokens. */
 static int64_t distinct_values(const struct batch *b, int64_t first, int64_t last, float *out)
 {
-    int64_t n = 0, kept = 0;
-    for (int64_t t = first; t < last; t++)
-        if (b->role[t] == TOKEN_FEATURE && b->visible[t]) out[n++] = b->value[t];
-    qsort(out, (size_t)n, sizeof *out, compare_float);
-    for (int64_t i = 0; i < n; i++)
-        if (kept == 0 || out[i] != out[kept - 1]) out[kept++] = out[i];
-    return kept;
+    int64_t n = 0;
+    for (int64_t t = first; t < last; t++) {
+        if (!shows_value(b, t)) continue;
+        int64_t at = level_place(out, n, b->value[t]);
+        if (at < n && out[at] == b->value[t]) continue;
+        memmove(out + at + 1, out + at, sizeof *out * (size_t)(n - at));
+        out[at] = b->value[t];
+        n++;
+    }
+    return n;
 }
 
 void batch_find_levels(struct batch *b)
@@ -76,12 +93,8 @@ void batch_find_levels(struct batch *b)
         float *levels = b->level_value + b->level_count;
         b->level_offsets[c] = b->level_count;
         int64_t n = distinct_values(b, first, last, levels);
-        for (int64_t t = first; t < last; t++) {
-            b->level[t] = -1;
-            if (b->role[t] != TOKEN_FEATURE || !b->visible[t]) continue;
-            const float *found = bsearch(&b->value[t], levels, (size_t)n, sizeof *levels, compare_float);
-            b->level[t] = (int32_t)(b->level_count + (found - levels));
-        }
+        for (int64_t t = first; t < last; t++)
+            b->level[t] = shows_value(b, t) ? (int32_t)(b->level_count + level_place(levels, n, b->value[t])) : -1;
         b->level_count += n;
     }
     b->level_offsets[b->cell_count] = b->level_count;
