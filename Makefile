@@ -32,7 +32,7 @@ FLAGS_double   := -O1 -g -DCYTOMILL_DOUBLE
 WARN := -Wall -Wextra -Wshadow -Wvla -Wstrict-prototypes -Wmissing-prototypes -Wno-unused-parameter
 CFLAGS_ALL := -std=gnu11 -D_GNU_SOURCE $(FLAGS_$(CONFIG)) $(WARN) -fno-math-errno -fopenmp -Isrc -I. \
               -MMD -MP $(DEP_CFLAGS) $(CFLAGS)
-LIBS := $(DEP_LIBS) -fopenmp -lpthread -lm
+LIBS := -Wl,--as-needed $(DEP_LIBS) -fopenmp -lpthread -lm
 
 # ---- sources ----
 # Kernels are compiled once per instruction set and chosen at run time (src/kernel/isa.h), apart from
@@ -45,8 +45,8 @@ ISA_avx512  := -DISA=avx512 -march=x86-64-v4 -mprefer-vector-width=512
 ISAS        := generic $(if $(filter x86_64,$(shell uname -m)),avx2 avx512)
 
 LIB_SRC := $(filter-out src/kernel/%,$(wildcard src/*/*.c)) $(KERNEL_ONCE) $(wildcard mpi/*.c) $(wildcard io/*.c) \
-           jobs/job.c jobs/version.c
-PROGRAMS := $(filter-out job version,$(patsubst jobs/%.c,%,$(wildcard jobs/*.c)))
+           jobs/job.c jobs/version.c jobs/data_path.c
+PROGRAMS := $(filter-out job version data_path,$(patsubst jobs/%.c,%,$(wildcard jobs/*.c)))
 BINS := $(patsubst %,$(B)/bin/cytomill-%,$(filter-out cytomill,$(PROGRAMS))) $(if $(filter cytomill,$(PROGRAMS)),$(B)/bin/cytomill)
 TESTS := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/test_*.c))
 BENCHES := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/bench_*.c))

@@ -1,0 +1,13 @@
+/* Where the files that ship with the programs lie: configs/… in the source tree, or
+ * PREFIX/share/cytomill/configs/… once installed. */
+#ifndef CYTOMILL_JOBS_DATA_PATH_H
+#define CYTOMILL_JOBS_DATA_PATH_H
+
+#include "base/status.h"
+
+/* Path of a shipped file, given as in the source tree ("configs/genes/vocabulary.tsv.gz"). Tried in
+ * order: $CYTOMILL_SHARE, BIN/../share/cytomill, BIN/../../.. (the build tree), where BIN is the
+ * folder of the running program. The caller frees *out. ST_CONFIG names the places. Local. */
+MUST_CHECK enum status data_path_find(const char *name, char **out);
+
+#endif
