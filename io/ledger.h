@@ -1,0 +1,55 @@
+/* The ledger of a long output: which numbered chunks of it are done.
+ *
+ * An output is laid out as NAME.partial; beside it NAME.partial.ledger holds one 16-byte record a chunk: a hash of
+ * the chunk's content and a check of the record itself. What a chunk contains depends on its number alone, so any rank
+ * of any job may do any chunk, and one done twice has the same bytes. A chunk is done when its record checks: data
+ * first (written, then fdatasync), record after. A process killed anywhere leaves chunks that are done and chunks that
+ * are not, never one in between.
+ *
+ *     TRY(ledger_open("e.h5ad.partial.ledger", chunks, key, &ledger));
+ *     if (!ledger_is_done(ledger, c)) { write the chunk; TRY(ledger_mark(ledger, c, fd, hash)); }
+ *     if (ledger_done_count(ledger) == chunks) rename the output, then remove the ledger
+ *
+ * Everything here is local to a process; ranks share the file. */
+#ifndef CYTOMILL_IO_LEDGER_H
+#define CYTOMILL_IO_LEDGER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/hash.h"
+#include "base/status.h"
+
+struct ledger;
+
+/* Open, or create with nothing done. `key` names all that the content depends on (model, input,
+ * options); a ledger with another key or chunk count is ST_OUTPUT: that output belongs to another job. */
+MUST_CHECK enum status ledger_open(const char *path, int64_t chunks, const char key[SHA256_HEX], struct ledger **out);
+void ledger_close(struct ledger **ledger);
+
+/* As of the last open, refresh, look or mark. */
+bool ledger_is_done(const struct ledger *ledger, int64_t chunk);
+int64_t ledger_done_count(const struct ledger *ledger);
+/* Content hash of a done chunk. */
+uint64_t ledger_hash(const struct ledger *ledger, int64_t chunk);
+
+/* Read what other processes have marked meanwhile: all records, or one. ST_OUTPUT. */
+MUST_CHECK enum status ledger_refresh(struct ledger *ledger);
+MUST_CHECK enum status ledger_look(struct ledger *ledger, int64_t chunk, bool *done);
+
+/* Mark a chunk done after its bytes have reached the disk: fdatasync(data_fd) first (-1: nothing
+ * to sync). ST_OUTPUT. */
+MUST_CHECK enum status ledger_mark(struct ledger *ledger, int64_t chunk, int data_fd, uint64_t content_hash);
+/* Take a mark back: the content did not match its hash. ST_OUTPUT. */
+MUST_CHECK enum status ledger_unmark(struct ledger *ledger, int64_t chunk);
+
+/* Make `temporary` appear as `path` unless that exists already, atomically and on NFS too (link);
+ * `temporary` is gone afterwards. *mine tells whether it was ours that appeared. ST_OUTPUT. */
+MUST_CHECK enum status ledger_publish(const char *temporary, const char *path, bool *mine);
+
+/* All of `bytes` to / from `offset`, with short transfers and EINTR handled. ST_OUTPUT / ST_INPUT
+ * name the path and the reason (a full disk). */
+MUST_CHECK enum status file_write_at(int fd, const char *path, const void *data, size_t bytes, int64_t offset);
+MUST_CHECK enum status file_read_at(int fd, const char *path, void *data, size_t bytes, int64_t offset);
+
+#endif
