@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
+#undef fail /* ours is in base/status.h */
 
 #include "cell/tokenize.h"
 
