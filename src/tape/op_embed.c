@@ -1,0 +1,150 @@
+#include "kernel/embed.h"
+#include "kernel/value.h"
+#include "tape/op.h"
+
+/* ---- softmax of the value encoder, per distinct value ---- */
+
+struct value_attr {
+    const float *x;
+    struct weight u;
+};
+
+static void value_forward(struct node *n)
+{
+    const struct value_attr *a = (void *)n->attr;
+    value_softmax_forward(n->out->data, a->x, a->u.value, n->out->rows, n->out->cols, n->out->type);
+}
+
+static void value_backward(struct tape *tape, struct node *n)
+{
+    const struct value_attr *a = (void *)n->attr;
+    value_softmax_backward(a->u.gradient, n->out->gradient, n->out->data, a->x, n->out->rows, n->out->cols,
+                           n->out->type, n->scratch);
+}
+
+static size_t value_scratch(const struct node *n, bool backward)
+{
+    return backward ? (size_t)value_scratch_reals(n->out->rows, n->out->cols) * sizeof(real) : 0;
+}
+
+static double value_flops(const struct node *n) { return 5.0 * (double)(n->out->rows * n->out->cols); }
+
+const struct op op_row_value_softmax = {"value_softmax", value_forward, value_backward, value_flops, 1, value_scratch, false};
+
+struct tensor *op_value_softmax(struct tape *tape, const float *x, int64_t levels, struct weight u, int64_t b,
+                                enum dtype type)
+{
+    struct node *n = tape_node(tape, &op_row_value_softmax);
+    *(struct value_attr *)n->attr = (struct value_attr){x, u};
+    n->out = tape_tensor(tape, type, levels, b);
+    return tape_run(tape, n, u.gradient != NULL);
+}
+
+/* ---- tokens ---- */
+
+struct embed_attr {
+    struct weight gene, mask, cls;
+    struct embed_shape shape;
+    struct row_groups by_feature, by_level; /* training only */
+};
+_Static_assert(sizeof(struct embed_attr) <= TAPE_ATTR_BYTES, "embed_attr");
+
+static void tokens_forward(struct node *n)
+{
+    const struct embed_attr *a = (void *)n->attr;
+    embed_forward(n->out->data, a->gene.value, n->in[0]->data, a->mask.value, a->cls.value, &a->shape);
+}
+
+static void tokens_backward(struct tape *tape, struct node *n)
+{
+    struct embed_attr *a = (void *)n->attr;
+    row_groups_build(&a->by_feature, a->shape.feature, a->shape.rows, 1);
+    row_groups_build(&a->by_level, a->shape.level, a->shape.rows, 0);
+    embed_backward(a->gene.gradient, n->in[0]->gradient, a->mask.gradient, a->cls.gradient, n->out->gradient,
+                   &a->by_feature, &a->by_level, &a->shape);
+}
+
+static double tokens_flops(const struct node *n) { return (double)(n->out->rows * n->out->cols); }
+
+const struct op op_row_embed = {"embed", tokens_forward, tokens_backward, tokens_flops, 1, NULL, false};
+
+struct tensor *op_embed(struct tape *tape, struct tensor *e, const struct op_embed *how)
+{
+    struct node *n = tape_node(tape, &op_row_embed);
+    struct embed_attr *a = (void *)n->attr;
+    *a = (struct embed_attr){how->gene, how->mask, how->cls,
+                             {how->tokens, e->cols, e->type, how->feature, how->level}, {0}, {0}};
+    n->in[0] = e;
+    n->out = tape_tensor(tape, e->type, how->tokens, e->cols);
+    if (tape_trains(tape)) {
+        row_groups_take(&a->by_feature, tape_arena(tape), how->tokens, how->gene_rows);
+        row_groups_take(&a->by_level, tape_arena(tape), how->tokens, e->rows);
+    }
+    return tape_run(tape, n, how->gene.gradient != NULL);
+}
+
+/* ---- rows of a table ---- */
+
+struct table_attr {
+    struct weight table;
+    const int32_t *id;
+    struct row_groups by_id; /* training only */
+};
+_Static_assert(sizeof(struct table_attr) <= TAPE_ATTR_BYTES, "table_attr");
+
+static void table_forward(struct node *n)
+{
+    const struct table_attr *a = (void *)n->attr;
+    table_gather(n->out->data, a->table.value, a->id, n->out->rows, n->out->cols, n->out->type);
+}
+
+static void table_backward(struct tape *tape, struct node *n)
+{
+    struct table_attr *a = (void *)n->attr;
+    row_groups_build(&a->by_id, a->id, n->out->rows, 1);
+    table_add(a->table.gradient, n->out->gradient, &a->by_id, n->out->cols, n->out->type);
+}
+
+const struct op op_row_table_rows = {"table_rows", table_forward, table_backward, NULL, 0, NULL, false};
+
+struct tensor *op_table_rows(struct tape *tape, struct weight table, int64_t table_rows, int64_t width,
+                             const int32_t *id, int64_t rows, enum dtype type)
+{
+    struct node *n = tape_node(tape, &op_row_table_rows);
+    struct table_attr *a = (void *)n->attr;
+    *a = (struct table_attr){table, id, {0}};
+    n->out = tape_tensor(tape, type, rows, width);
+    if (tape_trains(tape)) row_groups_take(&a->by_id, tape_arena(tape), rows, table_rows);
+    return tape_run(tape, n, table.gradient != NULL);
+}
+
+/* ---- rows that somebody reads ---- */
+
+struct rows_attr {
+    const int64_t *index;
+};
+
+static void rows_forward(struct node *n)
+{
+    const struct rows_attr *a = (void *)n->attr;
+    rows_gather(n->out->data, n->in[0]->data, a->index, n->out->rows, n->out->cols, n->out->type);
+}
+
+static void rows_backward(struct tape *tape, struct node *n)
+{
+    const struct rows_attr *a = (void *)n->attr;
+    struct tensor *x = n->in[0];
+    if (n->add[0]) rows_add(x->gradient, n->out->gradient, a->index, n->out->rows, n->out->cols, n->out->type);
+    else rows_scatter(x->gradient, n->out->gradient, a->index, n->out->rows, x->rows, n->out->cols, n->out->type);
+}
+
+const struct op op_row_rows = {"rows", rows_forward, rows_backward, NULL, 0, NULL, true};
+
+struct tensor *op_rows(struct tape *tape, struct tensor *x, const int64_t *index, int64_t rows)
+{
+    struct node *n = tape_node(tape, &op_row_rows);
+    *(struct rows_attr *)n->attr = (struct rows_attr){index};
+    n->in[0] = x;
+    n->out = tape_tensor(tape, x->type, rows, x->cols);
+    return tape_run(tape, n, false);
+}

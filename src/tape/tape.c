@@ -1,0 +1,260 @@
+#include "tape/tape.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernel/vector.h"
+#include "tape/op.h"
+
+struct segment {
+    const char *name;
+    int index;
+    int first_node;
+    size_t mark;          /* arena position before its first activation */
+    struct tensor *input; /* NULL for the first segment */
+};
+
+struct deferred {
+    const struct linear *map;
+    const struct tensor *x, *y;
+};
+
+struct tape {
+    struct arena *arena;
+    enum tape_mode mode;
+    int max_nodes, max_tensors;
+    int node_count, tensor_count, segment_count, deferred_count;
+    struct node *nodes;
+    struct tensor *tensors;
+    struct segment *segments;
+    struct deferred *deferred;
+    double forward_flops, backward_flops;
+    tape_tap_fn *tap;
+    void *tap_context;
+};
+
+/* Running out of a measured size means that the measurement ran other code than the pass. */
+static void require(bool holds, const char *what)
+{
+    if (holds) return;
+    fprintf(stderr, "tape: broken invariant: %s\n", what);
+    abort();
+}
+
+enum status tape_create(struct arena *arena, int max_nodes, struct tape **out)
+{
+    enum status st = ST_OK;
+    struct tape *t = NULL;
+    TRY(NEW_ARRAY(t, 1));
+    *t = (struct tape){.arena = arena, .max_nodes = max_nodes, .max_tensors = 2 * max_nodes};
+    TRY(NEW_ARRAY(t->nodes, max_nodes));
+    TRY(NEW_ARRAY(t->tensors, t->max_tensors));
+    TRY(NEW_ARRAY(t->segments, max_nodes));
+    TRY(NEW_ARRAY(t->deferred, max_nodes));
+done:
+    if (st != ST_OK) tape_destroy(&t);
+    *out = t;
+    return st;
+}
+
+void tape_destroy(struct tape **tape)
+{
+    struct tape *t = *tape;
+    if (!t) return;
+    free(t->nodes);
+    free(t->tensors);
+    free(t->segments);
+    free(t->deferred);
+    free(t);
+    *tape = NULL;
+}
+
+void tape_begin(struct tape *t, enum tape_mode mode)
+{
+    arena_reset(t->arena, 0);
+    t->mode = mode;
+    t->node_count = t->tensor_count = t->segment_count = t->deferred_count = 0;
+    t->forward_flops = t->backward_flops = 0;
+}
+
+bool tape_measures(const struct tape *t) { return t->arena->base == NULL; }
+bool tape_trains(const struct tape *t) { return t->mode == TAPE_TRAIN; }
+double tape_forward_flops(const struct tape *t) { return t->forward_flops; }
+double tape_backward_flops(const struct tape *t) { return t->backward_flops; }
+
+void tape_set_tap(struct tape *t, tape_tap_fn *tap, void *context)
+{
+    t->tap = tap;
+    t->tap_context = context;
+}
+
+void tape_tap(struct tape *t, const char *name, const struct tensor *value)
+{
+    if (!t->tap || tape_measures(t)) return;
+    const struct segment *s = &t->segments[t->segment_count - 1];
+    t->tap(t->tap_context, s->name, s->index, name, value);
+}
+
+/* ---- tensors ---- */
+
+static size_t tensor_bytes(const struct tensor *x)
+{
+    return (size_t)(x->rows * x->cols) * dtype_bytes(x->type);
+}
+
+struct tensor *tape_wrap(struct tape *t, void *data, enum dtype type, int64_t rows, int64_t cols)
+{
+    require(t->tensor_count < t->max_tensors, "more tensors than the tape was made for");
+    struct tensor *x = &t->tensors[t->tensor_count++];
+    *x = (struct tensor){.data = data, .rows = rows, .cols = cols, .type = type};
+    return x;
+}
+
+struct tensor *tape_stop(struct tape *t, const struct tensor *x)
+{
+    return tape_wrap(t, x->data, x->type, x->rows, x->cols);
+}
+
+struct tensor *tape_tensor(struct tape *t, enum dtype type, int64_t rows, int64_t cols)
+{
+    struct tensor *x = tape_wrap(t, NULL, type, rows, cols);
+    x->data = arena_take(t->arena, tensor_bytes(x));
+    return x;
+}
+
+void *tape_take(struct tape *t, size_t bytes) { return arena_take(t->arena, bytes); }
+struct arena *tape_arena(struct tape *t) { return t->arena; }
+
+/* ---- forward ---- */
+
+/* Drop everything above `mark`, except `bytes` at `keep`, which move down to the mark. */
+static void *stack_drop(struct tape *t, size_t mark, void *keep, size_t bytes)
+{
+    arena_reset(t->arena, mark);
+    void *kept = arena_take(t->arena, bytes);
+    if (kept && kept != keep) memmove(kept, keep, bytes);
+    return kept;
+}
+
+struct tensor *tape_segment(struct tape *t, const char *name, int index, struct tensor *x)
+{
+    require(t->segment_count < t->max_nodes, "more segments than the tape was made for");
+    if (x && t->mode == TAPE_INFER) {
+        struct segment *old = &t->segments[t->segment_count - 1];
+        x->data = stack_drop(t, old->mark, x->data, tensor_bytes(x));
+        t->node_count = 0;
+    }
+    struct segment *s = &t->segments[t->segment_count++];
+    *s = (struct segment){name, index, t->node_count, arena_mark(t->arena), x};
+    return x;
+}
+
+struct node *tape_node(struct tape *t, const struct op *op)
+{
+    require(t->node_count < t->max_nodes, "more ops than the tape was made for");
+    struct node *n = &t->nodes[t->node_count];
+    memset(n, 0, sizeof *n);
+    n->op = op;
+    return n;
+}
+
+/* Run one kernel of a node with its scratch memory around it. */
+static void run_kernel(struct tape *t, struct node *n, bool backward)
+{
+    size_t mark = arena_mark(t->arena);
+    size_t bytes = n->op->scratch_bytes ? n->op->scratch_bytes(n, backward) : 0;
+    n->scratch = bytes ? arena_take(t->arena, bytes) : NULL;
+    if (!tape_measures(t)) {
+        if (backward) n->op->backward(t, n);
+        else n->op->forward(n);
+    }
+    arena_reset(t->arena, mark);
+}
+
+struct tensor *tape_run(struct tape *t, struct node *n, bool parameters)
+{
+    bool wants = parameters;
+    for (int i = 0; i < TAPE_INPUTS; i++) wants = wants || (n->in[i] && n->in[i]->wants_gradient);
+    wants = wants && tape_trains(t);
+    if (n->out) n->out->wants_gradient = wants;
+    t->forward_flops += n->op->flops ? n->op->flops(n) : 0;
+    run_kernel(t, n, false);
+    if (wants) t->node_count++;
+    return n->out;
+}
+
+/* ---- backward ---- */
+
+void tape_defer(struct tape *t, const struct linear *map, const struct tensor *x, const struct tensor *y)
+{
+    require(t->deferred_count < t->max_nodes, "more weight gradients than the tape was made for");
+    t->deferred[t->deferred_count++] = (struct deferred){map, x, y};
+}
+
+static void drain_weight_gradients(struct tape *t)
+{
+    for (int i = 0; i < t->deferred_count; i++) {
+        const struct deferred *d = &t->deferred[i];
+        if (!tape_measures(t)) linear_weight_gradient(d->map, d->x, d->y);
+    }
+    t->deferred_count = 0;
+}
+
+/* Gradients of the inputs: the first consumer writes, later ones add. An op that cannot add gets a
+ * buffer of its own in place of in[i]->gradient; returns it so that the caller adds and restores. */
+static void input_gradients(struct tape *t, struct node *n, void *held[TAPE_INPUTS])
+{
+    for (int i = 0; i < TAPE_INPUTS; i++) {
+        struct tensor *x = n->in[i];
+        held[i] = NULL;
+        if (!x || !x->wants_gradient) continue;
+        n->add[i] = x->gradient != NULL;
+        if (n->add[i] && n->op->adds) continue;
+        held[i] = x->gradient;
+        x->gradient = arena_take(t->arena, tensor_bytes(x));
+        if (tape_measures(t)) x->gradient = t; /* any address: "a consumer was here" */
+    }
+}
+
+static void add_held(struct tape *t, struct node *n, void *const held[TAPE_INPUTS])
+{
+    for (int i = 0; i < TAPE_INPUTS; i++) {
+        struct tensor *x = n->in[i];
+        if (!held[i]) continue;
+        if (!tape_measures(t)) vector_add(held[i], x->gradient, x->rows * x->cols, x->type);
+        x->gradient = held[i];
+    }
+}
+
+static void node_backward(struct tape *t, struct node *n)
+{
+    void *held[TAPE_INPUTS];
+    if (n->out && !n->out->gradient) return; /* nobody used it */
+    input_gradients(t, n, held);
+    t->backward_flops += n->op->flops ? n->op->flops(n) * n->op->backward_flops : 0;
+    run_kernel(t, n, true);
+    add_held(t, n, held);
+}
+
+/* One segment backward; then its activations are gone and the gradient of its input, which the
+ * segment before it needs, takes their place. */
+static void segment_backward(struct tape *t, struct segment *s, int end)
+{
+    for (int i = end - 1; i >= s->first_node; i--) node_backward(t, &t->nodes[i]);
+    drain_weight_gradients(t);
+    struct tensor *x = s->input;
+    if (!x || !x->gradient) return;
+    void *kept = stack_drop(t, s->mark, x->gradient, tensor_bytes(x));
+    if (kept) x->gradient = kept;
+}
+
+void tape_backward(struct tape *t)
+{
+    require(tape_trains(t), "backward after a pass that kept nothing");
+    int end = t->node_count;
+    for (int i = t->segment_count - 1; i >= 0; i--) {
+        segment_backward(t, &t->segments[i], end);
+        end = t->segments[i].first_node;
+    }
+}

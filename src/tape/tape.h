@@ -1,0 +1,110 @@
+/* A tape of ops: model code is written once, forward only; the tape remembers what ran and runs it
+ * backward (reverse-mode differentiation in coarse steps).
+ *
+ * An op is a row of data (op.h): a forward and a backward kernel, its FLOPs and its scratch. Model
+ * code calls op functions, each of which takes its result from the tape's arena, runs the forward
+ * kernel and records a node. The very same model code runs in two modes,
+ *   TAPE_INFER    nothing is kept beyond its segment
+ *   TAPE_TRAIN    nodes and activations are kept until tape_backward()
+ * and each of them for real or, on an arena without memory, as a measurement: shapes only, no
+ * kernel runs, bytes and FLOPs are counted.
+ *
+ * The tape is cut into segments (embed | block i | heads), the places where a pipeline may cut: what
+ * leaves a segment is handed over through tape_segment(), and nothing else crosses. Memory is a
+ * stack, so a segment's backward gives its activations back before the next one starts.
+ *
+ *     tape_begin(t, TAPE_TRAIN);
+ *     x = op_embed(t, ...);
+ *     for (i...) x = block_forward(t, &block[i], tape_segment(t, "block", i, x), ...);
+ *     objective ops
+ *     tape_backward(t);
+ *
+ * Everything is local to one rank and called by one thread; kernels use OpenMP inside. Nothing
+ * allocates between tape_begin and the end of tape_backward: running out of the measured memory is
+ * a broken invariant and aborts. */
+#ifndef CYTOMILL_TAPE_TAPE_H
+#define CYTOMILL_TAPE_TAPE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/arena.h"
+#include "kernel/dtype.h"
+
+enum tape_mode { TAPE_INFER, TAPE_TRAIN };
+enum { TAPE_INPUTS = 4, TAPE_SAVED = 4, TAPE_ATTR_BYTES = 320 };
+
+struct tape;
+struct op;
+struct linear;
+
+/* A value on the tape: row-major [rows, cols]. Owned by the tape; dies with its segment. */
+struct tensor {
+    void *data;     /* NULL while measuring */
+    void *gradient; /* same type and shape; NULL until backward reaches it */
+    int64_t rows, cols;
+    enum dtype type;
+    bool wants_gradient;
+};
+
+/* One op that ran. */
+struct node {
+    const struct op *op;
+    struct tensor *in[TAPE_INPUTS]; /* unused ones NULL */
+    struct tensor *out;             /* NULL for an objective, where gradients start */
+    bool add[TAPE_INPUTS];          /* backward: add into in[i]->gradient instead of writing it */
+    void *saved[TAPE_SAVED];        /* kept from forward for backward */
+    void *scratch;                  /* op->scratch_bytes, valid inside forward or backward only */
+    _Alignas(16) unsigned char attr[TAPE_ATTR_BYTES]; /* the op's own struct */
+};
+
+/* What a tap sees: an inner value the moment it exists, in the tape's own memory. */
+typedef void tape_tap_fn(void *context, const char *segment, int index, const char *name,
+                         const struct tensor *value);
+
+/* Room for `max_nodes` ops and as many tensors per pass. Activations come from *arena, which the
+ * caller creates from what a measuring pass found (arena.high_bytes) and which must outlive the tape. */
+MUST_CHECK enum status tape_create(struct arena *arena, int max_nodes, struct tape **out);
+void tape_destroy(struct tape **tape);
+
+/* Forget everything and start a pass. */
+void tape_begin(struct tape *tape, enum tape_mode mode);
+bool tape_measures(const struct tape *tape); /* no memory: shapes only */
+bool tape_trains(const struct tape *tape);
+double tape_forward_flops(const struct tape *tape);  /* of this pass so far, as executed */
+double tape_backward_flops(const struct tape *tape);
+
+/* Start segment `name` number `index`, whose only input is `x` (NULL for the first). Returns the
+ * input as the new segment sees it. While inferring, the activations of the old segment are gone
+ * afterwards, all but x, which moves to the bottom of the stack. */
+struct tensor *tape_segment(struct tape *tape, const char *name, int index, struct tensor *x);
+
+/* Run backward from the objectives to the first segment, writing parameter gradients (+=). The
+ * weight gradients of a segment's linear maps are computed right after its input gradients, from
+ * the list (X, dY, W) that their backward left. */
+void tape_backward(struct tape *tape);
+
+/* Show `value` to the tap, if one is set, as "name" of the current segment. */
+void tape_set_tap(struct tape *tape, tape_tap_fn *tap, void *context);
+void tape_tap(struct tape *tape, const char *name, const struct tensor *value);
+
+/* ---- for ops ---- */
+
+/* A new tensor, not cleared. */
+struct tensor *tape_tensor(struct tape *tape, enum dtype type, int64_t rows, int64_t cols);
+/* A constant of the caller as a tensor; it wants no gradient. */
+struct tensor *tape_wrap(struct tape *tape, void *data, enum dtype type, int64_t rows, int64_t cols);
+/* x without its past: gradients stop here. */
+struct tensor *tape_stop(struct tape *tape, const struct tensor *x);
+/* Memory that lives as long as a tensor made now. NULL while measuring. */
+void *tape_take(struct tape *tape, size_t bytes);
+struct arena *tape_arena(struct tape *tape);
+/* A fresh node of `op`; the caller fills in, out, attr and saved, then tape_run() runs its forward
+ * kernel, counts its FLOPs and keeps it if the pass trains. out->wants_gradient follows the inputs
+ * and `parameters` (has the op weights to train?). */
+struct node *tape_node(struct tape *tape, const struct op *op);
+struct tensor *tape_run(struct tape *tape, struct node *node, bool parameters);
+/* A linear's backward: remember dW += dY^T X for the end of the segment. */
+void tape_defer(struct tape *tape, const struct linear *map, const struct tensor *x, const struct tensor *y);
+
+#endif
