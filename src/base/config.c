@@ -370,11 +370,21 @@ static bool starts_section(int k)
     return k == 0 || strncmp(config_keys[k].name, config_keys[k - 1].name, (size_t)n + 1) != 0;
 }
 
-void config_write(const struct config *config, FILE *file)
+static bool names_section(const char *sections, const char *key, int length)
+{
+    for (const char *s = sections; *s; s += strcspn(s, " "), s += strspn(s, " "))
+        if ((int)strcspn(s, " ") == length && strncmp(s, key, (size_t)length) == 0) return true;
+    return false;
+}
+
+void config_write(const struct config *config, FILE *file) { config_write_sections(config, NULL, file); }
+
+void config_write_sections(const struct config *config, const char *sections, FILE *file)
 {
     for (int k = 0; k < config_key_count; k++) {
         const struct config_key *key = &config_keys[k];
         int n = section_length(key->name);
+        if (sections && !names_section(sections, key->name, n)) continue;
         if (starts_section(k)) fprintf(file, "%.*s:\n", n, key->name);
         fprintf(file, "  %s: ", key->name + n + 1);
         write_value(key, &config->values[k], file);

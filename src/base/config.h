@@ -67,6 +67,8 @@ enum status config_fail(const struct config *config, const char *name, const cha
 
 /* All values as YAML that config_read accepts: stored in every output. */
 void config_write(const struct config *config, FILE *file);
+/* Only these sections ("model data"), for outputs that must not depend on paths or thread counts. */
+void config_write_sections(const struct config *config, const char *sections, FILE *file);
 /* The reference that is configs/README.md. */
 void config_write_reference(FILE *file);
 

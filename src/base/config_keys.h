@@ -45,6 +45,7 @@
     REAL("data.min_vocabulary_share", "0.05", 0, 1, "", "Least share of counts the vocabulary must keep; below it the job is refused.") \
     /* model */ \
     TEXT("model.name", "cellfm", "Name of the model: obsm/X_<name>.") \
+    TEXT("model.licence", "not stated", "Licence of the weights: kept in checkpoints, named in every output made with them.") \
     WORD("model.family", "cellfm", "cellfm", "Which family of models.") \
     INT("model.layers", "40", 1, 1024, "", "Blocks of the trunk, L.") \
     INT("model.width", "1536", 32, 65536, "", "Width D.") \
@@ -85,14 +86,14 @@
     INT("train.evaluate_cells", "256", 0, 1e9, "cells", "Held-out cells of an evaluation; 0 all.") \
     REAL("train.max_seconds", "0", 0, 1e9, "s", "Stop in good order after this long (exit 0, checkpoint written); 0 never.") \
     /* embed */ \
-    INT("embed.chunk", "256", 1, 1e6, "cells", "Cells of a chunk of the ledger.") \
-    INT("embed.tokens", "8192", 64, 1e8, "tokens", "Tokens of a micro-batch.") \
+    INT("embed.chunk", "256", 1, 65536, "cells", "Cells of a chunk of the ledger: what a killed job loses per rank.") \
+    INT("embed.tokens", "8192", 64, 1e8, "tokens", "Tokens of a micro-batch, also in a sweep; at least one longest cell.") \
     REAL("embed.obsm_max_gib", "2", 0, 1e6, "GiB", "Above this size the embedding is X of its own file instead of obsm.") \
     INT("embed.compress", "0", 0, 9, "", "Deflate level, applied after the commit.") \
     TEXT("embed.counts", "auto", "Where counts lie in an .h5ad input: auto, X, raw/X or layers/NAME.") \
     /* sweep */ \
-    LIST("sweep.genes", "", "Gene panel: symbols, Ensembl ids, or one file with a gene a line.") \
-    INT("sweep.panel_size", "12", 1, 100000, "genes", "With no panel given: the most often detected transcription factors of the group.") \
+    LIST("sweep.genes", "", "Gene panel: symbols, Ensembl ids, or one file with a gene a line; empty: see sweep.panel_size.") \
+    INT("sweep.panel_size", "12", 1, 100000, "genes", "With no panel given: this many of the genes most often detected in the group, mitochondrial and ribosomal ones left out.") \
     WORD("sweep.mode", "knock-out", "knock-out|over-expression", "What happens to a gene of the set.") \
     INT("sweep.order", "2", 1, 4, "", "Largest set: 1 singles, 2 pairs too.") \
     TEXT("sweep.group", "", "Cells of the screen, an expression over obs; empty: run.cells.") \
@@ -101,7 +102,7 @@
     INT("sweep.min_cells", "20", 1, 1e9, "cells", "Sets carried by fewer cells are listed, not ranked.") \
     INT("sweep.top", "1000", 1, 1e9, "", "Ranked hits written to hits.tsv; results.h5 holds all.") \
     INT("sweep.chunk", "16", 1, 1e6, "sets", "Sets of a chunk of the ledger.") \
-    LIST("sweep.readout", "", "Read-out genes: their cell-wise predictions are stored beside the shift.") \
+    LIST("sweep.readout", "", "Read-out genes: removed from every input cell, predicted by the cell-wise decoder; mean shifts are stored.") \
     /* analyze */ \
     INT("analyze.components", "50", 1, 1e6, "", "Principal components.") \
     TEXT("analyze.genes", "2000", "Genes of the PCA: the N of largest variance, or 'all'.") \

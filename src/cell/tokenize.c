@@ -118,15 +118,18 @@ static void order_places(struct token_cell *cell, bool weighted, struct rng rng)
 
 static int place_of(uint64_t key) { return (int)(key & PLACE_MASK); }
 
-/* Keep `keep` genes drawn by weight, in ascending order of id again. */
-static void sample_genes(struct token_cell *cell, int keep, struct rng rng)
+/* Keep `keep` genes drawn by weight, in ascending order of id again. drawn[keep] (may be NULL) gets
+ * the place of each in the order of drawing. */
+static void sample_genes(struct token_cell *cell, int keep, struct rng rng, int32_t *drawn)
 {
     order_places(cell, true, rng);
-    for (int i = 0; i < keep; i++) cell->key[i] &= PLACE_MASK;
+    for (int i = 0; i < keep; i++) cell->key[i] = (cell->key[i] & PLACE_MASK) << PLACE_BITS | (uint64_t)i;
     sort_u64(cell->key, keep);
     for (int i = 0; i < keep; i++) { /* place >= i, so nothing is overwritten before it is read */
-        cell->gene[i] = cell->gene[place_of(cell->key[i])];
-        cell->counts[i] = cell->counts[place_of(cell->key[i])];
+        int place = (int)(cell->key[i] >> PLACE_BITS);
+        cell->gene[i] = cell->gene[place];
+        cell->counts[i] = cell->counts[place];
+        if (drawn) drawn[i] = (int32_t)(cell->key[i] & PLACE_MASK);
     }
     cell->count = keep;
 }
@@ -151,6 +154,11 @@ static void append_cls(struct batch *b, int64_t id)
     b->cell_id[b->cell_count] = id;
 }
 
+float token_value(double count, double total, const struct token_rules *rules)
+{
+    return (float)log1p(count / total * rules->scale);
+}
+
 /* Cls and all genes visible; returns the token of the first gene. */
 static int64_t append_visible(struct batch *b, const struct token_cell *cell, const struct token_rules *rules, int64_t id)
 {
@@ -160,7 +168,7 @@ static int64_t append_visible(struct batch *b, const struct token_cell *cell, co
     for (int i = 0; i < cell->count; i++) {
         int64_t t = first + i;
         b->feature[t] = cell->gene[i];
-        b->value[t] = b->target[t] = (float)log1p(cell->counts[i] / cell->total * rules->scale);
+        b->value[t] = b->target[t] = token_value(cell->counts[i], cell->total, rules);
         b->modality[t] = 0;
         b->role[t] = TOKEN_FEATURE;
         b->visible[t] = 1;
@@ -172,11 +180,17 @@ static int64_t append_visible(struct batch *b, const struct token_cell *cell, co
     return first;
 }
 
+void token_sample_embed(struct token_cell *cell, const struct token_rules *rules, int32_t *drawn)
+{
+    if (cell->count <= rules->max_genes && !drawn) return;
+    int keep = cell->count < rules->max_genes ? cell->count : rules->max_genes;
+    sample_genes(cell, keep, rng_at(0, RNG_SAMPLE, hash_cell(cell), 0), drawn);
+}
+
 bool token_append_embed(struct batch *batch, struct token_cell *cell, const struct token_rules *rules, int64_t id)
 {
     if (cell->count == 0) return false;
-    if (cell->count > rules->max_genes)
-        sample_genes(cell, rules->max_genes, rng_at(0, RNG_SAMPLE, hash_cell(cell), 0));
+    token_sample_embed(cell, rules, NULL);
     append_visible(batch, cell, rules, id);
     return true;
 }
@@ -185,7 +199,7 @@ void token_append_train(struct batch *batch, struct token_cell *cell, const stru
                         int64_t id, uint64_t seed, uint64_t step)
 {
     if (cell->count > rules->max_genes)
-        sample_genes(cell, rules->max_genes, rng_at(seed, RNG_SAMPLE, (uint64_t)id, step));
+        sample_genes(cell, rules->max_genes, rng_at(seed, RNG_SAMPLE, (uint64_t)id, step), NULL);
     int64_t first = append_visible(batch, cell, rules, id);
     int selected = (int)(rules->select_fraction * cell->count);
     int hidden = (int)(rules->hide_fraction * selected);

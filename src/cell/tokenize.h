@@ -50,6 +50,13 @@ void token_cell_read(const struct cells *cells, int64_t row, const int32_t *look
 /* Does training take this cell (min_genes, and max_genes if long cells are dropped)? Local. */
 bool token_cell_selected(const struct token_cell *cell, const struct token_rules *rules);
 
+/* Model input of a count in a cell of this total: ln(1 + scale count / total). Local. */
+float token_value(double count, double total, const struct token_rules *rules);
+
+/* Shorten the cell to the genes that embedding shows (all, up to max_genes); its total stays. drawn
+ * (NULL, or room for max_genes) gets each kept gene's place in the order of drawing. Local. */
+void token_sample_embed(struct token_cell *cell, const struct token_rules *rules, int32_t *drawn);
+
 /* Append the cell for embedding: cls, then every gene visible, no loss; above max_genes the sample
  * is keyed by a hash of the (id, count) pairs, so it depends on the cell alone. A cell without a
  * vocabulary gene is refused: false. Shortens `cell` to the sample; its total stays. Local. */
