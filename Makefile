@@ -44,9 +44,10 @@ ISA_avx2    := -DISA=avx2 -march=x86-64-v3 -mprefer-vector-width=256
 ISA_avx512  := -DISA=avx512 -march=x86-64-v4 -mprefer-vector-width=512
 ISAS        := generic $(if $(filter x86_64,$(shell uname -m)),avx2 avx512)
 
-LIB_SRC := $(filter-out src/kernel/%,$(wildcard src/*/*.c)) $(KERNEL_ONCE) $(wildcard mpi/*.c) $(wildcard io/*.c) \
-           jobs/job.c jobs/version.c jobs/data_path.c
-PROGRAMS := $(filter-out job version data_path,$(patsubst jobs/%.c,%,$(wildcard jobs/*.c)))
+# A file of jobs/ is a program, apart from what they share: job.c, version.c, and names with an underscore.
+JOB_PARTS := jobs/job.c jobs/version.c $(wildcard jobs/*_*.c)
+LIB_SRC := $(filter-out src/kernel/%,$(wildcard src/*/*.c)) $(KERNEL_ONCE) $(wildcard mpi/*.c) $(wildcard io/*.c) $(JOB_PARTS)
+PROGRAMS := $(patsubst jobs/%.c,%,$(filter-out $(JOB_PARTS),$(wildcard jobs/*.c)))
 BINS := $(patsubst %,$(B)/bin/cytomill-%,$(filter-out cytomill,$(PROGRAMS))) $(if $(filter cytomill,$(PROGRAMS)),$(B)/bin/cytomill)
 TESTS := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/test_*.c))
 BENCHES := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/bench_*.c))

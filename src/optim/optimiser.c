@@ -1,0 +1,128 @@
+#include "optim/optimiser.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+#include "kernel/vector.h"
+
+enum clip_kind { CLIP_NONE, CLIP_VALUE, CLIP_TENSOR, CLIP_GLOBAL };
+
+struct optimiser {
+    struct param_table *params; /* borrowed */
+    struct schedule schedule;
+    struct adam adam;           /* what all rows and steps share */
+    enum clip_kind clip;
+    double clip_at;
+    double norm;                /* of the whole gradient, by optimiser_measure */
+    double *tensor_norm;        /* [params->count] */
+};
+
+/* ---- schedule ---- */
+
+struct schedule schedule_from(const struct config *config)
+{
+    return (struct schedule){
+        .kind = config_word_is(config, "train.schedule", "cosine")   ? SCHEDULE_COSINE
+                : config_word_is(config, "train.schedule", "linear") ? SCHEDULE_LINEAR
+                                                                     : SCHEDULE_CONSTANT,
+        .peak = config_real(config, "train.rate"),
+        .end = config_real(config, "train.rate_end"),
+        .warmup = config_int(config, "train.warmup"),
+        .steps = config_int(config, "train.steps"),
+    };
+}
+
+double schedule_rate(const struct schedule *s, int64_t step)
+{
+    if (step < s->warmup) return s->peak * (double)(step + 1) / (double)(s->warmup + 1);
+    int64_t span = s->steps - 1 - s->warmup;
+    double done = span > 0 ? (double)(step - s->warmup) / (double)span : 0;
+    if (done > 1) done = 1;
+    switch (s->kind) {
+    case SCHEDULE_COSINE: return s->end + (s->peak - s->end) * 0.5 * (1 + cos(M_PI * done));
+    case SCHEDULE_LINEAR: return s->peak + (s->end - s->peak) * done;
+    case SCHEDULE_CONSTANT: break;
+    }
+    return s->peak;
+}
+
+/* ---- optimiser ---- */
+
+static enum clip_kind clip_from(const struct config *config)
+{
+    if (config_word_is(config, "train.clip", "value")) return CLIP_VALUE;
+    if (config_word_is(config, "train.clip", "tensor")) return CLIP_TENSOR;
+    return config_word_is(config, "train.clip", "global") ? CLIP_GLOBAL : CLIP_NONE;
+}
+
+enum status optimiser_create(const struct config *config, struct param_table *params, struct optimiser **out)
+{
+    enum status st = ST_OK;
+    struct optimiser *o = NULL;
+    TRY(NEW_ARRAY(o, 1));
+    *o = (struct optimiser){
+        .params = params,
+        .schedule = schedule_from(config),
+        .adam = {.beta1 = config_real(config, "train.beta1"),
+                 .beta2 = config_real(config, "train.beta2"),
+                 .eps = config_real(config, "train.eps"),
+                 .decoupled = config_word_is(config, "train.decay_kind", "decoupled")},
+        .clip = clip_from(config),
+        .clip_at = config_real(config, "train.clip_at"),
+    };
+    o->adam.decay = config_real(config, "train.decay");
+    if (o->schedule.warmup >= o->schedule.steps && o->schedule.warmup > 0)
+        TRY(config_fail(config, "train.warmup", "%lld warm-up steps in a run of %lld; give fewer than train.steps",
+                        (long long)o->schedule.warmup, (long long)o->schedule.steps));
+    TRY(NEW_ARRAY(o->tensor_norm, params->count));
+    *out = o;
+    o = NULL;
+done:
+    optimiser_destroy(&o);
+    return st;
+}
+
+void optimiser_destroy(struct optimiser **optimiser)
+{
+    if (!*optimiser) return;
+    free((*optimiser)->tensor_norm);
+    free(*optimiser);
+    *optimiser = NULL;
+}
+
+double optimiser_rate(const struct optimiser *o, int64_t step) { return schedule_rate(&o->schedule, step); }
+
+double optimiser_measure(struct optimiser *o)
+{
+    double all = 0;
+    for (int i = 0; i < o->params->count; i++) {
+        const struct param *p = &o->params->rows[i];
+        double square = 0;
+        if (p->trainable) vector_square_sum(&square, param_gradient(o->params, i), p->rows * p->cols);
+        o->tensor_norm[i] = sqrt(square);
+        all += square;
+    }
+    return o->norm = sqrt(all);
+}
+
+/* Factor that brings a norm down to the limit. */
+static double shrink(double norm, double limit) { return norm > limit ? limit / norm : 1; }
+
+void optimiser_step(struct optimiser *o, int64_t step)
+{
+    double rate = optimiser_rate(o, step);
+    for (int i = 0; i < o->params->count; i++) {
+        const struct param *p = &o->params->rows[i];
+        if (!p->trainable) continue;
+        struct adam adam = o->adam;
+        adam.t = step + 1;
+        adam.rate = rate * p->rate_scale;
+        adam.decay = p->decay ? o->adam.decay : 0;
+        adam.clip = o->clip == CLIP_VALUE ? o->clip_at : 0;
+        adam.scale = o->clip == CLIP_TENSOR   ? shrink(o->tensor_norm[i], o->clip_at)
+                     : o->clip == CLIP_GLOBAL ? shrink(o->norm, o->clip_at)
+                                              : 1;
+        adam_step(param_weight(o->params, i), o->params->moment1 + p->offset, o->params->moment2 + p->offset,
+                  param_gradient(o->params, i), p->rows * p->cols, &adam);
+    }
+}

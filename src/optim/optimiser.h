@@ -1,0 +1,43 @@
+/* Adam over the parameter table: learning-rate schedule, gradient clipping, weight decay.
+ *
+ * The step is that of kernel/vector.h (eps outside the root, bias correction in the rate; Kingma &
+ * Ba 2015 as MindSpore has it), applied to each row of the table with the row's own rate scale; rows
+ * whose `decay` is false are not decayed. Nothing here allocates after optimiser_create.
+ *
+ *     TRY(optimiser_create(cfg, params, &o));
+ *     double norm = optimiser_measure(o);           after the gradients were summed over ranks
+ *     if (isfinite(norm)) optimiser_step(o, step);  step counts from 0 */
+#ifndef CYTOMILL_OPTIM_OPTIMISER_H
+#define CYTOMILL_OPTIM_OPTIMISER_H
+
+#include "base/config.h"
+#include "model/param.h"
+
+/* Course of the learning rate, from train.rate, schedule, warmup, rate_end and steps. */
+enum schedule_kind { SCHEDULE_CONSTANT, SCHEDULE_COSINE, SCHEDULE_LINEAR };
+struct schedule {
+    enum schedule_kind kind;
+    double peak, end;       /* rate after warm-up; rate of the last step (cosine, linear) */
+    int64_t warmup, steps;
+};
+struct schedule schedule_from(const struct config *config);
+/* Rate of step 0 … steps-1: peak (step+1)/(warmup+1) during warm-up, then the course. Local. */
+double schedule_rate(const struct schedule *schedule, int64_t step);
+
+struct optimiser;
+
+/* An optimiser of `params` (borrowed, allocated for training) as the train section says. ST_CONFIG:
+ * warm-up longer than the run. Local. */
+MUST_CHECK enum status optimiser_create(const struct config *config, struct param_table *params, struct optimiser **out);
+void optimiser_destroy(struct optimiser **optimiser);
+
+/* L2 norm of the whole gradient (frozen rows left out), before clipping; not finite if any entry is
+ * not. Remembers each tensor's norm for the clipping of the step that follows. Local. */
+double optimiser_measure(struct optimiser *optimiser);
+/* Clip as train.clip says and update weights and moments; the gradient is left as it was. `step`
+ * counts from 0. optimiser_measure must have seen this gradient. Local. */
+void optimiser_step(struct optimiser *optimiser, int64_t step);
+/* Rate the given step uses. Local. */
+double optimiser_rate(const struct optimiser *optimiser, int64_t step);
+
+#endif

@@ -1,0 +1,127 @@
+/* The exchange of gradients.
+ * plan: ranks=1,2,3 limit=60
+ * A gradient cut over the ranks sums to the same tensor, 2e-6 of its largest entry in fp32 and 4e-3 in bf16;
+ * every rank ends with the same bits; a sparse tensor's untouched rows stay zero and touched ones of any
+ * rank arrive; the report sums in rank order and a failure on the last rank is everybody's. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+#undef fail /* ours is in base/status.h */
+
+#include "base/hash.h"
+#include "base/rng.h"
+#include "mpi/reduce.h"
+
+static struct comm world;
+
+enum { GENES = 700, WIDTH = 96, CELLS = 12 };
+
+/* dense, sparse, dense: the sparse rows lie between two runs. The last tensor is larger than a block. */
+static struct param_table table_of(void)
+{
+    static const struct param rows[] = {
+        {.name = "first", .rows = 5, .cols = 7, .trainable = true},
+        {.name = "gene_emb", .rows = GENES, .cols = WIDTH, .trainable = true, .sparse_rows = true},
+        {.name = "last", .rows = 2100, .cols = 2001, .trainable = true},
+    };
+    struct param_table t = {0};
+    for (int i = 0; i < 3; i++) assert_int_equal(param_add(&t, &rows[i], NULL), ST_OK);
+    assert_int_equal(param_allocate(&t, true), ST_OK);
+    return t;
+}
+
+/* One cell's share of the gradient, the same on any rank. Cell c touches genes c, c+50, c+100, … */
+static void add_cell(struct param_table *t, int cell)
+{
+    struct rng r = rng_at(7, RNG_TEST, (uint64_t)cell, 0);
+    for (int i = 0; i < t->count; i++) {
+        const struct param *p = &t->rows[i];
+        for (int64_t row = 0; row < p->rows; row++) {
+            if (p->sparse_rows && row % 50 != cell) continue;
+            for (int64_t k = 0; k < p->cols; k++)
+                param_gradient(t, i)[row * p->cols + k] += (real)((rng_u32(&r) >> 8) * 0x1p-24 - 0.5);
+        }
+    }
+}
+
+static void touch_cell(struct batch *b, int cell)
+{
+    b->token_count = 0;
+    for (int32_t gene = cell; gene < GENES; gene += 50) b->feature[b->token_count++] = gene;
+}
+
+static void gradients_agree(bool bf16_exchange, double tolerance)
+{
+    struct param_table t = table_of(), whole = table_of();
+    struct reducer *r;
+    struct batch b;
+    assert_int_equal(reducer_create(&world, &t, bf16_exchange, &r), ST_OK);
+    assert_int_equal(batch_create(1, GENES, &b), ST_OK);
+    int64_t first, count;
+    comm_share(&world, CELLS, &first, &count);
+    for (int round = 0; round < 2; round++) { /* the second finds the marks cleared */
+        memset(t.gradient, 0, sizeof(real) * (size_t)t.size);
+        memset(whole.gradient, 0, sizeof(real) * (size_t)t.size);
+        for (int64_t c = first; c < first + count; c++) {
+            add_cell(&t, (int)c + round);
+            touch_cell(&b, (int)c + round);
+            reducer_touch(r, &b);
+        }
+        for (int c = 0; c < CELLS; c++) add_cell(&whole, c + round);
+        reducer_sum_gradients(&world, r);
+        for (int i = 0; i < t.count; i++) {
+            double largest = 0, worst = 0;
+            for (int64_t k = 0; k < t.rows[i].rows * t.rows[i].cols; k++) {
+                largest = fmax(largest, fabs(param_gradient(&whole, i)[k]));
+                worst = fmax(worst, fabs(param_gradient(&whole, i)[k] - param_gradient(&t, i)[k]));
+            }
+            assert_true(largest > 0.1 && worst <= tolerance * largest);
+        }
+        uint64_t hash = hash_block(t.gradient, sizeof(real) * (size_t)t.size, 0);
+        assert_int_equal(comm_same(&world, &hash, sizeof hash, "the summed gradient"), ST_OK);
+    }
+    batch_destroy(&b);
+    reducer_destroy(&r);
+    param_free(&t);
+    param_free(&whole);
+}
+
+static void gradients_agree_in_fp32(void **state) { gradients_agree(false, 2e-6); }
+static void gradients_agree_in_bf16(void **state) { gradients_agree(true, 4e-3); }
+
+static void reports_sum_and_failures_spread(void **state)
+{
+    struct param_table t = table_of();
+    struct reducer *r;
+    assert_int_equal(reducer_create(&world, &t, false, &r), ST_OK);
+    struct step_report report = {.loss = {.genewise = 1, .weight = 2 + world.rank}, .cells = 4, .stop = world.rank == world.size - 1};
+    assert_int_equal(reducer_agree(&world, r, ST_OK, &report), ST_OK);
+    assert_true(report.loss.genewise == world.size && report.cells == 4 * world.size && report.stop);
+    assert_true(report.loss.weight == 2 * world.size + world.size * (world.size - 1) / 2);
+    report = (struct step_report){0};
+    assert_int_equal(reducer_agree(&world, r, ST_OK, &report), ST_OK);
+    assert_false(report.stop);
+    bool last = world.rank == world.size - 1;
+    assert_non_null(freopen("/dev/null", "w", stderr));
+    enum status local = last ? fail(ST_NUMERIC, "test of a failing rank") : ST_OK;
+    assert_int_equal(reducer_agree(&world, r, local, &report), ST_NUMERIC);
+    reducer_destroy(&r);
+    param_free(&t);
+}
+
+int main(int argc, char **argv)
+{
+    if (comm_open(&argc, &argv, &world) != ST_OK) return ST_COMM;
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(gradients_agree_in_fp32),
+        cmocka_unit_test(gradients_agree_in_bf16),
+        cmocka_unit_test(reports_sum_and_failures_spread),
+    };
+    cmocka_set_message_output(CM_OUTPUT_STDOUT);
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    comm_close(&world);
+    return failed;
+}
