@@ -40,12 +40,16 @@ MUST_CHECK enum status h5_open(const char *path, hid_t *file);
 MUST_CHECK enum status h5_open_rw(const char *path, hid_t *file);
 /* Open `bytes` of a file that lies in memory (copied), read-only. `name` is for messages. */
 MUST_CHECK enum status h5_open_image(const void *image, size_t bytes, const char *name, hid_t *file);
-/* Create a file (what was there is lost) through the serial driver. */
+/* Create a file. It is made in memory and reaches the disk in h5_close (what was there is lost), because
+ * HDF5 1.10 crashes when it closes a file that a full disk did not take; h5_drop instead forgets it. Datasets
+ * from h5_dataset_create take no memory until they are written, so a file of any size can be laid out. */
 MUST_CHECK enum status h5_create(const char *path, hid_t *file);
+/* The same straight on disk, for files too large for memory: make sure of the space before. */
+MUST_CHECK enum status h5_create_on_disk(const char *path, hid_t *file);
 /* The same through MPI-IO, with collective metadata. Collective; agreed. Objects must then be created
  * by all ranks in the same order. `driver`: the value of run.io ("auto", "ompio", "romio", "posix"). */
 MUST_CHECK enum status h5_create_parallel(struct comm *comm, const char *path, const char *driver, hid_t *file);
-/* Close a file and report a failed flush as ST_OUTPUT (disk full shows up here). No-op on H5_NONE. */
+/* Close a file; one from h5_create is written to its path now. ST_OUTPUT: disk full, cannot be created. No-op on H5_NONE. */
 MUST_CHECK enum status h5_close(hid_t *file);
 /* Release any id (file, group, dataset, type, space, list, attribute); no-op on H5_NONE. For done: exits. */
 void h5_drop(hid_t *id);

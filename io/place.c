@@ -1,0 +1,52 @@
+#include "io/place.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <unistd.h>
+
+/* Linux moves at most about 2 GiB a call, and a network file system is happier with less. */
+enum { PIECE_BYTES = 1 << 30 };
+
+enum status place_write(int fd, const char *path, int64_t offset, const void *data, int64_t bytes)
+{
+    const char *at = data;
+    while (bytes > 0) {
+        ssize_t n = pwrite(fd, at, (size_t)(bytes < PIECE_BYTES ? bytes : PIECE_BYTES), offset);
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0)
+            return fail(ST_OUTPUT, "%s: writing %lld bytes failed: %s; free some space and run again", path,
+                        (long long)bytes, n < 0 ? strerror(errno) : "nothing was written");
+        at += n;
+        offset += n;
+        bytes -= n;
+    }
+    return ST_OK;
+}
+
+enum status place_read(int fd, const char *path, int64_t offset, void *data, int64_t bytes)
+{
+    char *at = data;
+    while (bytes > 0) {
+        ssize_t n = pread(fd, at, (size_t)(bytes < PIECE_BYTES ? bytes : PIECE_BYTES), offset);
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0)
+            return fail(ST_INPUT, "%s: reading %lld bytes at %lld failed: %s", path, (long long)bytes, (long long)offset,
+                        n < 0 ? strerror(errno) : "the file ends before; it is truncated");
+        at += n;
+        offset += n;
+        bytes -= n;
+    }
+    return ST_OK;
+}
+
+enum status place_reserve(int fd, const char *path, int64_t bytes)
+{
+    /* A file size limit must be an error here, not a signal. */
+    signal(SIGXFSZ, SIG_IGN);
+    if (bytes <= 0 || fallocate(fd, 0, 0, bytes) == 0) return ST_OK;
+    if (errno != ENOSPC && errno != EDQUOT && errno != EFBIG) return ST_OK;
+    return fail(ST_OUTPUT, "%s: no room for its %lld bytes: %s; free some space or choose another folder", path,
+                (long long)bytes, strerror(errno));
+}
