@@ -221,7 +221,7 @@ done:
 
 /* ---- main ---- */
 
-static bool first_process(void)
+bool job_is_first(void)
 {
     const char *names[] = {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
@@ -283,8 +283,8 @@ int job_main(int argc, char **argv, const struct job_spec *spec)
     job.dry_run = line.dry_run;
     comm_set_program(job.spec->program);
     if (st == ST_OK && (line.help || line.version)) {
-        if (first_process() && line.help) print_help(job.spec);
-        else if (first_process()) puts(job_version_text());
+        if (job_is_first() && line.help) print_help(job.spec);
+        else if (job_is_first()) puts(job_version_text());
         config_destroy(&job.config);
         return 0;
     }

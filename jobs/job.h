@@ -57,6 +57,10 @@ bool job_stop(const struct job *job);
 /* Any rank asked: collective on job->world. */
 bool job_stop_agreed(struct job *job);
 
+/* Is this the first process of the job, as far as the environment of mpirun or srun tells? For output before
+ * MPI has started. Local. */
+bool job_is_first(void);
+
 /* Text of --version: version, git revision, compiler, MPI, HDF5, oneDNN. */
 const char *job_version_text(void);
 

@@ -315,6 +315,14 @@ const char *const *config_list(const struct config *c, const char *name, int *co
     return (const char *const *)v->items;
 }
 
+enum status config_written(const struct config *config, const char *name, const char **text)
+{
+    int k = key_find(name);
+    if (k < 0) return unknown_key(name, "command line");
+    *text = config->values[k].text;
+    return ST_OK;
+}
+
 bool config_is_given(const struct config *config, const char *name)
 {
     int k = key_find(name);

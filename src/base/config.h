@@ -57,6 +57,8 @@ bool config_bool(const struct config *config, const char *name);
 const char *config_text(const struct config *config, const char *name); /* KEY_TEXT and KEY_WORD; "" if empty */
 bool config_word_is(const struct config *config, const char *name, const char *word);
 const char *const *config_list(const struct config *config, const char *name, int *count);
+/* The value of a key of any kind as it was written; *text is borrowed. ST_CONFIG: no such key. */
+MUST_CHECK enum status config_written(const struct config *config, const char *name, const char **text);
 /* Did the user give it (file, --set or option)? */
 bool config_is_given(const struct config *config, const char *name);
 
