@@ -1,9 +1,9 @@
-#include <dnnl.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "io/h5_version.h"
 #include "jobs/job.h"
+#include "kernel/product.h"
 
 #ifndef CYTOMILL_REVISION
 #define CYTOMILL_REVISION "unknown"
@@ -17,8 +17,7 @@ const char *job_version_text(void)
     int length;
     MPI_Get_library_version(mpi, &length);
     mpi[strcspn(mpi, ",\n")] = '\0';
-    const dnnl_version_t *dnnl = dnnl_version();
-    snprintf(text, sizeof text, "cytomill %s (revision %s)\ncompiler gcc %s\nMPI %s\nHDF5 %s\noneDNN %d.%d.%d",
-             CYTOMILL_VERSION, CYTOMILL_REVISION, __VERSION__, mpi, h5_version_text(), dnnl->major, dnnl->minor, dnnl->patch);
+    snprintf(text, sizeof text, "cytomill %s (revision %s)\ncompiler gcc %s\nMPI %s\nHDF5 %s\n%s",
+             CYTOMILL_VERSION, CYTOMILL_REVISION, __VERSION__, mpi, h5_version_text(), product_version_text());
     return text;
 }

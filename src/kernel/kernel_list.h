@@ -90,7 +90,12 @@
     X(vector_clip, (real *x, double limit, int64_t count), (x, limit, count)) \
     X(vector_add, (void *y, const void *x, int64_t count, enum dtype type), (y, x, count, type)) \
     X(vector_convert, (void *y, enum dtype y_type, const void *x, enum dtype x_type, int64_t count), \
-      (y, y_type, x, x_type, count))
+      (y, y_type, x, x_type, count)) \
+    X(vector_round_bf16, (real *x, int64_t count), (x, count)) \
+    X(vector_transpose, \
+      (void *y, enum dtype y_type, const void *x, enum dtype x_type, int64_t rows, int64_t columns, int64_t x_stride, \
+       int64_t y_stride), \
+      (y, y_type, x, x_type, rows, columns, x_stride, y_stride))
 
 /* Plain versions, with the parameters of the public function. */
 #define X(name, params, args) void name##_ref params;

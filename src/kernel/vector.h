@@ -31,5 +31,10 @@ void vector_clip(real *x, double limit, int64_t count);
 void vector_add(void *y, const void *x, int64_t count, enum dtype type);
 /* y[n] = x[n] in another type (round to nearest even). Local. */
 void vector_convert(void *y, enum dtype y_type, const void *x, enum dtype x_type, int64_t count);
+/* x[n] rounded to bf16 in place, kept as float. Local. */
+void vector_round_bf16(real *x, int64_t count);
+/* y[c, r] = x[r, c], r < rows, c < columns, rows of x and y `x_stride` and `y_stride` elements apart. Local. */
+void vector_transpose(void *y, enum dtype y_type, const void *x, enum dtype x_type, int64_t rows, int64_t columns,
+                      int64_t x_stride, int64_t y_stride);
 
 #endif

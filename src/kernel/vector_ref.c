@@ -44,3 +44,16 @@ void vector_convert_ref(void *y, enum dtype y_type, const void *x, enum dtype x_
 {
     for (int64_t i = 0; i < count; i++) dtype_store(y, i, dtype_load(x, i, x_type), y_type);
 }
+
+void vector_round_bf16_ref(real *x, int64_t count)
+{
+    for (int64_t i = 0; i < count; i++) x[i] = (real)bf16_to_float(bf16_from_float((float)x[i]));
+}
+
+void vector_transpose_ref(void *y, enum dtype y_type, const void *x, enum dtype x_type, int64_t rows, int64_t columns,
+                          int64_t x_stride, int64_t y_stride)
+{
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t c = 0; c < columns; c++)
+            dtype_store(y, c * y_stride + r, dtype_load(x, r * x_stride + c, x_type), y_type);
+}

@@ -1,0 +1,429 @@
+#include "kernel/product.h"
+
+#include <omp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernel/multiply.h"
+#include "kernel/vector.h"
+
+/* Buckets whose operands are packed together, so that a block of dW stays in cache meanwhile. */
+enum { GROUP_BUCKETS = 4, BLOCK_ROWS = 128 };
+
+/* A multiplication of tiles of `rows` rows. */
+struct tiled {
+    struct multiply *multiply;
+    int64_t rows;
+};
+
+struct product {
+    struct product_spec spec;
+    enum dtype inner; /* operands of the multiplication: spec.type, or fp32 where bf16 is emulated */
+    struct tiled forward, data, data_add;
+    struct multiply *weight, *weight_tail;
+    int64_t tail_rows; /* rows of the last block of dW of a part; 0 = all are BLOCK_ROWS */
+    unsigned char *scratch;
+    size_t thread_bytes, library_bytes; /* scratch of one thread: two tiles and the library's */
+    size_t a_bytes, b_bytes;            /* packed operands of dW of one bucket */
+};
+
+static void (*poll_function)(void *);
+static void *poll_context;
+
+void product_set_poll(void (*poll)(void *context), void *context)
+{
+    poll_function = poll;
+    poll_context = context;
+}
+
+static void poll_from_master(int thread)
+{
+    if (thread == 0 && poll_function) poll_function(poll_context);
+}
+
+static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
+static size_t aligned(size_t bytes) { return (bytes + ARENA_ALIGN - 1) / ARENA_ALIGN * ARENA_ALIGN; }
+static size_t inner_bytes(const struct product *p, int64_t count) { return aligned((size_t)count * dtype_bytes(p->inner)); }
+
+/* ---- create ---- */
+
+/* Memory of a trial run. */
+struct trial {
+    void *a, *b, *packed, *c, *scratch;
+};
+
+static void trial_free(struct trial *t)
+{
+    free(t->a), free(t->b), free(t->packed), free(t->c), free(t->scratch);
+}
+
+static enum status trial_take(struct trial *t, const struct multiply *m, const struct multiply_spec *s)
+{
+    enum status st = ST_OK;
+    size_t item = dtype_bytes(s->type);
+    TRY(mem_alloc(&t->a, (size_t)(s->m * s->k), item, "trial of a product"));
+    TRY(mem_alloc(&t->b, (size_t)(s->n * s->k), item, "trial of a product"));
+    TRY(mem_alloc(&t->packed, aligned(multiply_packed_bytes(m)), 1, "trial of a product"));
+    TRY(mem_alloc(&t->c, (size_t)(s->m * s->n), dtype_bytes(s->c_type), "trial of a product"));
+    TRY(mem_alloc(&t->scratch, aligned(multiply_scratch_bytes(m)), 1, "trial of a product"));
+done:
+    return st;
+}
+
+/* Numbers in (-1, 1) whose sums round; the same in every row of `cols` if asked. */
+static void trial_fill(void *x, int64_t rows, int64_t cols, bool same_rows, enum dtype type)
+{
+    for (int64_t i = 0; i < rows * cols; i++) {
+        uint32_t bits = (uint32_t)(same_rows ? i % cols : i) * 2654435761u;
+        dtype_store(x, i, (double)(bits ^ bits >> 15) / 0x1p31 - 1, type);
+    }
+}
+
+/* Do equal rows of A give equal rows of C, bit for bit? */
+static enum status rows_are_equal(struct multiply *m, const struct multiply_spec *s, bool *equal)
+{
+    enum status st = ST_OK;
+    struct trial t = {0};
+    TRY(trial_take(&t, m, s));
+    trial_fill(t.a, s->m, s->k, true, s->type);
+    trial_fill(t.b, s->n, s->k, false, s->type);
+    memset(t.c, 0, (size_t)(s->m * s->n) * dtype_bytes(s->c_type));
+    multiply_pack(m, 0, t.packed, t.b, s->type, true, t.scratch);
+    multiply_run(m, 0, t.c, t.a, t.packed, t.scratch);
+    size_t row_bytes = (size_t)s->n * dtype_bytes(s->c_type);
+    *equal = true;
+    for (int64_t r = 1; r < s->m; r++) *equal = *equal && memcmp(t.c, (char *)t.c + (size_t)r * row_bytes, row_bytes) == 0;
+done:
+    trial_free(&t);
+    return st;
+}
+
+/* The largest tile in which a row's bits do not depend on its place: oneDNN's AVX2 fp32 kernel works
+ * on 6 rows at a time and adds up the 2 left over of 128 in another order, so there it is 126. */
+static enum status create_tiled(struct multiply_spec s, struct tiled *out)
+{
+    static const int64_t tiles[] = {PRODUCT_TILE, 126, 120, 112, 96, 64, 32, 1};
+    enum status st = ST_OK;
+    bool equal = false;
+    for (size_t i = 0; !equal && i < sizeof tiles / sizeof *tiles; i++) {
+        s.m = out->rows = tiles[i];
+        multiply_destroy(&out->multiply);
+        TRY(multiply_create(&s, &out->multiply));
+        TRY(rows_are_equal(out->multiply, &s, &equal));
+    }
+done:
+    return st;
+}
+
+static enum status create_multiplications(struct product *p)
+{
+    enum status st = ST_OK;
+    int64_t in = p->spec.in, out = p->spec.out, part = out / p->spec.parts;
+    struct multiply_spec s = {.n = out, .k = in, .type = p->inner, .c_type = p->inner, .threads = p->spec.threads};
+    TRY(create_tiled(s, &p->forward));
+    if (!p->spec.backward) return ST_OK;
+    s.n = in;
+    s.k = out;
+    TRY(create_tiled(s, &p->data));
+    s.accumulate = true;
+    TRY(create_tiled(s, &p->data_add));
+    s.c_type = DTYPE_REAL;
+    s.k = PRODUCT_BUCKET;
+    s.m = BLOCK_ROWS;
+    if (part >= BLOCK_ROWS) TRY(multiply_create(&s, &p->weight));
+    s.m = p->tail_rows = part % BLOCK_ROWS;
+    if (p->tail_rows) TRY(multiply_create(&s, &p->weight_tail));
+done:
+    return st;
+}
+
+static void measure_scratch(struct product *p)
+{
+    const struct multiply *all[] = {p->forward.multiply, p->data.multiply, p->data_add.multiply, p->weight,
+                                   p->weight_tail};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        if (all[i]) p->library_bytes = larger(p->library_bytes, aligned(multiply_scratch_bytes(all[i])));
+    int64_t tile = PRODUCT_TILE > PRODUCT_BUCKET ? PRODUCT_TILE : PRODUCT_BUCKET;
+    p->thread_bytes = inner_bytes(p, tile * p->spec.in) + inner_bytes(p, tile * p->spec.out) + p->library_bytes;
+    if (!p->spec.backward) return;
+    const struct multiply *weight = p->weight ? p->weight : p->weight_tail;
+    p->a_bytes = inner_bytes(p, p->spec.out * PRODUCT_BUCKET);
+    p->b_bytes = aligned(multiply_packed_bytes(weight));
+}
+
+enum status product_create(const struct product_spec *spec, struct product **out)
+{
+    enum status st = ST_OK;
+    struct product *p = NULL;
+    *out = NULL;
+    TRY(mem_alloc((void **)&p, 1, sizeof *p, "product"));
+    *p = (struct product){.spec = *spec};
+    if (p->spec.parts == 0) p->spec.parts = 1;
+    if (p->spec.threads == 0) p->spec.threads = omp_get_max_threads();
+    if (p->spec.parts > PRODUCT_MAX_PARTS || p->spec.out % p->spec.parts != 0)
+        TRY(fail(ST_INTERNAL, "a product of %d parts must divide its %ld outputs and have at most %d", p->spec.parts,
+                 (long)spec->out, PRODUCT_MAX_PARTS));
+    p->inner = spec->type == DTYPE_BF16 && !multiply_bf16_native() ? DTYPE_F32 : spec->type;
+    TRY(create_multiplications(p));
+    measure_scratch(p);
+    *out = p;
+    p = NULL;
+done:
+    product_destroy(&p);
+    return st;
+}
+
+void product_destroy(struct product **product)
+{
+    struct product *p = *product;
+    if (!p) return;
+    multiply_destroy(&p->forward.multiply);
+    multiply_destroy(&p->data.multiply);
+    multiply_destroy(&p->data_add.multiply);
+    multiply_destroy(&p->weight);
+    multiply_destroy(&p->weight_tail);
+    free(p);
+    *product = NULL;
+}
+
+/* ---- memory ---- */
+
+static size_t forward_bytes(const struct product *p) { return aligned(multiply_packed_bytes(p->forward.multiply)); }
+
+size_t product_weight_bytes(const struct product *p)
+{
+    return forward_bytes(p) + (p->data.multiply ? aligned(multiply_packed_bytes(p->data.multiply)) : 0);
+}
+
+struct product_weight product_weight_take(const struct product *p, struct arena *arena)
+{
+    struct product_weight w = {.forward = arena_take(arena, forward_bytes(p))};
+    if (p->data.multiply) w.backward = arena_take(arena, multiply_packed_bytes(p->data.multiply));
+    return w;
+}
+
+/* Scratch: threads x {x tile, y tile, library}, then what is larger of the operands of dW and the
+ * stacked masters that a pack reads. */
+size_t product_scratch_bytes(const struct product *p)
+{
+    size_t masters = aligned((size_t)(p->spec.in * p->spec.out) * sizeof(real));
+    size_t operands = GROUP_BUCKETS * (p->a_bytes + p->b_bytes);
+    return (size_t)p->spec.threads * p->thread_bytes + larger(masters, operands);
+}
+
+void product_set_scratch(struct product *p, void *scratch) { p->scratch = scratch; }
+
+static unsigned char *thread_scratch(const struct product *p, int thread) { return p->scratch + (size_t)thread * p->thread_bytes; }
+static unsigned char *shared_scratch(const struct product *p) { return thread_scratch(p, p->spec.threads); }
+
+/* ---- packing ---- */
+
+/* The masters as one [out,in] matrix: as they lie if they follow each other, else stacked in scratch. */
+static const real *masters_stacked(const struct product *p, const real *const *masters)
+{
+    int64_t part = p->spec.in * p->spec.out / p->spec.parts;
+    bool follow = true;
+    for (int i = 1; i < p->spec.parts; i++) follow = follow && masters[i] == masters[0] + i * part;
+    if (follow) return masters[0];
+    real *stacked = (real *)shared_scratch(p);
+    for (int i = 0; i < p->spec.parts; i++) vector_convert(stacked + i * part, DTYPE_REAL, masters[i], DTYPE_REAL, part);
+    return stacked;
+}
+
+/* Emulated bf16 keeps rounded weights as floats. */
+static void round_weights(const struct product *p, void *packed)
+{
+    if (p->spec.type == DTYPE_BF16 && p->inner == DTYPE_F32) vector_round_bf16(packed, p->spec.in * p->spec.out);
+}
+
+void product_pack(struct product *p, struct product_weight *weight, const real *const *masters)
+{
+    const real *w = masters_stacked(p, masters);
+    unsigned char *library = thread_scratch(p, 0);
+    multiply_pack(p->forward.multiply, 0, weight->forward, w, DTYPE_REAL, true, library);
+    round_weights(p, weight->forward);
+    if (!p->data.multiply) return;
+    multiply_pack(p->data.multiply, 0, weight->backward, w, DTYPE_REAL, false, library);
+    round_weights(p, weight->backward);
+}
+
+/* ---- y = x W^T and dx = dy W on tiles of rows ---- */
+
+struct tiles {
+    const struct tiled *tiled;
+    void *y;
+    const void *x, *packed;
+    int64_t rows, in, out; /* of this direction */
+    bool accumulate;
+};
+
+/* Rows of one tile through scratch: zero-padded, and in the inner type. */
+static void tile_through_scratch(const struct product *p, const struct tiles *t, int64_t first, int thread)
+{
+    int64_t tile = t->tiled->rows;
+    unsigned char *x = thread_scratch(p, thread), *y = x + inner_bytes(p, tile * t->in);
+    unsigned char *library = y + inner_bytes(p, tile * t->out);
+    int64_t rows = t->rows - first < tile ? t->rows - first : tile;
+    enum dtype type = p->spec.type, inner = p->inner;
+    vector_convert(x, inner, dtype_at(t->x, first * t->in, type), type, rows * t->in);
+    memset(dtype_at(x, rows * t->in, inner), 0, (size_t)((tile - rows) * t->in) * dtype_bytes(inner));
+    if (t->accumulate) {
+        vector_convert(y, inner, dtype_at(t->y, first * t->out, type), type, rows * t->out);
+        memset(dtype_at(y, rows * t->out, inner), 0, (size_t)((tile - rows) * t->out) * dtype_bytes(inner));
+    }
+    multiply_run(t->tiled->multiply, thread, y, x, t->packed, library);
+    vector_convert(dtype_at(t->y, first * t->out, type), type, y, inner, rows * t->out);
+}
+
+static void tile_run(const struct product *p, const struct tiles *t, int64_t first, int thread)
+{
+    if (p->inner != p->spec.type || t->rows - first < t->tiled->rows) {
+        tile_through_scratch(p, t, first, thread);
+        return;
+    }
+    multiply_run(t->tiled->multiply, thread, dtype_at(t->y, first * t->out, p->spec.type),
+                 dtype_at(t->x, first * t->in, p->spec.type), t->packed, thread_scratch(p, thread));
+}
+
+static void tiles_run(const struct product *p, const struct tiles *t)
+{
+    int64_t tile = t->tiled->rows, count = (t->rows + tile - 1) / tile;
+#pragma omp parallel num_threads(p->spec.threads)
+    {
+        omp_set_num_threads(1); /* for this thread's calls into the library only */
+        int thread = omp_get_thread_num();
+#pragma omp for schedule(static)
+        for (int64_t i = 0; i < count; i++) {
+            tile_run(p, t, i * tile, thread);
+            poll_from_master(thread);
+        }
+    }
+}
+
+void product_forward(struct product *p, void *y, const void *x, const struct product_weight *weight, int64_t rows)
+{
+    struct tiles t = {&p->forward, y, x, weight->forward, rows, p->spec.in, p->spec.out, false};
+    tiles_run(p, &t);
+}
+
+void product_backward_data(struct product *p, void *dx, const void *dy, const struct product_weight *weight, int64_t rows,
+                           bool accumulate)
+{
+    struct tiles t = {accumulate ? &p->data_add : &p->data, dx, dy, weight->backward, rows, p->spec.out, p->spec.in, accumulate};
+    tiles_run(p, &t);
+}
+
+/* ---- dW += dy^T x on buckets of rows ---- */
+
+struct buckets {
+    const void *dy, *x;
+    int64_t rows;            /* of the whole call */
+    int64_t first, count;    /* buckets of this group */
+    int64_t blocks_per_part;
+};
+
+static int64_t bucket_rows(const struct buckets *b, int64_t i)
+{
+    int64_t left = b->rows - (b->first + i) * PRODUCT_BUCKET;
+    return left < PRODUCT_BUCKET ? left : PRODUCT_BUCKET;
+}
+
+static unsigned char *bucket_a(const struct product *p, int64_t i) { return shared_scratch(p) + (size_t)i * p->a_bytes; }
+static unsigned char *bucket_b(const struct product *p, int64_t i)
+{
+    return shared_scratch(p) + GROUP_BUCKETS * p->a_bytes + (size_t)i * p->b_bytes;
+}
+
+/* B of bucket i: x, zero-padded to a whole bucket. */
+static void bucket_pack_x(const struct product *p, const struct buckets *b, int64_t i, int thread)
+{
+    int64_t in = p->spec.in, rows = bucket_rows(b, i), first = (b->first + i) * PRODUCT_BUCKET;
+    const void *x = dtype_at(b->x, first * in, p->spec.type);
+    unsigned char *whole = thread_scratch(p, thread), *library = whole + inner_bytes(p, PRODUCT_BUCKET * in);
+    struct multiply *m = p->weight ? p->weight : p->weight_tail;
+    if (rows < PRODUCT_BUCKET) {
+        size_t row_bytes = (size_t)in * dtype_bytes(p->spec.type);
+        memcpy(whole, x, (size_t)rows * row_bytes);
+        memset(whole + (size_t)rows * row_bytes, 0, (size_t)(PRODUCT_BUCKET - rows) * row_bytes);
+        x = whole;
+    }
+    multiply_pack(m, thread, bucket_b(p, i), x, p->spec.type, false, library);
+}
+
+/* A of bucket i, columns of one block: dy^T, [out, PRODUCT_BUCKET]. */
+static void bucket_pack_dy(const struct product *p, const struct buckets *b, int64_t i, int64_t column, int64_t columns)
+{
+    int64_t out = p->spec.out, rows = bucket_rows(b, i), first = (b->first + i) * PRODUCT_BUCKET;
+    unsigned char *a = dtype_at(bucket_a(p, i), column * PRODUCT_BUCKET, p->inner);
+    vector_transpose(a, p->inner, dtype_at(b->dy, first * out + column, p->spec.type), p->spec.type, rows, columns, out,
+                     PRODUCT_BUCKET);
+    size_t gap = (size_t)(PRODUCT_BUCKET - rows) * dtype_bytes(p->inner);
+    for (int64_t c = 0; gap && c < columns; c++) memset(dtype_at(a, c * PRODUCT_BUCKET + rows, p->inner), 0, gap);
+}
+
+/* Block `block` of the stacked dW: its part, first row in the part, and rows. */
+static void block_find(const struct product *p, const struct buckets *b, int64_t block, int *part, int64_t *row, int64_t *rows)
+{
+    int64_t part_rows = p->spec.out / p->spec.parts;
+    *part = (int)(block / b->blocks_per_part);
+    *row = block % b->blocks_per_part * BLOCK_ROWS;
+    *rows = part_rows - *row < BLOCK_ROWS ? part_rows - *row : BLOCK_ROWS;
+}
+
+static void block_add(const struct product *p, const struct buckets *b, int64_t block, real *const *dw, int thread)
+{
+    int part;
+    int64_t row, rows;
+    block_find(p, b, block, &part, &row, &rows);
+    int64_t column = part * (p->spec.out / p->spec.parts) + row;
+    struct multiply *m = rows == BLOCK_ROWS ? p->weight : p->weight_tail;
+    for (int64_t i = 0; i < b->count; i++)
+        multiply_run(m, thread, dw[part] + row * p->spec.in, dtype_at(bucket_a(p, i), column * PRODUCT_BUCKET, p->inner),
+                     bucket_b(p, i), thread_scratch(p, thread));
+}
+
+static void group_run(const struct product *p, const struct buckets *b, real *const *dw, int thread)
+{
+    int64_t blocks = b->blocks_per_part * p->spec.parts;
+#pragma omp for schedule(static) nowait
+    for (int64_t i = 0; i < b->count; i++) bucket_pack_x(p, b, i, thread);
+#pragma omp for schedule(static)
+    for (int64_t j = 0; j < b->count * blocks; j++) {
+        int part;
+        int64_t row, rows;
+        block_find(p, b, j % blocks, &part, &row, &rows);
+        bucket_pack_dy(p, b, j / blocks, part * (p->spec.out / p->spec.parts) + row, rows);
+    }
+#pragma omp for schedule(static)
+    for (int64_t block = 0; block < blocks; block++) {
+        block_add(p, b, block, dw, thread);
+        poll_from_master(thread);
+    }
+}
+
+void product_backward_weight(struct product *p, real *const *dw, const void *dy, const void *x, int64_t rows)
+{
+    int64_t buckets = (rows + PRODUCT_BUCKET - 1) / PRODUCT_BUCKET, part_rows = p->spec.out / p->spec.parts;
+    for (int64_t first = 0; first < buckets; first += GROUP_BUCKETS) {
+        struct buckets b = {.dy = dy, .x = x, .rows = rows, .first = first,
+                            .count = buckets - first < GROUP_BUCKETS ? buckets - first : GROUP_BUCKETS,
+                            .blocks_per_part = (part_rows + BLOCK_ROWS - 1) / BLOCK_ROWS};
+#pragma omp parallel num_threads(p->spec.threads)
+        {
+            omp_set_num_threads(1);
+            group_run(p, &b, dw, omp_get_thread_num());
+        }
+    }
+}
+
+/* ---- what the library is ---- */
+
+bool product_bf16_native(void) { return multiply_bf16_native(); }
+
+const char *product_version_text(void)
+{
+    static char text[160];
+    snprintf(text, sizeof text, "%s%s", multiply_version_text(), multiply_bf16_native() ? "" : " (bf16 emulated)");
+    return text;
+}

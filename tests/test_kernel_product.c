@@ -1,0 +1,233 @@
+/* Products through oneDNN (OpenBLAS in the double build) against their plain versions.
+ * plan: ranks=1 limit=60
+ * Small shapes entry by entry; large ones in O(n^2) with a random vector (Freivalds); tails of tiles
+ * and buckets, several parts, accumulation; the same bytes for 1, 2, 3 threads and for a row wherever
+ * it lies in a batch; the poll is called; no allocation of ours in a call. */
+#include "tests/kernel_check.h"
+
+#include "kernel/product.h"
+
+/* Tolerances relative to the largest entry. fp32: k <= 1100 terms of rounding 6e-8 with random signs.
+ * bf16: results are stored with 8 bits; operands are the same rounded numbers on both sides. */
+static const struct tolerance tolerances[] = {
+    {DTYPE_F32, 3e-6}, {DTYPE_BF16, 5e-3}, {DTYPE_F64, 1e-13}};
+
+static struct product *make(int64_t in, int64_t out, int parts, enum dtype type, int threads, struct arena *arena,
+                            struct product_weight *weight, const real *const *masters)
+{
+    struct product *p;
+    struct product_spec spec = {.in = in, .out = out, .parts = parts, .type = type, .backward = true, .threads = threads};
+    if (product_create(&spec, &p) != ST_OK) fail_msg("%s", status_message());
+    size_t bytes = product_weight_bytes(p) + product_scratch_bytes(p) + 4096;
+    assert_int_equal(arena_create(arena, bytes), ST_OK);
+    *weight = product_weight_take(p, arena);
+    product_set_scratch(p, arena_take(arena, product_scratch_bytes(p)));
+    product_pack(p, weight, masters);
+    return p;
+}
+
+/* W as the product sees it: rounded where operands are bf16. */
+static real *seen(const real *w, int64_t count, enum dtype type)
+{
+    real *out = test_reals(count, 0);
+    for (int64_t i = 0; i < count; i++) out[i] = type == DTYPE_BF16 ? (real)bf16_to_float(bf16_from_float((float)w[i])) : w[i];
+    return out;
+}
+
+static void matches_plain(int64_t rows, int64_t in, int64_t out, int parts, enum dtype type, int threads)
+{
+    int64_t part = out / parts;
+    real *w[PRODUCT_MAX_PARTS], *dw[PRODUCT_MAX_PARTS], *all = test_reals(out * in, 0);
+    for (int i = 0; i < parts; i++) {
+        w[i] = test_reals(part * in, 1 + i);
+        dw[i] = test_reals(part * in, 11 + i);
+        memcpy(all + i * part * in, w[i], (size_t)(part * in) * sizeof(real));
+    }
+    real *rounded = seen(all, out * in, type), *dw_plain = test_reals(out * in, 0);
+    for (int i = 0; i < parts; i++) memcpy(dw_plain + i * part * in, dw[i], (size_t)(part * in) * sizeof(real));
+    struct arena arena = {0};
+    struct product_weight weight;
+    struct product *p = make(in, out, parts, type, threads, &arena, &weight, (const real *const *)w);
+    void *x = test_values(rows * in, 21, type), *dy = test_values(rows * out, 22, type);
+    void *y = test_values(rows * out, 0, type), *dx = test_values(rows * in, 23, type);
+    void *y_plain = test_values(rows * out, 0, type), *dx_plain = test_values(rows * in, 23, type);
+    product_forward(p, y, x, &weight, rows);
+    product_forward_ref(y_plain, x, rounded, rows, in, out, type);
+    check_near("y", y, y_plain, rows * out, type, tolerances);
+    product_backward_data(p, dx, dy, &weight, rows, true);
+    product_backward_data_ref(dx_plain, dy, rounded, rows, in, out, type, true);
+    check_near("dx +=", dx, dx_plain, rows * in, type, tolerances);
+    product_backward_data(p, dx, dy, &weight, rows, false);
+    product_backward_data_ref(dx_plain, dy, rounded, rows, in, out, type, false);
+    check_near("dx", dx, dx_plain, rows * in, type, tolerances);
+    product_backward_weight(p, dw, dy, x, rows);
+    product_backward_weight_ref(dw_plain, dy, x, rows, in, out, type);
+    for (int i = 0; i < parts; i++) check_near("dw", dw[i], dw_plain + i * part * in, part * in, DTYPE_REAL, tolerances);
+    product_destroy(&p);
+    arena_destroy(&arena);
+    test_free_all();
+}
+
+static void small_shapes_match(void **state)
+{
+    static const struct { int64_t rows, in, out; int parts; } shapes[] = {
+        {1, 16, 16, 1}, {3, 32, 96, 3}, {127, 64, 48, 1}, {128, 64, 64, 2}, {129, 40, 24, 1}, {257, 96, 200, 1},
+        {300, 64, 512, 4}, {1100, 48, 160, 1}, {700, 256, 32, 1}};
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+        for (int t = 0; t < test_type_count; t++)
+            for (int threads = 1; threads <= 3; threads++)
+                matches_plain(shapes[i].rows, shapes[i].in, shapes[i].out, shapes[i].parts, test_types[t], threads);
+}
+
+/* sum_i a[r, i] v[i] for every r. */
+static void times_vector(double *out, const void *a, int64_t rows, int64_t cols, const double *v, enum dtype type)
+{
+    for (int64_t r = 0; r < rows; r++) {
+        out[r] = 0;
+        for (int64_t i = 0; i < cols; i++) out[r] += dtype_load(a, r * cols + i, type) * v[i];
+    }
+}
+
+/* out[i] = sum_r v[r] a[r, i] */
+static void vector_times(double *out, const void *a, int64_t rows, int64_t cols, const double *v, enum dtype type)
+{
+    memset(out, 0, (size_t)cols * sizeof *out);
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t i = 0; i < cols; i++) out[i] += dtype_load(a, r * cols + i, type) * v[r];
+}
+
+static void large_shape_by_random_vector(enum dtype type)
+{
+    enum { ROWS = 1500, IN = 768, OUT = 1024 };
+    real *w = test_reals(OUT * IN, 1), *dw = test_reals(OUT * IN, 0), *rounded = seen(w, OUT * IN, type);
+    struct arena arena = {0};
+    struct product_weight weight;
+    struct product *p = make(IN, OUT, 1, type, 2, &arena, &weight, (const real *const *)&w);
+    void *x = test_values(ROWS * IN, 2, type), *dy = test_values(ROWS * OUT, 3, type);
+    void *y = test_values(ROWS * OUT, 0, type), *dx = test_values(ROWS * IN, 0, type);
+    double *v = test_doubles(2048, 4), *t = test_doubles(2048, 0), *left = test_doubles(2048, 0), *right = test_doubles(2048, 0);
+    product_forward(p, y, x, &weight, ROWS);
+    vector_times(t, rounded, OUT, IN, v, DTYPE_REAL); /* W^T v */
+    times_vector(right, x, ROWS, IN, t, type);
+    times_vector(left, y, ROWS, OUT, v, type);
+    check_near_doubles("y v", left, right, ROWS, type, tolerances);
+    product_backward_data(p, dx, dy, &weight, ROWS, false);
+    times_vector(t, rounded, OUT, IN, v, DTYPE_REAL); /* W v */
+    times_vector(right, dy, ROWS, OUT, t, type);
+    times_vector(left, dx, ROWS, IN, v, type);
+    check_near_doubles("dx v", left, right, ROWS, type, tolerances);
+    product_backward_weight(p, &dw, dy, x, ROWS);
+    times_vector(t, x, ROWS, IN, v, type);
+    vector_times(right, dy, ROWS, OUT, t, type);
+    times_vector(left, dw, OUT, IN, v, DTYPE_REAL);
+    check_near_doubles("dw v", left, right, OUT, DTYPE_REAL, tolerances);
+    product_destroy(&p);
+    arena_destroy(&arena);
+    test_free_all();
+}
+
+static void large_shapes_match(void **state)
+{
+    for (int t = 0; t < test_type_count; t++) large_shape_by_random_vector(test_types[t]);
+}
+
+static void rows_do_not_depend_on_the_batch(enum dtype type)
+{
+    enum { ROWS = 300, IN = 96, OUT = 160 };
+    real *w = test_reals(OUT * IN, 1);
+    struct arena arena = {0};
+    struct product_weight weight;
+    struct product *p = make(IN, OUT, 1, type, 2, &arena, &weight, (const real *const *)&w);
+    size_t x_row = IN * dtype_bytes(type), y_row = OUT * dtype_bytes(type);
+    char *x = test_values(ROWS * IN, 2, type), *y = test_values(ROWS * OUT, 0, type);
+    char *one_y = test_values(OUT, 0, type), *turned_x = test_values(ROWS * IN, 0, type), *turned_y = test_values(ROWS * OUT, 0, type);
+    product_forward(p, y, x, &weight, ROWS);
+    for (int64_t r = 0; r < ROWS; r++) memcpy(turned_x + (size_t)r * x_row, x + (size_t)((r * 7 + 13) % ROWS) * x_row, x_row);
+    product_forward(p, turned_y, turned_x, &weight, ROWS);
+    for (int64_t r = 0; r < ROWS; r++)
+        assert_memory_equal(turned_y + (size_t)r * y_row, y + (size_t)((r * 7 + 13) % ROWS) * y_row, y_row);
+    for (int64_t r = 0; r < ROWS; r += 37) {
+        product_forward(p, one_y, x + (size_t)r * x_row, &weight, 1);
+        assert_memory_equal(one_y, y + (size_t)r * y_row, y_row);
+    }
+    product_destroy(&p);
+    arena_destroy(&arena);
+    test_free_all();
+}
+
+static void batch_composition_changes_nothing(void **state)
+{
+    for (int t = 0; t < test_type_count; t++) rows_do_not_depend_on_the_batch(test_types[t]);
+}
+
+/* Every result of one product on `threads` threads, one after another in memory. */
+static char *all_results(int threads, enum dtype type, size_t *bytes)
+{
+    enum { ROWS = 1300, IN = 96, OUT = 320 };
+    real *w = test_reals(OUT * IN, 1), *dw = test_reals(OUT * IN, 5);
+    struct arena arena = {0};
+    struct product_weight weight;
+    struct product *p = make(IN, OUT, 1, type, threads, &arena, &weight, (const real *const *)&w);
+    void *x = test_values(ROWS * IN, 2, type), *dy = test_values(ROWS * OUT, 3, type);
+    size_t y_bytes = ROWS * OUT * dtype_bytes(type), dx_bytes = ROWS * IN * dtype_bytes(type), dw_bytes = OUT * IN * sizeof(real);
+    char *out = malloc(*bytes = y_bytes + dx_bytes + dw_bytes);
+    product_forward(p, out, x, &weight, ROWS);
+    product_backward_data(p, out + y_bytes, dy, &weight, ROWS, false);
+    product_backward_weight(p, &dw, dy, x, ROWS);
+    memcpy(out + y_bytes + dx_bytes, dw, dw_bytes);
+    product_destroy(&p);
+    arena_destroy(&arena);
+    test_free_all();
+    return out;
+}
+
+static void threads_change_nothing(void **state)
+{
+    for (int t = 0; t < test_type_count; t++) {
+        size_t bytes;
+        char *one = all_results(1, test_types[t], &bytes);
+        for (int threads = 2; threads <= 3; threads++) {
+            char *more = all_results(threads, test_types[t], &bytes);
+            assert_memory_equal(one, more, bytes);
+            free(more);
+        }
+        free(one);
+    }
+}
+
+static void count_call(void *context) { ++*(int *)context; }
+
+static void poll_is_called_and_nothing_allocated(void **state)
+{
+    enum { ROWS = 1024, IN = 64, OUT = 128 };
+    int polls = 0;
+    real *w = test_reals(OUT * IN, 1), *dw = test_reals(OUT * IN, 0);
+    struct arena arena = {0};
+    struct product_weight weight;
+    enum dtype type = test_types[0];
+    struct product *p = make(IN, OUT, 1, type, 1, &arena, &weight, (const real *const *)&w);
+    void *x = test_values(ROWS * IN, 2, type), *dy = test_values(ROWS * OUT, 3, type), *dx = test_values(ROWS * IN, 0, type);
+    product_set_poll(count_call, &polls);
+    allocations_begin();
+    product_pack(p, &weight, (const real *const *)&w);
+    product_forward(p, dy, x, &weight, ROWS);
+    product_backward_data(p, dx, dy, &weight, ROWS, true);
+    product_backward_weight(p, &dw, dy, x, ROWS);
+    struct allocations seen_calls = allocations_end();
+    product_set_poll(NULL, NULL);
+    assert_true(polls >= ROWS / PRODUCT_TILE);
+    assert_int_equal(seen_calls.ours, 0);
+    if (seen_calls.library_largest > 32768) fail_msg("oneDNN allocated %zu bytes in a call", seen_calls.library_largest);
+    product_destroy(&p);
+    arena_destroy(&arena);
+    test_free_all();
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(small_shapes_match), cmocka_unit_test(large_shapes_match),
+                                       cmocka_unit_test(batch_composition_changes_nothing),
+                                       cmocka_unit_test(threads_change_nothing),
+                                       cmocka_unit_test(poll_is_called_and_nothing_allocated)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
