@@ -47,6 +47,9 @@
     TEXT("model.name", "cellfm", "Name of the model: obsm/X_<name>.") \
     TEXT("model.licence", "not stated", "Licence of the weights: kept in checkpoints, named in every output made with them.") \
     WORD("model.family", "cellfm", "cellfm", "Which family of models.") \
+    WORD("model.mixer", "retention", "retention", "How tokens see each other: gated linear retention.") \
+    WORD("model.feed_forward", "sglu", "sglu", "What works on each token alone: SGLU, Wo((Wu x) * (Wv x)).") \
+    WORD("model.norm", "deepnorm", "deepnorm", "How sub-layers join the residual stream: LN(lambda x + F(x)).") \
     INT("model.layers", "40", 1, 1024, "", "Blocks of the trunk, L.") \
     INT("model.width", "1536", 32, 65536, "", "Width D.") \
     INT("model.heads", "48", 1, 1024, "", "Retention heads H; D must be a multiple of H.") \

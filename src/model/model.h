@@ -18,6 +18,7 @@
 #include "cell/batch.h"
 #include "cell/vocab.h"
 #include "model/param.h"
+#include "tape/tape.h"
 
 struct model;
 
@@ -71,5 +72,10 @@ MUST_CHECK enum status model_loss(struct model *model, const struct batch *batch
  * cell id, step). `scale` is 1 / weight of the global batch. *out is added to. Allocates nothing. Local. */
 MUST_CHECK enum status model_gradient(struct model *model, const struct batch *batch, double scale,
                                       uint64_t step, struct loss_sum *out);
+
+/* Show inner values to `tap` the moment they exist (tape/tape.h): segments "embed", "block" i,
+ * "heads"; names "embed", "kv", "qu", "state", "retention", "mixer", "norm1", "gate", "ffn",
+ * "norm2", "genewise", "cellwise". NULL ends it. After model_prepare. Local. */
+void model_set_tap(struct model *model, tape_tap_fn *tap, void *context);
 
 #endif

@@ -1,8 +1,7 @@
 /* The op table, and the op functions that model code calls.
  *
  * Each function takes tensors of the tape, takes its result from the tape's arena, runs its row's
- * forward kernel and returns the result. Parameters come as (value, gradient) pairs; the gradient
- * is NULL without training and is added to otherwise. To add an op: a name in OP_LIST, a file
+ * forward kernel and returns the result. Parameters come with the gradient that is added to. To add an op: a name in OP_LIST, a file
  * op_<name>.c with its functions and row, a kernel with a plain version, a gradient test. */
 #ifndef CYTOMILL_TAPE_OP_H
 #define CYTOMILL_TAPE_OP_H
@@ -21,10 +20,11 @@ struct op {
     bool adds; /* backward honours node->add[]; else the tape adds for it */
 };
 
-/* A parameter as an op sees it. */
+/* A parameter as an op sees it. Both pointers may be NULL while measuring. */
 struct weight {
     const real *value;
-    real *gradient; /* NULL = not trained */
+    real *gradient; /* added to */
+    bool learns;    /* wants its gradient */
 };
 
 /* Rows of a ragged batch: cell b owns rows [offsets[b], offsets[b+1]). Borrowed. */

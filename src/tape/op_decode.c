@@ -39,7 +39,7 @@ struct tensor *op_decode_gene(struct tape *tape, struct tensor *a, struct weight
     *(struct gene_attr *)n->attr = (struct gene_attr){w2, slope};
     n->in[0] = a;
     n->out = tape_tensor(tape, DTYPE_REAL, a->rows, 1);
-    return tape_run(tape, n, w2.gradient != NULL);
+    return tape_run(tape, n, w2.learns);
 }
 
 /* ---- cell-wise: sigmoid(m) . z ---- */

@@ -37,7 +37,7 @@ struct tensor *op_value_softmax(struct tape *tape, const float *x, int64_t level
     struct node *n = tape_node(tape, &op_row_value_softmax);
     *(struct value_attr *)n->attr = (struct value_attr){x, u};
     n->out = tape_tensor(tape, type, levels, b);
-    return tape_run(tape, n, u.gradient != NULL);
+    return tape_run(tape, n, u.learns);
 }
 
 /* ---- tokens ---- */
@@ -80,7 +80,7 @@ struct tensor *op_embed(struct tape *tape, struct tensor *e, const struct op_emb
         row_groups_take(&a->by_feature, tape_arena(tape), how->tokens, how->gene_rows);
         row_groups_take(&a->by_level, tape_arena(tape), how->tokens, e->rows);
     }
-    return tape_run(tape, n, how->gene.gradient != NULL);
+    return tape_run(tape, n, how->gene.learns);
 }
 
 /* ---- rows of a table ---- */
@@ -115,7 +115,7 @@ struct tensor *op_table_rows(struct tape *tape, struct weight table, int64_t tab
     *a = (struct table_attr){table, id, {0}};
     n->out = tape_tensor(tape, type, rows, width);
     if (tape_trains(tape)) row_groups_take(&a->by_id, tape_arena(tape), rows, table_rows);
-    return tape_run(tape, n, table.gradient != NULL);
+    return tape_run(tape, n, table.learns);
 }
 
 /* ---- rows that somebody reads ---- */

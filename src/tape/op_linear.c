@@ -16,7 +16,7 @@ static void linear_backward(struct tape *tape, struct node *n)
     struct tensor *x = n->in[0];
     if (x->wants_gradient)
         product_backward_data(map->product, x->gradient, n->out->gradient, &map->packed, x->rows, n->add[0]);
-    if (map->gradient[0]) tape_defer(tape, map, x, n->out);
+    if (map->learns) tape_defer(tape, map, x, n->out);
 }
 
 static double linear_flops(const struct node *n)
@@ -37,5 +37,5 @@ struct tensor *op_linear(struct tape *tape, const struct linear *map, struct ten
     *(struct linear_attr *)n->attr = (struct linear_attr){map};
     n->in[0] = x;
     n->out = tape_tensor(tape, x->type, x->rows, map->out);
-    return tape_run(tape, n, map->gradient[0] != NULL);
+    return tape_run(tape, n, map->learns);
 }

@@ -43,5 +43,5 @@ struct tensor *op_norm_residual(struct tape *tape, struct tensor *x, struct tens
     n->in[1] = a;
     n->out = tape_tensor(tape, x->type, x->rows, x->cols);
     n->saved[STAT] = tape_take(tape, (size_t)x->rows * 2 * sizeof(real));
-    return tape_run(tape, n, norm->gamma.gradient != NULL);
+    return tape_run(tape, n, norm->gamma.learns);
 }

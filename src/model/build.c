@@ -1,0 +1,49 @@
+#include "model/build.h"
+
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+/* CellFM's exclusion from weight decay tests substrings of the name, so its norms, named
+ * post_norm*, and cls_token are decayed. */
+static bool name_decays(const char *name)
+{
+    return !strstr(name, "emb") && !strstr(name, "layernorm") && !strstr(name, "bias");
+}
+
+enum status build_param(struct build *build, struct param spec, int *index, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    vsnprintf(spec.name, sizeof spec.name, format, args);
+    va_end(args);
+    spec.rows = spec.cols = 1;
+    for (int i = 0; i < spec.shape_rank - 1; i++) spec.rows *= spec.shape[i];
+    spec.cols = spec.shape[spec.shape_rank - 1];
+    spec.trainable = true;
+    spec.decay = name_decays(spec.name);
+    return param_add(build->params, &spec, index);
+}
+
+struct param build_xavier(int64_t rows, int64_t cols, double gain)
+{
+    return (struct param){.shape_rank = 2, .shape = {rows, cols}, .init = INIT_NORMAL,
+                          .init_scale = gain * sqrt(2.0 / (double)(rows + cols)), .split = SPLIT_ROWS};
+}
+
+struct param build_dense(int64_t rows, int64_t cols)
+{
+    return (struct param){.shape_rank = 2, .shape = {rows, cols}, .init = INIT_UNIFORM,
+                          .init_scale = 1 / sqrt((double)cols), .split = SPLIT_ROWS};
+}
+
+struct param build_vector(int64_t cols, enum param_init init)
+{
+    return (struct param){.shape_rank = 1, .shape = {cols}, .init = init};
+}
+
+enum status build_linear(struct build *build, const int *param, int parts, const struct linear **out)
+{
+    return linears_add(build->linears, build->params, param, parts, out);
+}

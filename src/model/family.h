@@ -1,0 +1,34 @@
+/* A family of models: a graph of named modules, and what the facade (model.h) asks of it. */
+#ifndef CYTOMILL_MODEL_FAMILY_H
+#define CYTOMILL_MODEL_FAMILY_H
+
+#include "cell/vocab.h"
+#include "model/build.h"
+#include "model/pass.h"
+
+struct family {
+    const char *name; /* word of model.family */
+    /* Build the modules; parameters go into build->params. */
+    enum status (*create)(struct build *build, const struct vocab *vocab, void **out);
+    void (*destroy)(void *self);
+    /* Take the memory of prepared segments: what is computed once per change of the weights. */
+    void (*take)(void *self, struct arena *arena, bool train);
+    /* Redo the prepared segments; called after every change of the weights. */
+    void (*refresh)(void *self, const struct param_table *params);
+    /* Before and after the passes of one gradient: clear the gradients of the prepared segments'
+     * results, and carry them on to the parameters. */
+    void (*begin_gradient)(void *self);
+    void (*end_gradient)(void *self, struct param_table *params);
+    /* Rows [R, D] of the last layer that pass->read names. */
+    struct tensor *(*encode)(const void *self, const struct pass *pass);
+    /* Predictions [R, 1] of both heads, in `real`, for the rows encode returned. */
+    void (*decode)(const void *self, const struct pass *pass, struct tensor *h, struct tensor **genewise,
+                   struct tensor **cellwise);
+};
+
+extern const struct family *const families[]; /* NULL-terminated: the registry */
+
+/* The family model.family names. ST_CONFIG. Local. */
+MUST_CHECK enum status family_find(const struct config *config, const struct family **out);
+
+#endif

@@ -1,0 +1,137 @@
+#include "model/linears.h"
+
+#include <stdlib.h>
+
+enum status linears_add(struct linears *list, const struct param_table *params, const int *param, int parts,
+                        const struct linear **out)
+{
+    enum status st = ST_OK;
+    struct linears_row *row = NULL;
+    if (list->count == list->capacity) {
+        int capacity = list->capacity ? 2 * list->capacity : 64;
+        void *rows = realloc(list->rows, sizeof *list->rows * (size_t)capacity);
+        if (!rows) return fail(ST_MEMORY, "no memory for %d linear maps", capacity);
+        list->rows = rows;
+        list->capacity = capacity;
+    }
+    TRY(NEW_ARRAY(row, 1));
+    *row = (struct linears_row){.map = {.in = params->rows[param[0]].cols, .parts = parts}};
+    row->map.learns = params->rows[param[0]].trainable;
+    for (int i = 0; i < parts; i++) {
+        row->param[i] = param[i];
+        row->map.out += params->rows[param[i]].rows;
+    }
+    list->rows[list->count++] = row;
+    *out = &row->map;
+done:
+    return st;
+}
+
+/* The first map of the shape of row `index`, itself if there is none before. */
+static int first_alike(const struct linears *list, int index)
+{
+    const struct linear *map = &list->rows[index]->map;
+    for (int i = 0; i < index; i++) {
+        const struct linear *other = &list->rows[i]->map;
+        if (other->in == map->in && other->out == map->out && other->parts == map->parts) return i;
+    }
+    return index;
+}
+
+static enum status make_product(const struct linear *map, enum dtype type, bool train, int threads, struct product **out)
+{
+    struct product_spec spec = {.in = map->in, .out = map->out, .parts = map->parts, .type = type,
+                                .backward = train, .threads = threads};
+    return product_create(&spec, out);
+}
+
+static enum status product_for(struct linears *list, int index, enum dtype type, bool train, int threads)
+{
+    struct linear *map = &list->rows[index]->map;
+    int first = first_alike(list, index);
+    if (first < index) {
+        map->product = list->rows[first]->map.product;
+        return ST_OK;
+    }
+    enum status st = make_product(map, type, train, threads, &map->product);
+    if (st == ST_OK) list->products[list->product_count++] = map->product;
+    return st;
+}
+
+enum status linears_measure(const struct linears *list, enum dtype type, bool train, int threads, size_t *packed_bytes)
+{
+    *packed_bytes = 0;
+    for (int i = 0; i < list->count; i++) {
+        if (first_alike(list, i) < i) continue;
+        struct product *product;
+        enum status st = make_product(&list->rows[i]->map, type, train, threads, &product);
+        if (st != ST_OK) return st;
+        for (int k = i; k < list->count; k++)
+            if (first_alike(list, k) == i) *packed_bytes += product_weight_bytes(product);
+        product_destroy(&product);
+    }
+    return ST_OK;
+}
+
+static void bind(struct linears_row *row, const struct param_table *params, bool train)
+{
+    for (int i = 0; i < row->map.parts; i++) {
+        int p = row->param[i];
+        bool learns = train && params->gradient && params->rows[p].trainable;
+        row->map.master[i] = params->weight ? param_weight(params, p) : NULL;
+        row->map.gradient[i] = learns ? param_gradient(params, p) : NULL;
+    }
+}
+
+enum status linears_prepare(struct linears *list, const struct param_table *params, enum dtype type, bool train,
+                            int threads)
+{
+    enum status st = ST_OK;
+    linears_free_products(list);
+    TRY(NEW_ARRAY(list->products, list->count));
+    for (int i = 0; i < list->count; i++) {
+        bind(list->rows[i], params, train);
+        TRY(product_for(list, i, type, train, threads));
+    }
+done:
+    return st;
+}
+
+void linears_take(struct linears *list, struct arena *arena)
+{
+    size_t scratch_bytes = 0;
+    for (int i = 0; i < list->count; i++) {
+        struct linear *map = &list->rows[i]->map;
+        map->packed = product_weight_take(map->product, arena);
+    }
+    for (int i = 0; i < list->product_count; i++) {
+        size_t bytes = product_scratch_bytes(list->products[i]);
+        if (bytes > scratch_bytes) scratch_bytes = bytes;
+    }
+    void *scratch = arena_take(arena, scratch_bytes);
+    for (int i = 0; i < list->product_count; i++) product_set_scratch(list->products[i], scratch);
+}
+
+void linears_pack(struct linears *list)
+{
+    for (int i = 0; i < list->count; i++) {
+        struct linear *map = &list->rows[i]->map;
+        product_pack(map->product, &map->packed, map->master);
+    }
+}
+
+void linears_free_products(struct linears *list)
+{
+    for (int i = 0; i < list->product_count; i++) product_destroy(&list->products[i]);
+    free(list->products);
+    list->products = NULL;
+    list->product_count = 0;
+}
+
+void linears_free(struct linears *list)
+{
+    linears_free_products(list);
+    for (int i = 0; i < list->count; i++) free(list->rows[i]);
+    free(list->rows);
+    *list = (struct linears){0};
+}

@@ -1,0 +1,39 @@
+/* Every linear map of a model as rows of one list, so that packing, preparing and measuring loop
+ * over it. A row names its parameters; maps of the same shape share one product. */
+#ifndef CYTOMILL_MODEL_LINEARS_H
+#define CYTOMILL_MODEL_LINEARS_H
+
+#include "model/param.h"
+#include "tape/linear.h"
+
+struct linears_row {
+    struct linear map;
+    int param[PRODUCT_MAX_PARTS]; /* rows of the parameter table, in the order of their columns in y */
+};
+
+/* Owns its rows and products; zero-initialise. */
+struct linears {
+    int count, capacity;
+    struct linears_row **rows; /* each at a fixed address: parts keep pointers to row->map */
+    int product_count;
+    struct product **products; /* [count] at most */
+};
+
+/* Add the map whose weights are params[param[0 .. parts)], all [out, in] alike. *out is borrowed and
+ * stays valid. Local. */
+MUST_CHECK enum status linears_add(struct linears *list, const struct param_table *params, const int *param, int parts,
+                                   const struct linear **out);
+/* Make the products and bind masters and, if `train`, gradients. Local. */
+MUST_CHECK enum status linears_prepare(struct linears *list, const struct param_table *params, enum dtype type,
+                                       bool train, int threads);
+/* Take packed weights and the one shared scratch block (measure mode allowed). Local. */
+void linears_take(struct linears *list, struct arena *arena);
+/* Pack every weight from its masters. Allocates nothing. Local. */
+void linears_pack(struct linears *list);
+/* Bytes of all packed weights, without keeping anything. Local. */
+MUST_CHECK enum status linears_measure(const struct linears *list, enum dtype type, bool train, int threads,
+                                       size_t *packed_bytes);
+void linears_free_products(struct linears *list);
+void linears_free(struct linears *list);
+
+#endif
