@@ -29,11 +29,12 @@ batch_progressed() {
     find "$out" "$out.partial" "$out".partial* \( -name 'checkpoint-*.h5' -o -name '*ledger*' \) -newer "$attempts" 2>/dev/null | grep -q .
 }
 
-# A job that someone cancelled stays cancelled; one that a stop file ended waits, held, for its release.
+# A job that someone cancelled stays cancelled (Slurm shows it COMPLETING, without the reason TimeLimit), one
+# that was preempted is Slurm's to requeue; one that a stop file ended waits, held, for its release.
 batch_requeue() { # reason
     local how=requeue
-    if scontrol show job -o "$SLURM_JOB_ID" | grep -q 'JobState=CANCELLED'; then
-        echo "batch: job $SLURM_JOB_ID: $1; cancelled, so not requeued"
+    if ! scontrol show job -o "$SLURM_JOB_ID" | grep -qE 'JobState=RUNNING|Reason=TimeLimit'; then
+        echo "batch: job $SLURM_JOB_ID: $1; cancelled or preempted, so not requeued here"
         return
     fi
     [ -e "$stop_file" ] && how=requeuehold

@@ -73,7 +73,7 @@ static int edit_distance(const char *a, const char *b)
 
 int text_nearest(const char *word, const char *const *names, int count)
 {
-    int best = -1, best_distance = (int)strlen(word) / 3 + 1;
+    int best = -1, best_distance = (int)strlen(word) / 4 + 1;
     for (int i = 0; i < count; i++) {
         int distance = edit_distance(word, names[i]);
         if (distance <= best_distance && (best < 0 || distance < best_distance)) {

@@ -15,7 +15,7 @@ bool text_to_int(const char *text, int64_t *out);
 bool text_to_real(const char *text, double *out);
 
 /* Index of the name nearest to `word` by edit distance among names[count], -1 if none is near
- * (distance above a third of the length). For "did you mean …?". Local. */
+ * (distance above a quarter of the length, plus one). For "did you mean …?". Local. */
 int text_nearest(const char *word, const char *const *names, int count);
 
 /* Is this valid UTF-8 of `bytes` bytes? Local. */
