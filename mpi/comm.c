@@ -11,7 +11,9 @@
 static const char *program = "cytomill";
 
 /* MPI counts are int: everything travels in pieces of at most this many bytes. */
-enum { PIECE_BYTES = 1 << 30 };
+static int64_t piece_bytes = 1 << 30;
+
+void comm_set_piece(int64_t bytes) { piece_bytes = bytes; }
 
 void comm_set_program(const char *name) { program = name; }
 
@@ -109,8 +111,8 @@ void comm_sum_f64(struct comm *comm, double *x, int64_t count)
 
 static void reduce_i64(struct comm *comm, int64_t *x, int64_t count, MPI_Op op)
 {
-    for (int64_t at = 0; at < count; at += PIECE_BYTES / 8)
-        MPI_Allreduce(MPI_IN_PLACE, x + at, piece_of(count - at, PIECE_BYTES / 8), MPI_INT64_T, op,
+    for (int64_t at = 0; at < count; at += piece_bytes / 8)
+        MPI_Allreduce(MPI_IN_PLACE, x + at, piece_of(count - at, piece_bytes / 8), MPI_INT64_T, op,
                       comm->handle);
 }
 
@@ -161,8 +163,8 @@ int64_t comm_prefix_i64(struct comm *comm, int64_t x)
 
 void comm_bcast(struct comm *comm, void *data, int64_t bytes, int root)
 {
-    for (int64_t at = 0; at < bytes; at += PIECE_BYTES)
-        MPI_Bcast((char *)data + at, piece_of(bytes - at, PIECE_BYTES), MPI_BYTE, root, comm->handle);
+    for (int64_t at = 0; at < bytes; at += piece_bytes)
+        MPI_Bcast((char *)data + at, piece_of(bytes - at, piece_bytes), MPI_BYTE, root, comm->handle);
 }
 
 void comm_bcast_text(struct comm *comm, char **s, int root)
@@ -185,7 +187,7 @@ enum status comm_exchange(struct comm *comm, const void *send, const int64_t *se
     int64_t pieces = 0;
     for (int r = 0; r < comm->size; r++) {
         total += recv_bytes[r];
-        pieces += (recv_bytes[r] + PIECE_BYTES - 1) / PIECE_BYTES + (send_bytes[r] + PIECE_BYTES - 1) / PIECE_BYTES;
+        pieces += (recv_bytes[r] + piece_bytes - 1) / piece_bytes + (send_bytes[r] + piece_bytes - 1) / piece_bytes;
     }
     st = NEW_ARRAY(received, total);
     if (st == ST_OK) st = NEW_ARRAY(requests, pieces);
@@ -193,15 +195,15 @@ enum status comm_exchange(struct comm *comm, const void *send, const int64_t *se
     int n = 0;
     char *to = received;
     for (int r = 0; r < comm->size; r++)
-        for (int64_t at = 0; at < recv_bytes[r]; at += PIECE_BYTES) {
-            int piece = piece_of(recv_bytes[r] - at, PIECE_BYTES);
+        for (int64_t at = 0; at < recv_bytes[r]; at += piece_bytes) {
+            int piece = piece_of(recv_bytes[r] - at, piece_bytes);
             MPI_Irecv(to, piece, MPI_BYTE, r, 7, comm->handle, &requests[n++]);
             to += piece;
         }
     const char *from = send;
     for (int r = 0; r < comm->size; r++)
-        for (int64_t at = 0; at < send_bytes[r]; at += PIECE_BYTES) {
-            int piece = piece_of(send_bytes[r] - at, PIECE_BYTES);
+        for (int64_t at = 0; at < send_bytes[r]; at += piece_bytes) {
+            int piece = piece_of(send_bytes[r] - at, piece_bytes);
             MPI_Isend(from, piece, MPI_BYTE, r, 7, comm->handle, &requests[n++]);
             from += piece;
         }
@@ -248,14 +250,14 @@ done:
 
 void comm_send(struct comm *comm, const void *data, int64_t bytes, int to, int tag)
 {
-    for (int64_t at = 0; at < bytes; at += PIECE_BYTES)
-        MPI_Send((const char *)data + at, piece_of(bytes - at, PIECE_BYTES), MPI_BYTE, to, tag, comm->handle);
+    for (int64_t at = 0; at < bytes; at += piece_bytes)
+        MPI_Send((const char *)data + at, piece_of(bytes - at, piece_bytes), MPI_BYTE, to, tag, comm->handle);
 }
 
 void comm_receive(struct comm *comm, void *data, int64_t bytes, int from, int tag)
 {
-    for (int64_t at = 0; at < bytes; at += PIECE_BYTES)
-        MPI_Recv((char *)data + at, piece_of(bytes - at, PIECE_BYTES), MPI_BYTE, from, tag, comm->handle,
+    for (int64_t at = 0; at < bytes; at += piece_bytes)
+        MPI_Recv((char *)data + at, piece_of(bytes - at, piece_bytes), MPI_BYTE, from, tag, comm->handle,
                  MPI_STATUS_IGNORE);
 }
 

@@ -29,6 +29,10 @@ void comm_close(struct comm *world);
 /* Name that opens error lines ("cytomill-ingest"). Local; borrowed. */
 void comm_set_program(const char *name);
 
+/* Cut transfers into pieces of at most `bytes` (a multiple of 8, 1 GiB at start); the same on all ranks. Tests
+ * make it small. Local. */
+void comm_set_piece(int64_t bytes);
+
 /* The agreed status: worst code over ranks (any error beats ST_REQUEUE beats ST_OK). If it is an
  * error, the lowest rank that has it prints the one line
  *   PROGRAM: error[4 input]: rank 3 of 8 on node12: MESSAGE

@@ -1,0 +1,76 @@
+#!/usr/bin/env bash
+# The frame all programs share: help, version, wrong options, exit codes, one error line.
+# plan: ranks=1,3 limit=120
+# Help fits one screen, goes to stdout and names every option's value; an unknown option or verb gets the nearest
+# name; usage errors are exit 2, configuration errors exit 3; on 3 ranks exactly one line is printed.
+set -eu
+. tests/environment
+out=$(mktemp -d /tmp/cytomill-programs.XXXXXX)
+trap 'rm -rf "$out"' EXIT
+run() { if [ "$RANKS" = 1 ]; then "$@"; else mpirun -n "$RANKS" "$@"; fi; }
+complain() { echo "$*"; echo "--- stdout"; cat "$out/stdout"; echo "--- stderr"; cat "$out/stderr"; exit 1; }
+
+# expect CODE PATTERN COMMAND...: its exit code, and one line on stderr that matches (mpirun's banner aside)
+expect() {
+    local code=$1 pattern=$2 rc=0; shift 2
+    run "$@" >"$out/stdout" 2>"$out/stderr" || rc=$?
+    [ "$rc" = "$code" ] || complain "$*: exit $rc, expected $code"
+    [ "$(grep -c 'error\[' "$out/stderr")" = 1 ] || complain "$*: not exactly one error line"
+    grep -qE -- "$pattern" "$out/stderr" || complain "$*: no line matches '$pattern'"
+    [ ! -s "$out/stdout" ] || complain "$*: an error printed to stdout"
+}
+quiet() { # command that must succeed with nothing on stderr
+    run "$@" >"$out/stdout" 2>"$out/stderr" || complain "$*: failed"
+    [ ! -s "$out/stderr" ] || complain "$*: printed to stderr"
+}
+
+check_help() { # program words: help of one screen with its parts
+    quiet "$@" --help
+    [ "$(wc -l < "$out/stdout")" -le 45 ] || complain "$*: help is longer than a screen"
+    [ "$(grep -c '^usage:' "$out/stdout")" = 1 ] || complain "$*: help was not printed once"
+    grep -q '^exit codes: 0 ok, 2 usage' "$out/stdout" || complain "$*: help lacks exit codes"
+    grep -q '^example: ' "$out/stdout" || complain "$*: help lacks an example"
+    awk 'length($0) > 132 { exit 1 }' "$out/stdout" || complain "$*: help has a line over 132 columns"
+}
+check_options() { # program words
+    expect 2 "unknown option '--sed'; did you mean '--seed'" "$@" --sed 3
+    expect 2 'option --seed needs a value' "$@" --seed
+    expect 2 'option --fresh takes no value' "$@" --fresh=3
+    expect 2 "unknown option '-x'" "$@" -x
+    expect 3 "error\[3 configuration\].*--seed: run.seed is '12x'; allowed is a whole number" "$@" --seed 12x
+    expect 3 "unknown key 'trian.steps'; did you mean 'train.steps'" "$@" --set trian.steps=3
+    expect 3 'nowhere.yaml: cannot be opened' "$@" --config "$out/nowhere.yaml"
+}
+
+verbs_of() { "$1" --help | sed -n '/^verbs:/,/^$/s/^  \([a-z]*\) .*/\1/p'; }
+
+found=0
+for program in "$B"/bin/cytomill-*; do
+    name=$(basename "$program")
+    [ -x "$program" ] && [ "$name" != cytomill-probe ] || continue
+    found=$((found + 1))
+    quiet "$name" --version
+    [ "$(grep -cE '^(cytomill [0-9]|compiler|MPI|HDF5|oneDNN)' "$out/stdout")" = 5 ] || complain "$name: version is not five lines"
+    cytomill --help | grep -q "^  ${name#cytomill-} " || complain "$name is not among the umbrella's verbs"
+    verbs=$(verbs_of "$name")
+    if [ -n "$verbs" ]; then
+        quiet "$name" --help
+        expect 2 'a verb is missing' "$name"
+        expect 2 "unknown verb 'zzz'" "$name" zzz
+        for verb in $verbs; do check_help "$name" "$verb"; done
+        check_options "$name" "${verbs%%$'\n'*}"
+    else
+        check_help "$name"
+        check_options "$name"
+    fi
+done
+[ "$found" -ge 5 ] || { echo "only $found programs under $B/bin"; exit 1; }
+
+quiet cytomill --help
+for verb in $(verbs_of cytomill); do
+    [ "$verb" = config ] || [ -x "$B/bin/cytomill-$verb" ] || complain "the umbrella lists $verb, which is not a program"
+done
+expect 2 "unknown verb 'ingst'; did you mean 'ingest'" cytomill ingst
+expect 2 'a verb is missing' cytomill
+expect 2 "unknown option '--sed'" cytomill pretrain --sed 3
+expect 3 "unknown key 'run.uot'; did you mean 'run.out'" cytomill config run.uot
