@@ -1,11 +1,17 @@
 /* Checkpoints: parallel HDF5, independent of the mesh that wrote them. Tensors lie under global
- * names and shapes; any number of ranks reads what any other wrote. Layout (groups):
- *   /param/<name>            fp32, published shape        master weights
+ * names and shapes; any number of ranks reads what any other wrote, and writes the same bytes.
+ *   /                        attributes format, format_version, model_name
+ *   /param/<name>            fp32, published shape, contiguous    master weights
  *   /moment1/<name>, /moment2/<name>                      optimiser (absent in a model-only file)
+ *   /checksum                XXH3 of every block of 4 Mi values; a tensor's attribute first_block
+ *                            says where its blocks begin
  *   /vocabulary              bytes of the vocabulary TSV; attribute sha256
  *   /config                  YAML used
- *   /state                   attributes of struct train_state
- * Written as NAME.partial and renamed after every rank agreed; keeps `train.keep` newest. */
+ *   /state                   attributes of struct train_state; check: XXH3 of them, /config and /vocabulary
+ * All datasets are created together and allocated at once, then every rank writes its blocks where
+ * they belong: through MPI-IO (run.io ompio, romio) or plain POSIX calls (posix; auto when all ranks
+ * share one host). The file is NAME.partial until every rank's part is on disk, then it is renamed; the
+ * `train.keep` newest stay. */
 #ifndef CYTOMILL_IO_CHECKPOINT_H
 #define CYTOMILL_IO_CHECKPOINT_H
 
@@ -13,7 +19,8 @@
 #include "model/model.h"
 #include "mpi/comm.h"
 
-/* Where training stands, beside the weights. */
+/* Where training stands, beside the weights. Random numbers need no state: they are keyed by
+ * (seed, purpose, cell, step). */
 struct train_state {
     int64_t step;          /* optimiser steps done */
     int64_t cells_seen;    /* position of the sampler: cells drawn so far */
@@ -23,23 +30,29 @@ struct train_state {
     char atlas_hash[SHA256_HEX];
 };
 
-/* Write weights, moments and state to `path`. All ranks hold the same table (data parallel); each
- * writes its share of every tensor. Collective. ST_OUTPUT: nothing is left under the final name. */
+/* Write weights, moments (if `params` has them) and state to `path`. All ranks hold the same table
+ * (data parallel); each writes its share. In a folder of checkpoint-<step>.h5 the oldest beyond
+ * train.keep are removed. Collective. ST_OUTPUT: nothing is left under the final name, and older
+ * checkpoints stay. */
 MUST_CHECK enum status checkpoint_write(struct comm *comm, const char *path, const struct param_table *params,
                                         const struct config *config, const struct vocab *vocab,
                                         const char *model_name, const struct train_state *state);
 
 /* What a program needs before it can build the model: the configuration the checkpoint was trained
- * with (its model.* keys are put into `config`), and its vocabulary (caller destroys). Collective.
- * ST_INPUT: not a checkpoint, damaged, of another version. */
+ * with (its model.* keys are put into `config`), and its vocabulary (caller destroys). A key the user
+ * gave stays if it only says which cells and genes are taken (min_genes, max_genes, …) or names the
+ * model; one that contradicts the architecture is refused. Collective. ST_INPUT: not a checkpoint,
+ * damaged, of another version, of another model than the user asked for. */
 MUST_CHECK enum status checkpoint_open_model(struct comm *comm, const char *path, struct config *config,
                                              struct vocab **vocab);
 /* Weights into a table built from that configuration; moments and state too if `state` is not NULL.
- * Names or shapes that do not match are ST_INPUT with the first of them. Collective. */
+ * Names or shapes that do not match are ST_INPUT with the first of them. Every block is verified.
+ * Each rank reads its share of the file and sends it to the others. Collective. */
 MUST_CHECK enum status checkpoint_read(struct comm *comm, const char *path, struct param_table *params,
                                        struct train_state *state);
-/* Newest readable checkpoint of a run folder (RUN/checkpoint-<step>.h5, falling back one generation
- * when the newest is damaged); *path is NULL if there is none, else the caller frees. Collective. */
+/* Newest readable checkpoint of a run folder (RUN/checkpoint-<step>.h5): every block of the newest is
+ * verified, and if it is damaged the one before is taken, with a note. *path is NULL if there is
+ * none, else the caller frees. Collective. ST_INPUT: there are some, but none can be read. */
 MUST_CHECK enum status checkpoint_find(struct comm *comm, const char *folder, char **path);
 
 #endif

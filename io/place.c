@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 /* Linux moves at most about 2 GiB a call, and a network file system is happier with less. */
@@ -49,4 +50,12 @@ enum status place_reserve(int fd, const char *path, int64_t bytes)
     if (errno != ENOSPC && errno != EDQUOT && errno != EFBIG) return ST_OK;
     return fail(ST_OUTPUT, "%s: no room for its %lld bytes: %s; free some space or choose another folder", path,
                 (long long)bytes, strerror(errno));
+}
+
+enum status place_check_limit(const char *path, int64_t bytes)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_FSIZE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY || (int64_t)limit.rlim_cur >= bytes) return ST_OK;
+    return fail(ST_OUTPUT, "%s: its %lld bytes exceed this process's file size limit of %lld; raise it (ulimit -f unlimited)",
+                path, (long long)bytes, (long long)limit.rlim_cur);
 }

@@ -17,5 +17,8 @@ MUST_CHECK enum status place_read(int fd, const char *path, int64_t offset, void
 /* Reserve the blocks of a file of `bytes` now, so that a full disk is found here and not after hours. Where
  * the file system cannot, nothing happens. ST_OUTPUT: no room. */
 MUST_CHECK enum status place_reserve(int fd, const char *path, int64_t bytes);
+/* May this process write a file of `bytes` (ulimit -f)? To be asked before HDF5 lays out a large file: it
+ * does not survive a failed write of its own. ST_OUTPUT. */
+MUST_CHECK enum status place_check_limit(const char *path, int64_t bytes);
 
 #endif
