@@ -115,15 +115,18 @@ static inline void golden_scale(const struct param *p, double *mean, double *sd)
     else *sd = 1 / sqrt((double)p->cols);
 }
 
-static inline void golden_weights(struct param_table *t)
+/* Draw 0 hashes the name, others "name#draw". */
+static inline void golden_weights(struct param_table *t, int draw)
 {
     for (int i = 0; i < t->count; i++) {
         const struct param *p = &t->rows[i];
         double mean, sd;
+        char key[112];
         golden_scale(p, &mean, &sd);
+        snprintf(key, sizeof key, draw ? "%s#%d" : "%s", p->name, draw);
         for (int64_t k = 0; k < p->rows * p->cols; k++) {
             int pad = strcmp(p->name, "gene_emb") == 0 && k < p->cols;
-            param_weight(t, i)[k] = pad ? 0 : (real)(float)(mean + sd * golden_noise(p->name, (uint64_t)k));
+            param_weight(t, i)[k] = pad ? 0 : (real)(float)(mean + sd * golden_noise(key, (uint64_t)k));
         }
     }
 }

@@ -42,7 +42,7 @@ static void open_model(struct fixture *f, bool low)
     OK(batch_create(8, 256, &f->batch));
     OK(model_create(f->config, f->vocab, &f->model));
     OK(param_allocate(model_params(f->model), true));
-    golden_weights(model_params(f->model));
+    golden_weights(model_params(f->model), 0);
     OK(model_prepare(f->model, &(struct model_limits){.cells = 8, .tokens = 256, .train = true, .threads = 1, .bf16 = low}));
     OK(model_pack(f->model));
     golden_batch(&golden, 0, 4, &f->batch);
@@ -54,6 +54,19 @@ static void close_model(struct fixture *f)
     vocab_destroy(&f->vocab);
     config_destroy(&f->config);
     batch_destroy(&f->batch);
+}
+
+/* Quantities that are a few numbers have their bf16 error by luck: they are judged over several
+ * draws of the weights (test_short_quantities_bf16). */
+static const char *const short_names[] = {"cellwise", "value_enc.value_enc.a", "value_enc.value_enc.w1.weight",
+                                          "value_enc.value_enc.w3.weight"};
+enum { SHORT = sizeof short_names / sizeof *short_names, DRAWS = 8 };
+
+static bool is_short(const char *name)
+{
+    for (int i = 0; i < SHORT; i++)
+        if (strcmp(name, short_names[i]) == 0) return true;
+    return false;
 }
 
 /* ---- inner values ---- */
@@ -122,6 +135,7 @@ static void check_inner_values(bool low)
 }
 
 static void test_inner_values(void **state) { check_inner_values(false); }
+static void test_inner_values_bf16(void **state) { check_inner_values(true); }
 
 /* ---- losses and gradients ---- */
 
@@ -146,14 +160,70 @@ static void check_gradients(bool low)
         for (int64_t k = 0; k < n; k++) g[k] = param_gradient(t, i)[k];
         double error = golden_error(g, golden_doubles(&golden, "grad.%s", t->rows[i].name), n);
         double limit = low ? bf16_factor * *golden_doubles(&golden, "bf16.grad.%s", t->rows[i].name) : gradient_limit;
-        free(g); 
+        free(g);
+        if (low && is_short(t->rows[i].name)) continue;
         if (error > limit) print_error("gradient of %s: relative error %.3g, allowed %.3g\n", t->rows[i].name, error, limit), failed++;
     }
     assert_int_equal(failed, 0);
     close_model(&f);
 }
 
+/* Relative error of parameter `name`'s gradient, or of the cell-wise predictions. */
+static double short_error(struct fixture *f, const char *name, int draw, const float *cellwise)
+{
+    char key[64];
+    snprintf(key, sizeof key, "draw.%d.%%s", draw);
+    const struct golden_record *truth = golden_find(&golden, key, name);
+    const struct param_table *t = model_params(f->model);
+    double found[256];
+    int64_t n = 0;
+    int row = param_find(t, name);
+    for (int64_t i = 0; row >= 0 && i < truth->count; i++) found[n++] = param_gradient(t, row)[i];
+    for (int64_t i = 0; row < 0 && i < f->batch.token_count; i++)
+        if (f->batch.role[i] != TOKEN_CLS) found[n++] = cellwise[i];
+    assert_int_equal(n, truth->count);
+    return golden_error(found, truth->data, n);
+}
+
+static int compare_double(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static double median(double x[DRAWS])
+{
+    qsort(x, DRAWS, sizeof *x, compare_double);
+    return (x[DRAWS / 2 - 1] + x[DRAWS / 2]) / 2;
+}
+
+static void test_short_quantities_bf16(void **state)
+{
+    struct fixture f;
+    double errors[SHORT][DRAWS];
+    int failed = 0;
+    open_model(&f, true);
+    struct param_table *t = model_params(f.model);
+    for (int draw = 1; draw <= DRAWS; draw++) {
+        struct loss_sum loss = {0};
+        float cellwise[256];
+        golden_weights(t, draw);
+        OK(model_pack(f.model));
+        memset(t->gradient, 0, (size_t)t->size * sizeof(real));
+        OK(model_predict(f.model, &f.batch, NULL, cellwise));
+        OK(model_gradient(f.model, &f.batch, scale_of(), 0, &loss));
+        for (int i = 0; i < SHORT; i++) errors[i][draw - 1] = short_error(&f, short_names[i], draw, cellwise);
+    }
+    for (int i = 0; i < SHORT; i++) {
+        double error = median(errors[i]), limit = bf16_factor * *golden_doubles(&golden, "bf16.draws.%s", short_names[i]);
+        if (error > limit) print_error("%s over %d draws: median relative error %.3g, allowed %.3g\n", short_names[i], DRAWS, error, limit), failed++;
+    }
+    assert_int_equal(failed, 0);
+    close_model(&f);
+}
+
 static void test_gradients(void **state) { check_gradients(false); }
+static void test_gradients_bf16(void **state) { check_gradients(true); }
 
 /* ---- ten optimiser steps ---- */
 
@@ -179,7 +249,7 @@ static void test_ten_steps(void **state)
         double *w = malloc(sizeof *w * (size_t)n);
         for (int64_t k = 0; k < n; k++) w[k] = param_weight(t, i)[k];
         double error = golden_error(w, golden_doubles(&golden, "step.%s", t->rows[i].name), n);
-        free(w); 
+        free(w);
         if (error > step_limit) print_error("%s after ten steps: relative error %.3g\n", t->rows[i].name, error), failed++;
     }
     assert_int_equal(failed, 0);
@@ -237,6 +307,11 @@ int main(void)
         cmocka_unit_test(test_inner_values),
         cmocka_unit_test(test_gradients),
         cmocka_unit_test(test_ten_steps),
+#ifndef CYTOMILL_DOUBLE
+        cmocka_unit_test(test_inner_values_bf16),
+        cmocka_unit_test(test_gradients_bf16),
+        cmocka_unit_test(test_short_quantities_bf16),
+#endif
         cmocka_unit_test(test_deleted_terms_are_noticed),
     };
     golden_open(&golden, "tests/data/golden/cellfm.bin");

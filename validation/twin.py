@@ -86,11 +86,13 @@ def parity_scale(name, shape):
     return 0.0, 1.0 / np.sqrt(shape[-1])
 
 
-def parity_weights(s, dtype):
+def parity_weights(s, dtype, draw=0):
+    """Parity weights; other draws than 0 hash "name#draw" instead of the name."""
     weights = {}
     for name, shape in parameter_shapes(s).items():
         mean, sd = parity_scale(name, shape)
-        w = (mean + sd * noise(name, int(np.prod(shape)))).astype(np.float32).reshape(shape)
+        key = f"{name}#{draw}" if draw else name
+        w = (mean + sd * noise(key, int(np.prod(shape)))).astype(np.float32).reshape(shape)
         if name == "gene_emb": w[0] = 0
         weights[name] = torch.from_numpy(w).to(dtype).requires_grad_()
     return weights

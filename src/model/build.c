@@ -45,5 +45,10 @@ struct param build_vector(int64_t cols, enum param_init init)
 
 enum status build_linear(struct build *build, const int *param, int parts, const struct linear **out)
 {
-    return linears_add(build->linears, build->params, param, parts, out);
+    return linears_add(build->linears, build->params, param, parts, false, out);
+}
+
+enum status build_linear_fine(struct build *build, int param, const struct linear **out)
+{
+    return linears_add(build->linears, build->params, &param, 1, true, out);
 }

@@ -27,7 +27,8 @@ struct param build_dense(int64_t rows, int64_t cols);
 /* A [cols] vector of zeros or ones. */
 struct param build_vector(int64_t cols, enum param_init init);
 
-/* One linear map over parameters param[0 .. parts). Local. */
+/* One linear map over parameters param[0 .. parts); and one that stays in `real` under bf16. Local. */
 MUST_CHECK enum status build_linear(struct build *build, const int *param, int parts, const struct linear **out);
+MUST_CHECK enum status build_linear_fine(struct build *build, int param, const struct linear **out);
 
 #endif

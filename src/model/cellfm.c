@@ -47,7 +47,7 @@ static enum status create_embedding(struct cellfm *c, struct build *b)
     TRY(build_param(b, build_dense(c->value_width, 1), &c->param.w1, "value_enc.value_enc.w1.weight"));
     TRY(build_param(b, build_dense(c->value_width, c->value_width), &c->param.w3, "value_enc.value_enc.w3.weight"));
     TRY(build_param(b, build_dense(c->width, c->value_width), &c->param.table, "value_enc.value_enc.table.weight"));
-    TRY(build_linear(b, &c->param.table, 1, &c->table));
+    TRY(build_linear_fine(b, c->param.table, &c->table)); /* few rows; softmax's backward cancels */
 done:
     return st;
 }
@@ -131,9 +131,9 @@ static struct tensor *embed(const struct cellfm *c, const struct pass *pass)
     const struct batch *b = pass->batch;
     struct tape *t = pass->tape;
     struct weight u = {c->u, c->du, tape_trains(t)};
-    struct tensor *p = op_value_softmax(t, b ? b->level_value : NULL, pass->sizes.levels, u, c->value_width, pass->type);
+    struct tensor *p = op_value_softmax(t, b ? b->level_value : NULL, pass->sizes.levels, u, c->value_width);
     struct tensor *e = op_linear(t, c->table, p);
-    struct op_embed how = {.gene = pass_weight(pass, c->param.gene), .mask = pass_weight(pass, c->param.mask),
+    struct op_embed how = {.type = pass->type, .gene = pass_weight(pass, c->param.gene), .mask = pass_weight(pass, c->param.mask),
                            .cls = pass_weight(pass, c->param.cls), .gene_rows = c->gene_rows,
                            .tokens = pass->sizes.tokens, .feature = b ? b->feature : NULL, .level = b ? b->level : NULL};
     struct tensor *x = op_embed(t, e, &how);

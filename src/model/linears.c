@@ -3,7 +3,7 @@
 #include <stdlib.h>
 
 enum status linears_add(struct linears *list, const struct param_table *params, const int *param, int parts,
-                        const struct linear **out)
+                        bool fine, const struct linear **out)
 {
     enum status st = ST_OK;
     struct linears_row *row = NULL;
@@ -16,6 +16,7 @@ enum status linears_add(struct linears *list, const struct param_table *params, 
     }
     TRY(NEW_ARRAY(row, 1));
     *row = (struct linears_row){.map = {.in = params->rows[param[0]].cols, .parts = parts}};
+    row->map.fine = fine;
     row->map.learns = params->rows[param[0]].trainable;
     for (int i = 0; i < parts; i++) {
         row->param[i] = param[i];
@@ -33,14 +34,16 @@ static int first_alike(const struct linears *list, int index)
     const struct linear *map = &list->rows[index]->map;
     for (int i = 0; i < index; i++) {
         const struct linear *other = &list->rows[i]->map;
-        if (other->in == map->in && other->out == map->out && other->parts == map->parts) return i;
+        if (other->in == map->in && other->out == map->out && other->parts == map->parts && other->fine == map->fine)
+            return i;
     }
     return index;
 }
 
 static enum status make_product(const struct linear *map, enum dtype type, bool train, int threads, struct product **out)
 {
-    struct product_spec spec = {.in = map->in, .out = map->out, .parts = map->parts, .type = type,
+    struct product_spec spec = {.in = map->in, .out = map->out, .parts = map->parts,
+                                .type = map->fine ? DTYPE_REAL : type,
                                 .backward = train, .threads = threads};
     return product_create(&spec, out);
 }

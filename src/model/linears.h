@@ -19,10 +19,10 @@ struct linears {
     struct product **products; /* [count] at most */
 };
 
-/* Add the map whose weights are params[param[0 .. parts)], all [out, in] alike. *out is borrowed and
- * stays valid. Local. */
+/* Add the map whose weights are params[param[0 .. parts)], all [out, in] alike; `fine` ones are
+ * computed in `real`. *out is borrowed and stays valid. Local. */
 MUST_CHECK enum status linears_add(struct linears *list, const struct param_table *params, const int *param, int parts,
-                                   const struct linear **out);
+                                   bool fine, const struct linear **out);
 /* Make the products and bind masters and, if `train`, gradients. Local. */
 MUST_CHECK enum status linears_prepare(struct linears *list, const struct param_table *params, enum dtype type,
                                        bool train, int threads);

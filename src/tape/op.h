@@ -62,12 +62,13 @@ struct tensor *op_retention_state(struct tape *tape, struct tensor *kv, const st
 struct tensor *op_retention_read(struct tape *tape, struct tensor *qu, struct tensor *state,
                                  const struct op_retention *how);
 
-/* p[N, b] = softmax(x u), x[N] distinct values, u[b] the model's value vector. */
-struct tensor *op_value_softmax(struct tape *tape, const float *x, int64_t levels, struct weight u, int64_t b,
-                                enum dtype type);
+/* p[N, b] = softmax(x u) in `real`, x[N] distinct values, u[b] the model's value vector. */
+struct tensor *op_value_softmax(struct tape *tape, const float *x, int64_t levels, struct weight u, int64_t b);
 
-/* Tokens h[S, D]: cls where feature is 0, else gene[feature] + (level >= 0 ? e[level] : mask). */
+/* Tokens h[S, D] of `type`: cls where feature is 0, else gene[feature] + (level >= 0 ? e[level] : mask);
+ * e[N, D] in `real`. */
 struct op_embed {
+    enum dtype type;
     struct weight gene, mask, cls; /* [G, D], [D], [D] */
     int64_t gene_rows;             /* G */
     int64_t tokens;                /* S */

@@ -1,5 +1,8 @@
+#include <string.h>
+
 #include "kernel/embed.h"
 #include "kernel/value.h"
+#include "kernel/vector.h"
 #include "tape/op.h"
 
 /* ---- softmax of the value encoder, per distinct value ---- */
@@ -31,12 +34,11 @@ static double value_flops(const struct node *n) { return 5.0 * (double)(n->out->
 
 const struct op op_row_value_softmax = {"value_softmax", value_forward, value_backward, value_flops, 1, value_scratch, false};
 
-struct tensor *op_value_softmax(struct tape *tape, const float *x, int64_t levels, struct weight u, int64_t b,
-                                enum dtype type)
+struct tensor *op_value_softmax(struct tape *tape, const float *x, int64_t levels, struct weight u, int64_t b)
 {
     struct node *n = tape_node(tape, &op_row_value_softmax);
     *(struct value_attr *)n->attr = (struct value_attr){x, u};
-    n->out = tape_tensor(tape, type, levels, b);
+    n->out = tape_tensor(tape, DTYPE_REAL, levels, b);
     return tape_run(tape, n, u.learns);
 }
 
@@ -49,33 +51,53 @@ struct embed_attr {
 };
 _Static_assert(sizeof(struct embed_attr) <= TAPE_ATTR_BYTES, "embed_attr");
 
+/* e in the type of the tokens: itself, or converted into scratch. */
+static const void *values_of(const struct node *n)
+{
+    const struct tensor *e = n->in[0];
+    if (e->type == n->out->type) return e->data;
+    vector_convert(n->scratch, n->out->type, e->data, e->type, e->rows * e->cols);
+    return n->scratch;
+}
+
 static void tokens_forward(struct node *n)
 {
     const struct embed_attr *a = (void *)n->attr;
-    embed_forward(n->out->data, a->gene.value, n->in[0]->data, a->mask.value, a->cls.value, &a->shape);
+    embed_forward(n->out->data, a->gene.value, values_of(n), a->mask.value, a->cls.value, &a->shape);
 }
 
+/* de is summed in `real`: the tokens of one level are many, and softmax's backward then cancels. */
 static void tokens_backward(struct tape *tape, struct node *n)
 {
     struct embed_attr *a = (void *)n->attr;
+    struct tensor *e = n->in[0];
+    struct row_groups none = {0};
     row_groups_build(&a->by_feature, a->shape.feature, a->shape.rows, 1);
+    embed_backward(a->gene.gradient, NULL, a->mask.gradient, a->cls.gradient, n->out->gradient, &a->by_feature, &none,
+                   &a->shape);
     row_groups_build(&a->by_level, a->shape.level, a->shape.rows, 0);
-    embed_backward(a->gene.gradient, n->in[0]->gradient, a->mask.gradient, a->cls.gradient, n->out->gradient,
-                   &a->by_feature, &a->by_level, &a->shape);
+    memset(e->gradient, 0, (size_t)(e->rows * e->cols) * sizeof(real));
+    table_add(e->gradient, n->out->gradient, &a->by_level, e->cols, n->out->type);
+}
+
+static size_t tokens_scratch(const struct node *n, bool backward)
+{
+    const struct tensor *e = n->in[0];
+    return backward || e->type == n->out->type ? 0 : (size_t)(e->rows * e->cols) * dtype_bytes(n->out->type);
 }
 
 static double tokens_flops(const struct node *n) { return (double)(n->out->rows * n->out->cols); }
 
-const struct op op_row_embed = {"embed", tokens_forward, tokens_backward, tokens_flops, 1, NULL, false};
+const struct op op_row_embed = {"embed", tokens_forward, tokens_backward, tokens_flops, 1, tokens_scratch, false};
 
 struct tensor *op_embed(struct tape *tape, struct tensor *e, const struct op_embed *how)
 {
     struct node *n = tape_node(tape, &op_row_embed);
     struct embed_attr *a = (void *)n->attr;
     *a = (struct embed_attr){how->gene, how->mask, how->cls,
-                             {how->tokens, e->cols, e->type, how->feature, how->level}, {0}, {0}};
+                             {how->tokens, e->cols, how->type, how->feature, how->level}, {0}, {0}};
     n->in[0] = e;
-    n->out = tape_tensor(tape, e->type, how->tokens, e->cols);
+    n->out = tape_tensor(tape, how->type, how->tokens, e->cols);
     if (tape_trains(tape)) {
         row_groups_take(&a->by_feature, tape_arena(tape), how->tokens, how->gene_rows);
         row_groups_take(&a->by_level, tape_arena(tape), how->tokens, e->rows);
