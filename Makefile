@@ -38,7 +38,7 @@ LIBS := -Wl,--as-needed $(DEP_LIBS) -fopenmp -lpthread -lm
 # Kernels are compiled once per instruction set and chosen at run time (src/kernel/isa.h), apart from
 # their plain versions (*_ref.c) and the files named here.
 KERNEL_ONCE := $(wildcard src/kernel/*_ref.c src/kernel/isa.c src/kernel/row_groups.c src/kernel/product*.c src/kernel/multiply*.c)
-KERNEL_ISA  := $(filter-out $(KERNEL_ONCE),$(wildcard src/kernel/*.c))
+KERNEL_ISA  := $(if $(filter double,$(CONFIG)),,$(filter-out $(KERNEL_ONCE),$(wildcard src/kernel/*.c)))
 ISA_generic := -DISA=generic
 ISA_avx2    := -DISA=avx2 -march=x86-64-v3 -mprefer-vector-width=256
 ISA_avx512  := -DISA=avx512 -march=x86-64-v4 -mprefer-vector-width=512

@@ -6,7 +6,8 @@ double dropout_factor_ref(const struct dropout *d, int64_t row, int64_t channel,
 {
     struct dropout_stream stream = dropout_stream_at(d, row, width);
     uint32_t threshold = dropout_threshold(d->p), words[4];
-    dropout_words(&stream, (uint32_t)(channel / 8), words);
-    uint32_t draw = words[channel % 8 / 2] >> (channel % 2 * 16) & 0xffffu;
+    int64_t blocks = dropout_blocks(width), half = channel / blocks;
+    dropout_words(&stream, (uint32_t)(channel % blocks), words);
+    uint32_t draw = words[half / 2] >> (half % 2 * 16) & 0xffffu;
     return draw < threshold ? 65536.0 / threshold : 0;
 }

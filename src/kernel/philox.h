@@ -6,7 +6,11 @@
 #include "base/rng.h"
 #include "kernel/dropout.h"
 
-/* Where the words of one row start: block `first` + j holds channels 8j to 8j+7, 16 bits each. */
+/* Blocks of eight draws that a row takes. Word k of block j serves channels 2k and 2k+1 blocks on
+ * from j, so that a loop over j writes runs of channels. */
+static inline int64_t dropout_blocks(int64_t width) { return (width + 7) / 8; }
+
+/* Where the words of one row start. */
 struct dropout_stream {
     uint32_t key[2], counter[3];
     uint32_t first;
@@ -17,7 +21,7 @@ static inline struct dropout_stream dropout_stream_at(const struct dropout *d, i
     struct rng r = rng_at(d->seed, RNG_DROPOUT, (uint64_t)d->row_cell[row], d->step);
     return (struct dropout_stream){.key = {r.key[0], r.key[1] ^ d->site},
                                    .counter = {r.counter[1], r.counter[2], r.counter[3]},
-                                   .first = (uint32_t)d->row_position[row] * (uint32_t)((width + 7) / 8)};
+                                   .first = (uint32_t)d->row_position[row] * (uint32_t)dropout_blocks(width)};
 }
 
 /* Words 0 to 3 of block `first` + j. */

@@ -1,0 +1,170 @@
+#include "kernel/kernel_list.h"
+#include "kernel/lane.h"
+
+INLINE void token_row(void *restrict h, const real *restrict gene, const void *restrict e, const real *restrict other,
+                      int64_t width, enum dtype type)
+{
+    if (e) {
+#pragma omp simd
+        for (int64_t i = 0; i < width; i++) lane_store(h, i, gene[i] + lane_load(e, i, type), type);
+    } else if (other) {
+#pragma omp simd
+        for (int64_t i = 0; i < width; i++) lane_store(h, i, gene[i] + other[i], type);
+    } else {
+#pragma omp simd
+        for (int64_t i = 0; i < width; i++) lane_store(h, i, gene[i], type);
+    }
+}
+
+INLINE void token_rows(void *h, const real *gene, const void *e, const real *mask, const real *cls,
+                       const struct embed_shape *s, enum dtype type)
+{
+    int64_t width = s->width;
+#pragma omp parallel for schedule(static)
+    for (int64_t r = 0; r < s->rows; r++) {
+        void *row = dtype_at(h, r * width, type);
+        int64_t g = s->feature[r], level = s->level[r];
+        if (g == 0) token_row(row, cls, NULL, NULL, width, type);
+        else if (level < 0) token_row(row, gene + g * width, NULL, mask, width, type);
+        else token_row(row, gene + g * width, dtype_at(e, level * width, type), NULL, width, type);
+    }
+}
+
+void ISA_NAME(embed_forward)(void *h, const real *gene, const void *e, const real *mask, const real *cls,
+                             const struct embed_shape *shape)
+{
+    if (shape->type == DTYPE_BF16) token_rows(h, gene, e, mask, cls, shape, DTYPE_BF16);
+    else token_rows(h, gene, e, mask, cls, shape, DTYPE_F32);
+}
+
+/* sum[width] = the rows of one group, in order. */
+INLINE void group_sum(float *restrict sum, const void *restrict dy, const struct row_groups *groups, int64_t k,
+                      int64_t width, enum dtype type)
+{
+    memset(sum, 0, (size_t)width * sizeof *sum);
+    for (int64_t n = groups->start[k]; n < groups->start[k + 1]; n++) {
+        const void *row = dtype_at(dy, groups->order[n] * width, type);
+#pragma omp simd
+        for (int64_t i = 0; i < width; i++) sum[i] += lane_load(row, i, type);
+    }
+}
+
+INLINE void groups_add(real *dtable, const void *dy, const struct row_groups *groups, int64_t width, enum dtype type)
+{
+#pragma omp parallel
+    {
+        float sum[LANE_MAX_WIDTH];
+#pragma omp for schedule(dynamic, 16)
+        for (int64_t k = 0; k < groups->count; k++) {
+            real *restrict row = dtable + groups->key[k] * width;
+            group_sum(sum, dy, groups, k, width, type);
+#pragma omp simd
+            for (int64_t i = 0; i < width; i++) row[i] += sum[i];
+        }
+    }
+}
+
+void ISA_NAME(table_add)(real *dtable, const void *dy, const struct row_groups *groups, int64_t width, enum dtype type)
+{
+    if (type == DTYPE_BF16) groups_add(dtable, dy, groups, width, DTYPE_BF16);
+    else groups_add(dtable, dy, groups, width, DTYPE_F32);
+}
+
+INLINE void groups_store(void *de, const void *dy, const struct row_groups *groups, int64_t width, enum dtype type)
+{
+#pragma omp parallel
+    {
+        float sum[LANE_MAX_WIDTH];
+#pragma omp for schedule(dynamic, 4)
+        for (int64_t k = 0; k < groups->count; k++) {
+            group_sum(sum, dy, groups, k, width, type);
+#pragma omp simd
+            for (int64_t i = 0; i < width; i++) lane_store(de, groups->key[k] * width + i, sum[i], type);
+        }
+    }
+}
+
+/* Columns of dmask and dcls that one thread sums over all rows, in order. */
+enum { COLUMNS = 64 };
+
+INLINE void special_rows_add(real *restrict dmask, real *restrict dcls, const void *restrict dh, const struct embed_shape *s,
+                             enum dtype type)
+{
+#pragma omp parallel for schedule(static)
+    for (int64_t first = 0; first < s->width; first += COLUMNS) {
+        int64_t columns = s->width - first < COLUMNS ? s->width - first : COLUMNS;
+        for (int64_t r = 0; r < s->rows; r++) {
+            if (s->feature[r] != 0 && s->level[r] >= 0) continue;
+            real *sum = (s->feature[r] == 0 ? dcls : dmask) + first;
+#pragma omp simd
+            for (int64_t i = 0; i < columns; i++) sum[i] += lane_load(dh, r * s->width + first + i, type);
+        }
+    }
+}
+
+INLINE void tokens_backward(real *dgene, void *de, real *dmask, real *dcls, const void *dh,
+                            const struct row_groups *by_feature, const struct row_groups *by_level,
+                            const struct embed_shape *s, enum dtype type)
+{
+    groups_add(dgene, dh, by_feature, s->width, type);
+    groups_store(de, dh, by_level, s->width, type);
+    special_rows_add(dmask, dcls, dh, s, type);
+}
+
+void ISA_NAME(embed_backward)(real *dgene, void *de, real *dmask, real *dcls, const void *dh,
+                              const struct row_groups *by_feature, const struct row_groups *by_level,
+                              const struct embed_shape *shape)
+{
+    if (shape->type == DTYPE_BF16) tokens_backward(dgene, de, dmask, dcls, dh, by_feature, by_level, shape, DTYPE_BF16);
+    else tokens_backward(dgene, de, dmask, dcls, dh, by_feature, by_level, shape, DTYPE_F32);
+}
+
+void ISA_NAME(table_gather)(void *y, const real *table, const int32_t *id, int64_t rows, int64_t width, enum dtype type)
+{
+#pragma omp parallel for schedule(static)
+    for (int64_t r = 0; r < rows; r++) {
+        const real *row = table + id[r] * width;
+        if (type == DTYPE_BF16) token_row(dtype_at(y, r * width, type), row, NULL, NULL, width, DTYPE_BF16);
+        else memcpy(dtype_at(y, r * width, type), row, (size_t)width * sizeof *row);
+    }
+}
+
+void ISA_NAME(rows_gather)(void *y, const void *x, const int64_t *index, int64_t rows, int64_t width, enum dtype type)
+{
+    size_t row_bytes = (size_t)width * dtype_bytes(type);
+#pragma omp parallel for schedule(static)
+    for (int64_t r = 0; r < rows; r++)
+        memcpy(dtype_at(y, r * width, type), dtype_at(x, index[r] * width, type), row_bytes);
+}
+
+void ISA_NAME(rows_scatter)(void *x, const void *y, const int64_t *index, int64_t rows, int64_t total, int64_t width,
+                            enum dtype type)
+{
+    size_t row_bytes = (size_t)width * dtype_bytes(type);
+    /* after row r of y come the unread rows up to the next one */
+#pragma omp parallel for schedule(static)
+    for (int64_t r = -1; r < rows; r++) {
+        int64_t here = r < 0 ? -1 : index[r], next = r + 1 < rows ? index[r + 1] : total;
+        if (r >= 0) memcpy(dtype_at(x, here * width, type), dtype_at(y, r * width, type), row_bytes);
+        memset(dtype_at(x, (here + 1) * width, type), 0, (size_t)(next - here - 1) * row_bytes);
+    }
+}
+
+INLINE void rows_add_typed(void *restrict x, const void *restrict y, const int64_t *index, int64_t rows, int64_t width,
+                           enum dtype type)
+{
+#pragma omp parallel for schedule(static)
+    for (int64_t r = 0; r < rows; r++) {
+#pragma omp simd
+        for (int64_t i = 0; i < width; i++) {
+            int64_t at = index[r] * width + i;
+            lane_store(x, at, lane_load(x, at, type) + lane_load(y, r * width + i, type), type);
+        }
+    }
+}
+
+void ISA_NAME(rows_add)(void *x, const void *y, const int64_t *index, int64_t rows, int64_t width, enum dtype type)
+{
+    if (type == DTYPE_BF16) rows_add_typed(x, y, index, rows, width, DTYPE_BF16);
+    else rows_add_typed(x, y, index, rows, width, DTYPE_F32);
+}

@@ -1,0 +1,71 @@
+/* What the fast kernels are written with. Each function takes the activation type as its last
+ * argument and is inlined into a caller that passes a constant, so that one source gives a bf16 and
+ * an fp32 loop, and the compiler vectorises both for each instruction set. No intrinsics: a set that
+ * cannot be tried on the machine at hand stays correct. */
+#ifndef CYTOMILL_KERNEL_LANE_H
+#define CYTOMILL_KERNEL_LANE_H
+
+#include <stdint.h>
+#include <string.h>
+
+#include "kernel/dtype.h"
+
+#define INLINE static inline __attribute__((always_inline))
+
+/* Widest row a kernel can hold in its buffers. */
+enum { LANE_MAX_WIDTH = 16384 };
+
+INLINE float lane_load(const void *x, int64_t i, enum dtype type)
+{
+    return type == DTYPE_BF16 ? bf16_to_float(((const bf16 *)x)[i]) : ((const float *)x)[i];
+}
+
+INLINE void lane_store(void *x, int64_t i, float value, enum dtype type)
+{
+    if (type == DTYPE_BF16) ((bf16 *)x)[i] = bf16_from_float(value);
+    else ((float *)x)[i] = value;
+}
+
+/* e^x within 2 units in the last place for -87 < x < 88, and held at those ends: Cody and Waite's
+ * reduction, then a polynomial of degree 6 (Cephes expf). */
+INLINE float lane_exp(float x)
+{
+    x = x > 88.0f ? 88.0f : x;
+    x = x < -87.0f ? -87.0f : x;
+    float n = x * 1.44269504088896341f + 12582912.0f; /* 1.5 * 2^23: the sum is rounded to a whole number */
+    int32_t bits;
+    memcpy(&bits, &n, sizeof bits);
+    n -= 12582912.0f;
+    float r = x - n * 0.693359375f + n * 2.12194440e-4f;
+    float p = 1.9875691500e-4f;
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1.0f;
+    int32_t scale_bits = (bits - 0x4B400000 + 127) << 23;
+    float scale;
+    memcpy(&scale, &scale_bits, sizeof scale);
+    return p * scale;
+}
+
+INLINE float lane_sigmoid(float x) { return 1.0f / (1.0f + lane_exp(-x)); }
+
+/* Sum of x[count] with enough independent partial sums to hide the latency of addition. */
+enum { LANE_SUMS = 64 };
+INLINE float lane_sum(const float *x, int64_t count)
+{
+    float sums[LANE_SUMS] = {0}, total = 0;
+    int64_t i = 0;
+    for (; i + LANE_SUMS <= count; i += LANE_SUMS) {
+#pragma omp simd
+        for (int l = 0; l < LANE_SUMS; l++) sums[l] += x[i + l];
+    }
+    for (; i < count; i++) sums[i % LANE_SUMS] += x[i];
+#pragma omp simd reduction(+ : total)
+    for (int l = 0; l < LANE_SUMS; l++) total += sums[l];
+    return total;
+}
+
+#endif
