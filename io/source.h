@@ -25,6 +25,7 @@ struct source_options {
     const char *genome;            /* group of a 10x v2 .h5 with several; "" = there must be one */
     const char *const *rna_types;  /* 10x feature types that become modality rna */
     int rna_type_count;
+    const char *modality;          /* of .h5ad inputs whose var does not say: "rna" */
     bool keep_other;               /* other feature types: modalities of their own, or left out */
     const char *spool;             /* folder for transposed copies; removed by source_close; NULL = $TMPDIR */
     double probe_time_s;           /* limits of the probe process (io/probe.h) */
@@ -38,6 +39,8 @@ struct source_modality {
     const char *name;             /* "rna", "adt", "hto", … */
     const char *taken;            /* where the values lie in the file: "X", "raw/X", "matrix", … */
     enum value_kind kind;         /* from every value; valid after source_scan */
+    int64_t entry_count;          /* values that are not 0; valid after source_scan */
+    char why[96];                 /* if they are not counts: "fraction 0.5 in row 3" */
     struct feature_table features; /* name and id as given, symbol = the source's symbol if it has one
                                       beside the name, biotype; unmapped (cell/identity.h maps) */
 };
@@ -56,17 +59,21 @@ int64_t source_row_count(const struct source *source);
 int64_t source_entry_count(const struct source *source); /* stored entries of all modalities, zeros included */
 int source_modality_count(const struct source *source);
 const struct source_modality *source_modality(const struct source *source, int index);
-/* Move the feature table out (the source keeps an empty one): for callers that rename features. */
+/* The feature table for changes: identity_assign writes names of genes into it. Borrowed. */
 struct feature_table *source_features(struct source *source, int modality);
 
 /* The first row whose stored entries begin at or after `entry` of source_entry_count: cuts inputs
  * between ranks by work. ST_INPUT: indptr runs backwards. Local. */
 MUST_CHECK enum status source_row_at(struct source *source, int64_t entry, int64_t *row);
 
+/* The most rows from `first` on, below `end`, that are worth reading together: about a million stored
+ * entries, at least one row. Local. */
+MUST_CHECK enum status source_block(struct source *source, int64_t first, int64_t end, int64_t *count);
+
 /* Pass 1. Every rank scans its rows [first, first+count) (ranges of ranks are disjoint and cover the
  * source; count may be 0): checks order, bounds and every value, finds the kind of each modality,
- * and writes the number of non-zero entries of each row to sizes[modality_count][count] (row-major; NULL to skip).
- * With counts "auto" a .h5ad that holds counts nowhere in X falls through to raw/X and layers, so
+ * and writes the number of non-zero entries of each row to sizes[modality_count][count]
+ * (row-major; NULL to skip). With counts "auto" a .h5ad that holds counts nowhere in X falls through to raw/X and layers, so
  * the modality's `taken` and features may change: look at them after this call. ST_INPUT: indptr
  * backwards, index out of range, repeated index in a row, NaN, infinity, named with row. Collective. */
 MUST_CHECK enum status source_scan(struct comm *comm, struct source *source, int64_t first, int64_t count, int64_t *sizes);
