@@ -110,10 +110,18 @@
     INT("analyze.components", "50", 1, 1e6, "", "Principal components.") \
     TEXT("analyze.genes", "2000", "Genes of the PCA: the N of largest variance, or 'all'.") \
     INT("analyze.neighbours", "15", 1, 1000, "", "k of kNN graphs and scores.") \
+    LIST("analyze.embedding", "", "Embedding files (.h5ad) to analyse.") \
+    TEXT("analyze.obsm", "", "Which obsm entry of the embedding files; empty: the only one.") \
     TEXT("analyze.label", "cell_type", "obs column of labels.") \
-    TEXT("analyze.embedding", "", "Embedding file to analyse.") \
+    TEXT("analyze.train", "", "Training cells of a kNN score, an expression over obs; empty, as analyze.test: leave-one-out.") \
+    TEXT("analyze.test", "", "Test cells of a kNN score, an expression over obs.") \
+    TEXT("analyze.depth", "qc_total", "obs column of counts per cell: the baseline 'depth alone' when no counts are given.") \
+    INT("analyze.map_cells", "3000", 3, 1e6, "cells", "Most cells of a UMAP; with more, this many are drawn by the seed.") \
+    REAL("analyze.resolution", "1", 0, 1000, "", "Resolution of Leiden communities by modularity.") \
     TEXT("analyze.run", "", "Folder of a pretraining run (metrics.jsonl) for the report.") \
     TEXT("analyze.sweep", "", "Folder of a sweep for the report.") \
-    TEXT("analyze.markers", "", "Marker genes TSV; default: configs/genes/markers_pbmc.tsv.")
+    TEXT("analyze.scores", "", "Table of cytomill-analyze score for the report.") \
+    TEXT("analyze.markers", "", "Marker genes TSV; default: configs/genes/markers_pbmc.tsv.") \
+    INT("analyze.top_hits", "15", 1, 10000, "", "Hits of a sweep that the report lists.")
 
 #endif

@@ -1,0 +1,135 @@
+/* The heat map of a screen of pairs, drawn as plain SVG: every square carries its numbers as a tool tip. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/text.h"
+#include "io/figure.h"
+#include "io/html.h"
+
+enum { SQUARE_MOST = 44, SQUARE_LEAST = 7, MARGIN = 110, BAR = 22, PANEL_SIDE = 560 };
+
+struct rgb {
+    double r, g, b;
+};
+
+static struct rgb blend(struct rgb a, struct rgb b, double t)
+{
+    return (struct rgb){a.r + (b.r - a.r) * t, a.g + (b.g - a.g) * t, a.b + (b.b - a.b) * t};
+}
+
+/* White to dark blue. */
+static struct rgb effect_color(double share)
+{
+    static const struct rgb low = {247, 251, 255}, middle = {107, 174, 214}, high = {8, 48, 107};
+    return share < 0.5 ? blend(low, middle, share * 2) : blend(middle, high, share * 2 - 1);
+}
+
+/* Orange below 0, white at 0, purple above: told apart without red and green. */
+static struct rgb interaction_color(double share)
+{
+    static const struct rgb low = {179, 88, 6}, zero = {247, 247, 247}, high = {84, 39, 136};
+    return share < 0 ? blend(zero, low, -share) : blend(zero, high, share);
+}
+
+/* Leaves the element open for a child or "/>". */
+static void open_square(struct text *t, double x, double y, double w, double h, struct rgb c)
+{
+    text_add(t, "<rect x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\" fill=\"#%02x%02x%02x\"", x, y, w, h, (int)(c.r + 0.5),
+             (int)(c.g + 0.5), (int)(c.b + 0.5));
+}
+
+static void add_label(struct text *t, double x, double y, const char *anchor, const char *turn, const char *label)
+{
+    text_add(t, "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"%s\"%s>", x, y, anchor, turn);
+    html_text(t, label);
+    text_add(t, "</text>\n");
+}
+
+/* Largest magnitude of a half of the matrix; 1 if there is none, so that division is safe. */
+static double largest(const struct figure_panel *p, const double *values, bool diagonal)
+{
+    double top = 0;
+    for (int i = 0; i < p->genes; i++)
+        for (int j = 0; j < i + (diagonal ? 1 : 0); j++)
+            if (isfinite(values[i * p->genes + j])) top = fmax(top, fabs(values[i * p->genes + j]));
+    return top > 0 ? top : 1;
+}
+
+struct drawing {
+    const struct figure_panel *panel;
+    double side; /* of a square */
+    double effect_top, interaction_top;
+};
+
+static void add_cell(struct text *t, const struct drawing *d, int row, int column)
+{
+    const struct figure_panel *p = d->panel;
+    bool effect = column <= row;
+    double value = (effect ? p->effect : p->interaction)[row * p->genes + column];
+    struct rgb color = {225, 228, 232};
+    if (isfinite(value)) color = effect ? effect_color(fmin(1, fmax(0, value / d->effect_top)))
+                                        : interaction_color(fmin(1, fmax(-1, value / d->interaction_top)));
+    open_square(t, MARGIN + column * d->side, MARGIN + row * d->side, d->side - 1, d->side - 1, color);
+    text_add(t, "><title>");
+    html_text(t, p->gene[row]);
+    if (row != column) {
+        text_add(t, " + ");
+        html_text(t, p->gene[column]);
+    }
+    if (isfinite(value)) text_add(t, ": %s %.4g", effect ? "effect" : "interaction", value);
+    else text_add(t, ": too few cells");
+    text_add(t, "</title></rect>\n");
+}
+
+static void add_names(struct text *t, const struct drawing *d)
+{
+    char turn[80];
+    for (int i = 0; i < d->panel->genes; i++) {
+        double middle = MARGIN + (i + 0.5) * d->side;
+        add_label(t, MARGIN - 8, middle + 4, "end", "", d->panel->gene[i]);
+        snprintf(turn, sizeof turn, " transform=\"rotate(-60 %.1f %d)\"", middle + 3, MARGIN - 8);
+        add_label(t, middle + 3, MARGIN - 8, "start", turn, d->panel->gene[i]);
+    }
+}
+
+/* A colour bar with its two ends named. */
+static void add_bar(struct text *t, double x, double y, bool effect, double top, const char *title)
+{
+    enum { STEPS = 40, LENGTH = 160 };
+    char end[32];
+    add_label(t, x, y - 8, "start", " font-weight=\"600\"", title);
+    for (int s = 0; s < STEPS; s++) {
+        double share = (s + 0.5) / STEPS;
+        open_square(t, x + (double)s * LENGTH / STEPS, y, LENGTH / STEPS + 0.5, BAR, effect ? effect_color(share) : interaction_color(2 * share - 1));
+        text_add(t, "/>\n");
+    }
+    snprintf(end, sizeof end, "%.2g", effect ? 0 : -top);
+    add_label(t, x, y + BAR + 17, "start", "", end);
+    snprintf(end, sizeof end, "%s%.2g", effect ? "" : "+", top);
+    add_label(t, x + LENGTH, y + BAR + 17, "end", "", end);
+}
+
+enum status figure_pairs(const struct figure_panel *panel, char **svg)
+{
+    struct text t = {0};
+    double side = (double)PANEL_SIDE / panel->genes;
+    struct drawing d = {panel, fmax(SQUARE_LEAST, fmin(SQUARE_MOST, side)), largest(panel, panel->effect, true),
+                        largest(panel, panel->interaction, false)};
+    double body = d.side * panel->genes, width = MARGIN + body + 230, height = MARGIN + fmax(body, 200) + 20;
+    text_add(&t, "<svg xmlns=\"http://www.w3.org/2000/svg\" role=\"img\" aria-label=\"pairs of genes\" viewBox=\"0 0 %.0f %.0f\" "
+                 "font-family=\"Helvetica,Arial,sans-serif\" font-size=\"%.0f\" fill=\"#1b1f24\">\n",
+             width, height, d.side < 14 ? d.side : 14);
+    for (int i = 0; i < panel->genes; i++)
+        for (int j = 0; j < panel->genes; j++) add_cell(&t, &d, i, j);
+    add_names(&t, &d);
+    text_add(&t, "<g font-size=\"14\">\n");
+    add_bar(&t, MARGIN + body + 36, MARGIN + 20, true, d.effect_top, "effect (below, diagonal)");
+    add_bar(&t, MARGIN + body + 36, MARGIN + 110, false, d.interaction_top, "interaction (above)");
+    open_square(&t, MARGIN + body + 36, MARGIN + 176, 14, 14, (struct rgb){225, 228, 232});
+    text_add(&t, "/>\n");
+    add_label(&t, MARGIN + body + 58, MARGIN + 188, "start", "", "too few cells");
+    text_add(&t, "</g>\n</svg>\n");
+    *svg = t.data;
+    return ST_OK;
+}
