@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/text.h"
+#include "io/place.h"
 
 static const char magic[16] = "cytomill ledger1";
 
@@ -28,40 +29,6 @@ struct ledger {
     struct header header;
     struct record *records; /* [chunks] as last read */
 };
-
-/* ---- whole transfers ---- */
-
-enum status file_write_at(int fd, const char *path, const void *data, size_t bytes, int64_t offset)
-{
-    const char *from = data;
-    while (bytes > 0) {
-        ssize_t n = pwrite(fd, from, bytes, offset);
-        if (n < 0 && errno == EINTR) continue;
-        if (n <= 0)
-            return fail(ST_OUTPUT, "%s: writing %zu bytes failed: %s; the work done so far is kept, run again to resume",
-                        path, bytes, n < 0 ? strerror(errno) : "nothing was written");
-        from += n;
-        offset += n;
-        bytes -= (size_t)n;
-    }
-    return ST_OK;
-}
-
-enum status file_read_at(int fd, const char *path, void *data, size_t bytes, int64_t offset)
-{
-    char *to = data;
-    while (bytes > 0) {
-        ssize_t n = pread(fd, to, bytes, offset);
-        if (n < 0 && errno == EINTR) continue;
-        if (n <= 0)
-            return fail(ST_INPUT, "%s: reading %zu bytes at %ld failed: %s", path, bytes, (long)offset,
-                        n < 0 ? strerror(errno) : "the file ends before");
-        to += n;
-        offset += n;
-        bytes -= (size_t)n;
-    }
-    return ST_OK;
-}
 
 enum status ledger_publish(const char *temporary, const char *path, bool *mine)
 {
@@ -110,16 +77,22 @@ int64_t ledger_done_count(const struct ledger *ledger)
 
 uint64_t ledger_hash(const struct ledger *ledger, int64_t chunk) { return ledger->records[chunk].content; }
 
+/* Opened anew, because a network file system shows other nodes' records only then. */
 enum status ledger_refresh(struct ledger *ledger)
 {
-    return file_read_at(ledger->fd, ledger->path, ledger->records,
-                        (size_t)ledger->header.chunks * sizeof *ledger->records, record_offset(0));
+    int fd = open(ledger->path, O_RDWR | O_CLOEXEC);
+    if (fd >= 0) { /* else another job has finished and removed it: what is open stays good */
+        close(ledger->fd);
+        ledger->fd = fd;
+    }
+    return place_read(ledger->fd, ledger->path, record_offset(0), ledger->records,
+                      ledger->header.chunks * (int64_t)sizeof *ledger->records);
 }
 
 enum status ledger_look(struct ledger *ledger, int64_t chunk, bool *done)
 {
-    enum status st = file_read_at(ledger->fd, ledger->path, &ledger->records[chunk], sizeof *ledger->records,
-                                  record_offset(chunk));
+    enum status st = place_read(ledger->fd, ledger->path, record_offset(chunk), &ledger->records[chunk],
+                                sizeof *ledger->records);
     *done = st == ST_OK && ledger_is_done(ledger, chunk);
     return st;
 }
@@ -127,7 +100,7 @@ enum status ledger_look(struct ledger *ledger, int64_t chunk, bool *done)
 static enum status put_record(struct ledger *ledger, int64_t chunk, struct record record)
 {
     ledger->records[chunk] = record;
-    return file_write_at(ledger->fd, ledger->path, &record, sizeof record, record_offset(chunk));
+    return place_write(ledger->fd, ledger->path, record_offset(chunk), &record, sizeof record);
 }
 
 enum status ledger_mark(struct ledger *ledger, int64_t chunk, int data_fd, uint64_t content_hash)
@@ -135,7 +108,10 @@ enum status ledger_mark(struct ledger *ledger, int64_t chunk, int data_fd, uint6
     if (data_fd >= 0 && fdatasync(data_fd) != 0)
         return fail(ST_OUTPUT, "%s: the data of chunk %ld did not reach the disk: %s", ledger->path, (long)chunk,
                     strerror(errno));
-    return put_record(ledger, chunk, make_record(ledger, chunk, content_hash));
+    enum status st = put_record(ledger, chunk, make_record(ledger, chunk, content_hash));
+    if (st == ST_OK && fdatasync(ledger->fd) != 0)
+        st = fail(ST_OUTPUT, "%s: a record did not reach the disk: %s", ledger->path, strerror(errno));
+    return st;
 }
 
 enum status ledger_unmark(struct ledger *ledger, int64_t chunk)
@@ -155,7 +131,7 @@ static enum status create(const char *path, const struct header *header)
     char *temporary = text_format("%s.%s.%d", path, host, (int)getpid());
     int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
     if (fd < 0) TRY(fail(ST_OUTPUT, "%s: cannot be created: %s", path, strerror(errno)));
-    TRY(file_write_at(fd, path, header, sizeof *header, 0));
+    TRY(place_write(fd, path, 0, header, sizeof *header));
     if (ftruncate(fd, record_offset(header->chunks)) != 0 || fsync(fd) != 0)
         TRY(fail(ST_OUTPUT, "%s: cannot be extended to %ld bytes: %s", path, (long)record_offset(header->chunks),
                  strerror(errno)));
@@ -170,7 +146,7 @@ done:
 static enum status check_header(struct ledger *ledger, const struct header *wanted)
 {
     enum status st = ST_OK;
-    TRY(file_read_at(ledger->fd, ledger->path, &ledger->header, sizeof ledger->header, 0));
+    TRY(place_read(ledger->fd, ledger->path, 0, &ledger->header, sizeof ledger->header));
     if (memcmp(ledger->header.magic, magic, sizeof magic) != 0)
         TRY(fail(ST_OUTPUT, "%s: not a ledger; remove it and the .partial file beside it to start again", ledger->path));
     if (ledger->header.chunks != wanted->chunks || memcmp(ledger->header.key, wanted->key, SHA256_HEX) != 0)

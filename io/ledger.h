@@ -47,9 +47,4 @@ MUST_CHECK enum status ledger_unmark(struct ledger *ledger, int64_t chunk);
  * `temporary` is gone afterwards. *mine tells whether it was ours that appeared. ST_OUTPUT. */
 MUST_CHECK enum status ledger_publish(const char *temporary, const char *path, bool *mine);
 
-/* All of `bytes` to / from `offset`, with short transfers and EINTR handled. ST_OUTPUT / ST_INPUT
- * name the path and the reason (a full disk). */
-MUST_CHECK enum status file_write_at(int fd, const char *path, const void *data, size_t bytes, int64_t offset);
-MUST_CHECK enum status file_read_at(int fd, const char *path, void *data, size_t bytes, int64_t offset);
-
 #endif

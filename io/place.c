@@ -42,6 +42,19 @@ enum status place_read(int fd, const char *path, int64_t offset, void *data, int
     return ST_OK;
 }
 
+enum status place_create(const char *path, int64_t bytes)
+{
+    enum status st = ST_OK;
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (fd < 0) return fail(ST_OUTPUT, "%s: cannot be created: %s", path, strerror(errno));
+    TRY(place_reserve(fd, path, bytes));
+    if (ftruncate(fd, bytes) != 0 || fsync(fd) != 0)
+        st = fail(ST_OUTPUT, "%s: cannot be made %lld bytes long: %s", path, (long long)bytes, strerror(errno));
+done:
+    close(fd);
+    return st;
+}
+
 enum status place_reserve(int fd, const char *path, int64_t bytes)
 {
     /* A file size limit must be an error here, not a signal. */

@@ -14,6 +14,8 @@
  * ST_OUTPUT: disk full, I/O error. ST_INPUT: the file ends before, I/O error. */
 MUST_CHECK enum status place_write(int fd, const char *path, int64_t offset, const void *data, int64_t bytes);
 MUST_CHECK enum status place_read(int fd, const char *path, int64_t offset, void *data, int64_t bytes);
+/* A new file of `bytes` zeros, its blocks reserved; what was there is lost. ST_OUTPUT. */
+MUST_CHECK enum status place_create(const char *path, int64_t bytes);
 /* Reserve the blocks of a file of `bytes` now, so that a full disk is found here and not after hours. Where
  * the file system cannot, nothing happens. ST_OUTPUT: no room. */
 MUST_CHECK enum status place_reserve(int fd, const char *path, int64_t bytes);

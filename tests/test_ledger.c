@@ -17,6 +17,7 @@
 #include "base/rng.h"
 #include "base/text.h"
 #include "io/ledger.h"
+#include "io/place.h"
 
 enum { CHUNKS = 60, CHUNK_BYTES = 5000 };
 static char folder[64], data_path[96], ledger_path[96], starts_path[96];
@@ -41,9 +42,9 @@ static enum status write_chunks(void)
         if (ledger_is_done(ledger, c)) continue;
         if (write(starts, &number, 1) != 1) abort();
         chunk_content(c, content);
-        TRY(file_write_at(data, data_path, content, CHUNK_BYTES / 2, c * CHUNK_BYTES));
+        TRY(place_write(data, data_path, c * CHUNK_BYTES, content, CHUNK_BYTES / 2));
         usleep(200);
-        TRY(file_write_at(data, data_path, content + CHUNK_BYTES / 2, CHUNK_BYTES / 2, c * CHUNK_BYTES + CHUNK_BYTES / 2));
+        TRY(place_write(data, data_path, c * CHUNK_BYTES + CHUNK_BYTES / 2, content + CHUNK_BYTES / 2, CHUNK_BYTES / 2));
         TRY(ledger_mark(ledger, c, data, hash_block(content, CHUNK_BYTES, 0)));
     }
 done:
@@ -62,7 +63,7 @@ static void check_done_chunks(void)
     int data = open(data_path, O_RDONLY);
     for (int64_t c = 0; c < CHUNKS; c++) {
         if (!ledger_is_done(ledger, c)) continue;
-        assert_int_equal(file_read_at(data, data_path, content, CHUNK_BYTES, c * CHUNK_BYTES), ST_OK);
+        assert_int_equal(place_read(data, data_path, c * CHUNK_BYTES, content, CHUNK_BYTES), ST_OK);
         chunk_content(c, expected);
         assert_memory_equal(content, expected, CHUNK_BYTES);
         assert_true(ledger_hash(ledger, c) == hash_block(content, CHUNK_BYTES, 0));
@@ -116,9 +117,9 @@ static void damaged_records_are_not_done(void **state)
     int fd = open(ledger_path, O_RDWR);
     unsigned char byte = 0;
     int64_t at = 512 + 7 * 16 + 3;
-    assert_int_equal(file_read_at(fd, ledger_path, &byte, 1, at), ST_OK);
+    assert_int_equal(place_read(fd, ledger_path, at, &byte, 1), ST_OK);
     byte ^= 1;
-    assert_int_equal(file_write_at(fd, ledger_path, &byte, 1, at), ST_OK);
+    assert_int_equal(place_write(fd, ledger_path, at, &byte, 1), ST_OK);
     assert_int_equal(ledger_look(ledger, 7, &done), ST_OK);
     assert_false(done);
     assert_int_equal(ledger_open(ledger_path, CHUNKS, key, &other), ST_OK);

@@ -5,6 +5,7 @@
  *     p_i     = w2 . LeakyReLU(W1 h_i)               gene-wise
  *     p'_i    = sigmoid(M gene_emb[g_i]) . h_cls     cell-wise
  * u is the value vector (kernel/value.h), a prepared segment: one [b] vector per change of weights. */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -166,6 +167,20 @@ static void cellfm_decode(const void *self, const struct pass *pass, struct tens
     tape_tap(t, "cellwise", *cellwise);
 }
 
+/* sigmoid(M gene_emb[g]) in plain loops: once per gene of a sweep, not per cell. */
+static void cellfm_read_out(const void *self, const struct param_table *params, const int32_t *genes, int count, float *vectors)
+{
+    const struct cellfm *c = self;
+    const real *map = param_weight(params, c->param.map), *table = param_weight(params, c->param.gene);
+    for (int g = 0; g < count; g++)
+        for (int64_t row = 0; row < c->width; row++) {
+            double m = 0;
+            for (int64_t d = 0; d < c->width; d++)
+                m += (double)map[row * c->width + d] * table[genes[g] * c->width + d];
+            vectors[g * c->width + row] = (float)(1 / (1 + exp(-m)));
+        }
+}
+
 const struct family family_cellfm = {
     .name = "cellfm",
     .create = cellfm_create,
@@ -176,4 +191,5 @@ const struct family family_cellfm = {
     .end_gradient = cellfm_end_gradient,
     .encode = cellfm_encode,
     .decode = cellfm_decode,
+    .read_out = cellfm_read_out,
 };

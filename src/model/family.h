@@ -24,6 +24,8 @@ struct family {
     /* Predictions [R, 1] of both heads, in `real`, for the rows encode returned. */
     void (*decode)(const void *self, const struct pass *pass, struct tensor *h, struct tensor **genewise,
                    struct tensor **cellwise);
+    /* vectors[count, D]: the cell-wise head's prediction of genes[i] is vectors[i] . z. */
+    void (*read_out)(const void *self, const struct param_table *params, const int32_t *genes, int count, float *vectors);
 };
 
 extern const struct family *const families[]; /* NULL-terminated: the registry */

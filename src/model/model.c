@@ -239,6 +239,11 @@ enum status model_predict(struct model *m, const struct batch *b, float *genewis
     return ST_OK;
 }
 
+void model_read_out(const struct model *m, const int32_t *genes, int count, float *vectors)
+{
+    m->family->read_out(m->self, &m->params, genes, count, vectors);
+}
+
 static enum status check_finite(const struct loss_sum *loss, const struct batch *b)
 {
     if (isfinite(loss->genewise) && isfinite(loss->cellwise)) return ST_OK;

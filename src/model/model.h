@@ -66,6 +66,9 @@ MUST_CHECK enum status model_pack(struct model *model);
 MUST_CHECK enum status model_embed(struct model *model, const struct batch *batch, float *z);
 /* Predictions for every token (cls rows are 0): genewise[S] and cellwise[S], either may be NULL. Local. */
 MUST_CHECK enum status model_predict(struct model *model, const struct batch *batch, float *genewise, float *cellwise);
+/* vectors[count, D]: the cell-wise head predicts genes[i] (vocabulary ids) in a cell with embedding z
+ * as vectors[i] . z. About count D^2 FLOPs. Local. */
+void model_read_out(const struct model *model, const int32_t *genes, int count, float *vectors);
 /* Losses without gradient; no dropout. *out is written. Local. */
 MUST_CHECK enum status model_loss(struct model *model, const struct batch *batch, struct loss_sum *out);
 /* Losses and gradients: gradient += d/dw [scale * (genewise + cellwise)]. Dropout is keyed by (seed,

@@ -1,0 +1,58 @@
+/* An output under construction: NAME.partial, laid out once and filled in by numbered chunks, its
+ * ledger beside it, and the rename to NAME when every chunk is done. Several ranks and several jobs may fill it at
+ * the same time; a killed job leaves it to be gone on with.
+ *
+ *     TRY(partial_open(comm, "e.h5ad", chunks, key, lay_out, context, &p));
+ *     TRY(partial_verify(comm, &p, matches, context));           what an earlier run called done
+ *     TRY(partial_queue(comm, &p, &queue));
+ *     while (queue_next(queue, &chunk)) { … write …; TRY(partial_mark(&p, chunk, hash)); }
+ *     TRY(partial_commit(comm, &p)); */
+#ifndef CYTOMILL_IO_PARTIAL_H
+#define CYTOMILL_IO_PARTIAL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "io/ledger.h"
+#include "mpi/comm.h"
+#include "mpi/queue.h"
+
+/* Zero-initialise; partial_close at the end. */
+struct partial {
+    char *path, *work, *ledger_path; /* NAME, NAME.partial, NAME.partial.ledger */
+    int64_t chunks;
+    struct ledger *ledger;
+    int fd; /* of NAME.partial, for reading and writing */
+};
+
+/* Create the file at `temporary` in its final size, with all that does not come in chunks. Local. */
+typedef enum status (*partial_lay_out)(const char *temporary, void *context);
+/* Do the bytes of a chunk have the hash in the ledger? Local. */
+typedef enum status (*partial_matches)(void *context, int64_t chunk, uint64_t hash, bool *matches);
+
+/* Lay out or go on. `key` names all that the content depends on. Collective, agreed. ST_OUTPUT:
+ * unfinished work of another key lies there; not writable; no space. */
+MUST_CHECK enum status partial_open(struct comm *comm, const char *path, int64_t chunks, const char key[SHA256_HEX],
+                                    partial_lay_out lay_out, void *context, struct partial *out);
+void partial_close(struct partial *partial);
+
+/* Read back the chunks done before and take back the marks of those that do not match. Ranks share
+ * the work. Collective, agreed. */
+MUST_CHECK enum status partial_verify(struct comm *comm, struct partial *partial, partial_matches matches, void *context);
+
+/* A queue of the chunks that are not done, this job's share of its Slurm array first. Says how many
+ * are done already. Collective, agreed. */
+MUST_CHECK enum status partial_queue(struct comm *comm, struct partial *partial, struct queue **out);
+/* Has another job done it meanwhile? Local. */
+MUST_CHECK enum status partial_look(struct partial *partial, int64_t chunk, bool *done);
+/* Chunks done so far by all ranks and jobs. Local. */
+MUST_CHECK enum status partial_progress(struct partial *partial, int64_t *done);
+/* Its bytes are written: let them reach the disk, then mark the chunk done. Local. */
+MUST_CHECK enum status partial_mark(struct partial *partial, int64_t chunk, uint64_t hash);
+
+/* Every chunk must be done: flush, rename to NAME, remove the ledger. Collective, agreed. */
+MUST_CHECK enum status partial_commit(struct comm *comm, struct partial *partial);
+/* Remove the file and its ledger: it was scratch. Collective, agreed. */
+MUST_CHECK enum status partial_discard(struct comm *comm, struct partial *partial);
+
+#endif
