@@ -71,36 +71,35 @@ enum status h5_open_image(const void *image, size_t bytes, const char *name, hid
     hid_t list = access_list();
     H5Pset_fapl_core(list, 1 << 20, false);
     enum status st = ST_OK;
-    if (H5Pset_file_image(list, (void *)image, bytes) < 0 || (*file = H5Fopen(name, H5F_ACC_RDONLY, list)) < 0)
+    char *memory_name = text_format("%s in memory", name); /* HDF5 refuses the name of a file that exists */
+    if (H5Pset_file_image(list, (void *)image, bytes) < 0 || (*file = H5Fopen(memory_name, H5F_ACC_RDONLY, list)) < 0)
         st = h5_fail(ST_INPUT, "%s: not a readable HDF5 file", name);
+    free(memory_name);
     h5_drop(&list);
     return st;
 }
 
-static hid_t creation_list(void)
-{
-    hid_t list = H5Pcreate(H5P_FILE_CREATE);
-    H5Pset_obj_track_times(list, false);
-    return list;
-}
-
-static enum status create_with(const char *path, hid_t access, hid_t *file)
+static enum status create_with(const char *path, hid_t access, int64_t block_bytes, hid_t *file)
 {
     quiet();
-    hid_t creation = creation_list();
+    hid_t creation = H5Pcreate(H5P_FILE_CREATE);
+    H5Pset_obj_track_times(creation, false);
+    if (block_bytes > 0) H5Pset_userblock(creation, (hsize_t)block_bytes);
     *file = H5Fcreate(path, H5F_ACC_TRUNC, creation, access);
     enum status st = *file < 0 ? h5_fail(ST_OUTPUT, "%s: cannot be created", path) : ST_OK;
     h5_drop(&creation);
     return st;
 }
 
-enum status h5_create_on_disk(const char *path, hid_t *file)
+static enum status create_serial(const char *path, int64_t block_bytes, hid_t *file)
 {
     hid_t access = access_list();
-    enum status st = create_with(path, access, file);
+    enum status st = create_with(path, access, block_bytes, file);
     h5_drop(&access);
     return st;
 }
+
+enum status h5_create_on_disk(const char *path, hid_t *file) { return create_serial(path, 0, file); }
 
 enum status h5_create_parallel(struct comm *comm, const char *path, const char *driver, hid_t *file)
 {
@@ -114,7 +113,7 @@ enum status h5_create_parallel(struct comm *comm, const char *path, const char *
     H5Pset_all_coll_metadata_ops(access, true);
     H5Pset_coll_metadata_write(access, true);
     st = comm_agree(comm, st);
-    if (st == ST_OK) st = comm_agree(comm, create_with(path, access, file));
+    if (st == ST_OK) st = comm_agree(comm, create_with(path, access, 0, file));
     h5_drop(&access);
     return st;
 }
@@ -131,26 +130,28 @@ struct draft {
 static struct draft *drafts;
 
 /* A file of no name in memory (a tmpfs, else the temporary folder), opened both by HDF5 and by us. */
-static enum status open_nameless(int *fd, hid_t *file)
+static enum status open_nameless(int64_t block_bytes, int *fd, hid_t *file)
 {
     const char *folder = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp";
     char *name = text_format("%s/cytomill-XXXXXX", folder);
     *fd = mkostemp(name, O_CLOEXEC);
     enum status st = *fd < 0 ? fail(ST_OUTPUT, "%s: cannot be created: %s", name, strerror(errno)) : ST_OK;
-    if (st == ST_OK) st = h5_create_on_disk(name, file);
+    if (st == ST_OK) st = create_serial(name, block_bytes, file);
     if (*fd >= 0) unlink(name);
     if (*fd >= 0 && st != ST_OK) close(*fd);
     free(name);
     return st;
 }
 
-enum status h5_create(const char *path, hid_t *file)
+enum status h5_create(const char *path, hid_t *file) { return h5_create_after(path, 0, file); }
+
+enum status h5_create_after(const char *path, int64_t block_bytes, hid_t *file)
 {
     struct draft *draft = NULL;
     *file = H5_NONE;
     enum status st = NEW_ARRAY(draft, 1);
     if (st != ST_OK) return st;
-    st = open_nameless(&draft->fd, file);
+    st = open_nameless(block_bytes, &draft->fd, file);
     if (st != ST_OK) {
         free(draft);
         return st;

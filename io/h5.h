@@ -44,6 +44,8 @@ MUST_CHECK enum status h5_open_image(const void *image, size_t bytes, const char
  * HDF5 1.10 crashes when it closes a file that a full disk did not take; h5_drop instead forgets it. Datasets
  * from h5_dataset_create take no memory until they are written, so a file of any size can be laid out. */
 MUST_CHECK enum status h5_create(const char *path, hid_t *file);
+/* The same with `block_bytes` (4096, 8192, …) left free in front, HDF5's user block; 0 for none. */
+MUST_CHECK enum status h5_create_after(const char *path, int64_t block_bytes, hid_t *file);
 /* The same straight on disk, for files too large for memory: make sure of the space before. */
 MUST_CHECK enum status h5_create_on_disk(const char *path, hid_t *file);
 /* The same through MPI-IO, with collective metadata. Collective; agreed. Objects must then be created

@@ -174,6 +174,21 @@ done:
     return st;
 }
 
+enum status h5ad_reopen_local(const char *path, const struct h5ad_layout *layout, struct h5ad_file **out)
+{
+    enum status st = ST_OK;
+    struct column_pieces *var = NULL;
+    *out = NULL;
+    TRY(NEW_ARRAY(var, layout->var.field_count));
+    TRY(describe(path, layout, var, out));
+    TRY(pieces_locate(path, &(*out)->table));
+    TRY(open_descriptor(*out));
+done:
+    free(var);
+    if (st != ST_OK) h5ad_close(out);
+    return st;
+}
+
 /* Tell all ranks the offsets that rank 0 found, and let them open the file. */
 static enum status share_offsets(struct comm *comm, struct h5ad_file *f)
 {

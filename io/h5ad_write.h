@@ -73,6 +73,8 @@ struct h5ad_file;
 /* Lay a file out and open it for writing on this rank alone. What was at `path` is lost. Local.
  * ST_OUTPUT: cannot be created, no space. */
 MUST_CHECK enum status h5ad_create_local(const char *path, const struct h5ad_layout *layout, struct h5ad_file **out);
+/* Go on with such a file, on this rank alone; ST_INPUT as h5ad_reopen. Local. */
+MUST_CHECK enum status h5ad_reopen_local(const char *path, const struct h5ad_layout *layout, struct h5ad_file **out);
 /* The same with every rank writing: rank 0 lays out, all open. Collective, agreed. */
 MUST_CHECK enum status h5ad_create(struct comm *comm, const char *path, const struct h5ad_layout *layout, struct h5ad_file **out);
 /* Go on with a file that h5ad_create laid out. ST_INPUT if its datasets are not those of `layout`
