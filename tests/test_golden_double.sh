@@ -5,6 +5,6 @@
 set -u
 cd "$(dirname "$0")/.."
 . tests/environment
-tests="test_golden"
+tests="test_golden test_tape"
 make -s -j2 CONFIG=double $(printf 'build/double/tests/%s ' $tests) || exit 1
 for t in $tests; do build/double/tests/"$t" || exit 1; done

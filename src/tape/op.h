@@ -13,11 +13,13 @@
 struct op {
     const char *name;
     void (*forward)(struct node *node);
-    void (*backward)(struct tape *tape, struct node *node); /* reads out->gradient, writes in[i]->gradient */
+    void (*backward)(struct tape *tape, struct node *node); /* reads out->gradient, writes din[i] */
     double (*flops)(const struct node *node);               /* of forward; NULL = not worth counting */
     double backward_flops;                                  /* times forward's */
     size_t (*scratch_bytes)(const struct node *node, bool backward); /* NULL = none */
-    bool adds; /* backward honours node->add[]; else the tape adds for it */
+    /* Backward honours add[i], and din[i] NULL where no gradient is wanted; without this flag the tape
+     * adds for it and gives it memory for what nobody wants. */
+    bool adds;
 };
 
 /* A parameter as an op sees it. Both pointers may be NULL while measuring. */

@@ -20,7 +20,7 @@ static void gene_backward(struct tape *tape, struct node *n)
 {
     const struct gene_attr *g = (void *)n->attr;
     const struct tensor *a = n->in[0];
-    decode_gene_backward(a->gradient, g->w2.gradient, n->out->gradient, a->data, g->w2.value, g->slope, a->rows,
+    decode_gene_backward(n->din[0], g->w2.gradient, n->out->gradient, a->data, g->w2.value, g->slope, a->rows,
                          a->cols, a->type, n->scratch);
 }
 
@@ -59,7 +59,7 @@ static void cell_backward(struct tape *tape, struct node *n)
 {
     const struct cell_attr *c = (void *)n->attr;
     const struct tensor *m = n->in[0], *z = n->in[1];
-    decode_cell_backward(m->gradient, z->gradient, n->out->gradient, m->data, z->data, c->rows.offsets, c->rows.cells,
+    decode_cell_backward(n->din[0], n->din[1], n->out->gradient, m->data, z->data, c->rows.offsets, c->rows.cells,
                          m->cols, m->type);
 }
 
@@ -86,7 +86,7 @@ static void square_forward(struct node *n)
 static void square_backward(struct tape *tape, struct node *n)
 {
     const struct op_square_loss *l = (void *)n->attr;
-    loss_square_backward(n->in[0]->gradient, l->scale, n->in[0]->data, l->target, l->weight, n->in[0]->rows);
+    loss_square_backward(n->din[0], l->scale, n->in[0]->data, l->target, l->weight, n->in[0]->rows);
 }
 
 const struct op op_row_square_loss = {"square_loss", square_forward, square_backward, NULL, 0, NULL, false};

@@ -76,8 +76,8 @@ static void tokens_backward(struct tape *tape, struct node *n)
     embed_backward(a->gene.gradient, NULL, a->mask.gradient, a->cls.gradient, n->out->gradient, &a->by_feature, &none,
                    &a->shape);
     row_groups_build(&a->by_level, a->shape.level, a->shape.rows, 0);
-    memset(e->gradient, 0, (size_t)(e->rows * e->cols) * sizeof(real));
-    table_add(e->gradient, n->out->gradient, &a->by_level, e->cols, n->out->type);
+    memset(n->din[0], 0, (size_t)(e->rows * e->cols) * sizeof(real));
+    table_add(n->din[0], n->out->gradient, &a->by_level, e->cols, n->out->type);
 }
 
 static size_t tokens_scratch(const struct node *n, bool backward)
@@ -156,8 +156,8 @@ static void rows_backward(struct tape *tape, struct node *n)
 {
     const struct rows_attr *a = (void *)n->attr;
     struct tensor *x = n->in[0];
-    if (n->add[0]) rows_add(x->gradient, n->out->gradient, a->index, n->out->rows, n->out->cols, n->out->type);
-    else rows_scatter(x->gradient, n->out->gradient, a->index, n->out->rows, x->rows, n->out->cols, n->out->type);
+    if (n->add[0]) rows_add(n->din[0], n->out->gradient, a->index, n->out->rows, n->out->cols, n->out->type);
+    else rows_scatter(n->din[0], n->out->gradient, a->index, n->out->rows, x->rows, n->out->cols, n->out->type);
 }
 
 const struct op op_row_rows = {"rows", rows_forward, rows_backward, NULL, 0, NULL, true};

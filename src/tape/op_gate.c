@@ -17,7 +17,7 @@ static void gate_backward(struct tape *tape, struct node *n)
 {
     struct gate_shape s = shape_of(n);
     const void *uv = n->in[0]->data;
-    void *duv = n->in[0]->gradient;
+    void *duv = n->din[0];
     gate_product_backward(duv, dtype_at(duv, s.width, s.type), n->out->gradient, uv, dtype_at(uv, s.width, s.type), &s);
 }
 

@@ -19,7 +19,7 @@ static void norm_forward(struct node *n)
 static void norm_backward(struct tape *tape, struct node *n)
 {
     const struct norm_attr *a = (void *)n->attr;
-    norm_residual_backward(n->in[0]->gradient, n->in[1]->gradient, a->gamma.gradient, a->beta.gradient,
+    norm_residual_backward(n->din[0], n->din[1], a->gamma.gradient, a->beta.gradient,
                            n->out->gradient, n->saved[STAT], n->in[0]->data, n->in[1]->data, a->gamma.value, &a->shape,
                            n->scratch);
 }

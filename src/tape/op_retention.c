@@ -53,7 +53,7 @@ static void state_forward(struct node *n)
 
 static void state_backward(struct tape *tape, struct node *n)
 {
-    void *dkv = n->in[0]->gradient;
+    void *dkv = n->din[0];
     retention_state_backward(dkv, second(n, dkv), n->out->gradient, n->in[0]->data, second(n, n->in[0]->data),
                              &attr_of(n)->shape);
 }
@@ -83,8 +83,8 @@ static void read_forward(struct node *n)
 static void read_backward(struct tape *tape, struct node *n)
 {
     const void *qu = n->in[0]->data;
-    void *dqu = n->in[0]->gradient;
-    retention_read_backward(dqu, second(n, dqu), n->in[1]->gradient, n->out->gradient, qu, second(n, qu),
+    void *dqu = n->din[0];
+    retention_read_backward(dqu, second(n, dqu), n->din[1], n->out->gradient, qu, second(n, qu),
                             n->in[1]->data, &attr_of(n)->shape);
 }
 

@@ -201,40 +201,35 @@ static void drain_weight_gradients(struct tape *t)
     t->deferred_count = 0;
 }
 
-/* Gradients of the inputs: the first consumer writes, later ones add. An op that cannot add gets a
- * buffer of its own in place of in[i]->gradient; returns it so that the caller adds and restores. */
-static void input_gradients(struct tape *t, struct node *n, void *held[TAPE_INPUTS])
+/* Where the gradients of the inputs go: the first consumer writes x->gradient, later ones add to it,
+ * through memory of their own if the op cannot add. */
+static void input_gradients(struct tape *t, struct node *n)
 {
     for (int i = 0; i < TAPE_INPUTS; i++) {
         struct tensor *x = n->in[i];
-        held[i] = NULL;
-        if (!x || !x->wants_gradient) continue;
-        n->add[i] = x->gradient != NULL;
-        if (n->add[i] && n->op->adds) continue;
-        held[i] = x->gradient;
-        x->gradient = arena_take(t->arena, tensor_bytes(x));
-        if (tape_measures(t)) x->gradient = t; /* any address: "a consumer was here" */
+        if (!x || (!x->wants_gradient && n->op->adds)) continue;
+        n->add[i] = x->wants_gradient && x->gradient != NULL;
+        bool shares = n->add[i] && n->op->adds;
+        n->din[i] = shares ? x->gradient : arena_take(t->arena, tensor_bytes(x));
+        if (x->wants_gradient && !n->add[i]) x->gradient = tape_measures(t) ? (void *)t : n->din[i]; /* t: "has one" */
     }
 }
 
-static void add_held(struct tape *t, struct node *n, void *const held[TAPE_INPUTS])
+static void add_gradients(struct tape *t, struct node *n)
 {
     for (int i = 0; i < TAPE_INPUTS; i++) {
         struct tensor *x = n->in[i];
-        if (!held[i]) continue;
-        if (!tape_measures(t)) vector_add(held[i], x->gradient, x->rows * x->cols, x->type);
-        x->gradient = held[i];
+        if (n->add[i] && !n->op->adds && !tape_measures(t)) vector_add(x->gradient, n->din[i], x->rows * x->cols, x->type);
     }
 }
 
 static void node_backward(struct tape *t, struct node *n)
 {
-    void *held[TAPE_INPUTS];
     if (n->out && !n->out->gradient) return; /* nobody used it */
-    input_gradients(t, n, held);
+    input_gradients(t, n);
     t->backward_flops += n->op->flops ? n->op->flops(n) * n->op->backward_flops : 0;
     run_kernel(t, n, true);
-    add_held(t, n, held);
+    add_gradients(t, n);
 }
 
 /* One segment backward; then its activations are gone and the gradient of its input, which the

@@ -52,7 +52,8 @@ struct node {
     const struct op *op;
     struct tensor *in[TAPE_INPUTS]; /* unused ones NULL */
     struct tensor *out;             /* NULL for an objective, where gradients start */
-    bool add[TAPE_INPUTS];          /* backward: add into in[i]->gradient instead of writing it */
+    void *din[TAPE_INPUTS];         /* backward: where the gradient of in[i] goes */
+    bool add[TAPE_INPUTS];          /* ... and whether it is added to what is there */
     void *saved[TAPE_SAVED];        /* kept from forward for backward */
     void *scratch;                  /* op->scratch_bytes, valid inside forward or backward only */
     _Alignas(16) unsigned char attr[TAPE_ATTR_BYTES]; /* the op's own struct */
