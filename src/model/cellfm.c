@@ -40,6 +40,7 @@ static enum status create_embedding(struct cellfm *c, struct build *b)
     struct param cls = token_param(c->width, INIT_NORMAL, build_xavier(c->width, c->width, 0.5).init_scale);
     struct param a = {.shape_rank = 2, .shape = {1, 1}, .init = INIT_ZERO};
     gene.sparse_rows = true;
+    gene.zero_rows = 1;
     TRY(build_param(b, gene, &c->param.gene, "gene_emb"));
     TRY(build_param(b, cls, &c->param.cls, "cls_token"));
     TRY(build_param(b, token_param(c->width, INIT_ZERO, 0), &unused, "zero_emb"));
@@ -77,10 +78,7 @@ static enum status cellfm_create(struct build *b, const struct vocab *vocab, voi
 {
     enum status st = ST_OK;
     struct cellfm *c = NULL;
-    int64_t heads = config_int(b->config, "model.heads");
-    if (b->width % heads != 0)
-        return config_fail(b->config, "model.heads", "%lld heads do not divide the width %lld; choose a divisor",
-                           (long long)heads, (long long)b->width);
+    *out = NULL;
     TRY(NEW_ARRAY(c, 1));
     *c = (struct cellfm){.width = b->width, .value_width = config_int(b->config, "model.value_width"),
                          .gene_rows = gene_rows_for(vocab->count), .slope = config_real(b->config, "model.slope")};

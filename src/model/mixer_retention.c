@@ -4,6 +4,7 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "kernel/retention.h"
 #include "model/mixer.h"
 
 struct retention {
@@ -21,6 +22,18 @@ static bool masks_keys(const struct build *b)
     return config_word_is(b->config, "model.key_mask", "all");
 }
 
+static enum status check_heads(const struct build *b)
+{
+    int64_t heads = config_int(b->config, "model.heads"), width = b->width / heads;
+    if (b->width % heads != 0)
+        return config_fail(b->config, "model.heads", "%lld heads do not divide the width %lld; choose a divisor",
+                           (long long)heads, (long long)b->width);
+    if (width > RETENTION_MAX_HEAD_WIDTH)
+        return config_fail(b->config, "model.heads", "%lld heads of width %lld each, at most %d allowed; take more heads",
+                           (long long)heads, (long long)width, RETENTION_MAX_HEAD_WIDTH);
+    return ST_OK;
+}
+
 static enum status retention_create(struct build *b, const char *prefix, struct mixer **out)
 {
     static const char *const names[] = {"q", "k", "v", "u", "o"};
@@ -29,6 +42,7 @@ static enum status retention_create(struct build *b, const char *prefix, struct 
     struct retention *r = NULL;
     int p[COUNT];
     double beta = pow(8.0 * b->layers, -0.25); /* DeepNorm's gain of values and outputs */
+    TRY(check_heads(b));
     TRY(NEW_ARRAY(r, 1));
     *r = (struct retention){.heads = (int)config_int(b->config, "model.heads"), .masks = masks_keys(b),
                             .scales = config_word_is(b->config, "model.qk_scale", "published")};

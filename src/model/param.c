@@ -63,6 +63,7 @@ void param_initialise(struct param_table *table, uint64_t seed)
             case INIT_UNIFORM: w[k] = (real)(p->init_scale * (2 * rng_uniform(&r) - 1)); break;
             }
         }
+        memset(w, 0, (size_t)(p->zero_rows * p->cols) * sizeof *w);
     }
 }
 

@@ -20,6 +20,7 @@ struct param {
     int64_t offset;       /* in reals, into each of the flat arrays */
     enum param_init init;
     double init_scale;    /* sd of INIT_NORMAL, half width of INIT_UNIFORM */
+    int64_t zero_rows;    /* leading rows that start, and without gradient stay, 0 (pad row) */
     bool trainable;
     bool decay;           /* weight decay applies */
     bool sparse_rows;     /* gradient touches few rows (gene table): exchanged by rows */
