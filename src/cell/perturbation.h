@@ -2,7 +2,7 @@
  *
  * Labels in use are read as they are: `A+ctrl`, `ctrl+A` and `A` (one gene), `A+B` (a pair), `ctrl`,
  * `control`, `non-targeting`, `NT`, `safe-targeting`, … (a control). In an atlas the record is five
- * obs columns: perturb_genes (category "A+B"; "" for a control), perturb_mode, perturb_dose, perturb_guide
+ * obs columns: perturb_genes (category "A+B", or "control"), perturb_mode, perturb_dose, perturb_guide
  * and perturb_control; a cell about which nothing is known has them missing. */
 #ifndef CYTOMILL_CELL_PERTURBATION_H
 #define CYTOMILL_CELL_PERTURBATION_H
