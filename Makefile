@@ -1,26 +1,33 @@
-# Cytomill. One Makefile, nothing recursive; everything built lies under build/.
-#   make            programs, release build        make help    what else there is
-#   make CONFIG=debug|sanitize|double|release      which build
+# Cytomill. One Makefile, nothing recursive into folders; everything built lies under build/.
+#   make                  the programs                    make demo        PBMC 3k from counts to report, 5 minutes
+#   make check            all tests                       make demo-slurm  the same chain on a private Slurm cluster
+#   make bench            speed, as one table             make validate    against PyTorch, scanpy (fetches them)
+#   make install prefix=  programs, jobs, manual pages    make deps        install missing Debian packages
+#   make info             what was found                  make docs        configs/README.md from the key table
+#   make lint layers format                               make clean       make distclean
+# CONFIG=release|debug|sanitize|double chooses the build, V=1 shows commands, MPICC, CFLAGS, LDFLAGS as usual.
 CONFIG ?= release
 prefix ?= /usr/local
 DESTDIR ?=
 BUILD := build
 B := $(BUILD)/$(CONFIG)
 MAKEFLAGS += --no-builtin-rules
+.DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 .SECONDARY:
+ifndef V
+Q := @
+endif
 
-# ---- detection: .ci/detect writes build/config.mk, prints what it found, names missing packages ----
-NO_DETECT := help deps clean distclean
-ifneq ($(filter-out $(NO_DETECT),$(or $(MAKECMDGOALS),all)),)
+# ---- detection: .ci/detect writes build/config.mk, prints what it found, names missing packages. Goals that set
+# the machine up themselves first install what is missing and then call make again. ----
+SETS_UP := check demo demo-slurm bench validate
+UNDETECTED := $(SETS_UP) help deps layers format lint clean distclean info
+ifneq ($(filter-out $(UNDETECTED),$(or $(MAKECMDGOALS),all)),)
+include $(BUILD)/config.mk
+endif
 $(BUILD)/config.mk: .ci/detect
 	@mkdir -p $(BUILD) && .ci/detect $@
-ifeq ($(filter check demo demo-slurm bench validate,$(MAKECMDGOALS)),)
-include $(BUILD)/config.mk
-else
--include $(BUILD)/config.mk
-endif
-endif
 
 REVISION := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 
@@ -32,7 +39,7 @@ FLAGS_double   := -O1 -g -DCYTOMILL_DOUBLE
 WARN := -Wall -Wextra -Wshadow -Wvla -Wstrict-prototypes -Wmissing-prototypes -Wno-unused-parameter
 CFLAGS_ALL := -std=gnu11 -D_GNU_SOURCE $(FLAGS_$(CONFIG)) $(WARN) -fno-math-errno -fopenmp -Isrc -I. \
               -MMD -MP $(DEP_CFLAGS) $(CFLAGS)
-LIBS := -Wl,--as-needed $(DEP_LIBS) -fopenmp -lpthread -lm
+LIBS := -Wl,--as-needed $(LDFLAGS) $(DEP_LIBS) -fopenmp -lpthread -lm
 
 # ---- sources ----
 # Kernels are compiled once per instruction set and chosen at run time (src/kernel/isa.h), apart from
@@ -49,72 +56,112 @@ JOB_PARTS := jobs/job.c jobs/version.c $(wildcard jobs/*_*.c)
 LIB_SRC := $(filter-out src/kernel/%,$(wildcard src/*/*.c)) $(KERNEL_ONCE) $(wildcard mpi/*.c) $(wildcard io/*.c) $(JOB_PARTS)
 PROGRAMS := $(patsubst jobs/%.c,%,$(filter-out $(JOB_PARTS),$(wildcard jobs/*.c)))
 BINS := $(patsubst %,$(B)/bin/cytomill-%,$(filter-out cytomill,$(PROGRAMS))) $(if $(filter cytomill,$(PROGRAMS)),$(B)/bin/cytomill)
-TESTS := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/test_*.c))
+# Tests say in their plan which builds they are for; without a word: release and sanitize.
+TEST_SRC := $(wildcard tests/test_*.c)
+TEST_SRC_double   = $(shell grep -lE 'configs=[a-z,]*double' $(TEST_SRC))
+TEST_SRC_sanitize = $(shell grep -LE 'configs=' $(TEST_SRC); grep -lE 'configs=[a-z,]*sanitize' $(TEST_SRC))
+TEST_SRC_release  = $(TEST_SRC)
+TEST_SRC_debug    = $(TEST_SRC)
+TESTS = $(patsubst tests/%.c,$(B)/tests/%,$(TEST_SRC_$(CONFIG)))
 BENCHES := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/bench_*.c))
 TOOLS := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/tool_*.c))
 
 LIB_OBJ := $(patsubst %.c,$(B)/obj/%.o,$(LIB_SRC)) $(foreach i,$(ISAS),$(patsubst %.c,$(B)/obj/%.$(i).o,$(KERNEL_ISA)))
 LIB := $(B)/libcytomill.a
+LINK_sanitize := tests/keep_loaded.c
 
 # ---- what one asks for ----
-.PHONY: all demo demo-slurm check bench validate layers lint format info deps install help tests clean distclean docs
+.PHONY: all tests units check demo demo-slurm bench validate layers lint format info deps docs install help clean distclean FORCE
 all: $(BINS)
 
 $(B)/obj/jobs/version.o: CFLAGS_ALL += -DCYTOMILL_REVISION='"$(REVISION)"'
+$(B)/obj/jobs/version.o: $(B)/revision
+$(B)/revision: FORCE
+	@mkdir -p $(@D); echo '$(REVISION)' | cmp -s - $@ || echo '$(REVISION)' > $@
 $(B)/obj/%.o: %.c $(BUILD)/config.mk
 	@mkdir -p $(@D)
-	$(MPICC) $(CFLAGS_ALL) -c $< -o $@
+	$(Q)[ -n '$(V)' ] || echo '  CC $(CONFIG) $<'
+	$(Q)$(MPICC) $(CFLAGS_ALL) -c $< -o $@
 define ISA_RULE
 $(B)/obj/src/kernel/%.$(1).o: src/kernel/%.c $(BUILD)/config.mk
 	@mkdir -p $$(@D)
-	$$(MPICC) $$(CFLAGS_ALL) $$(ISA_$(1)) -c $$< -o $$@
+	$$(Q)[ -n '$(V)' ] || echo '  CC $(CONFIG) $$< ($(1))'
+	$$(Q)$$(MPICC) $$(CFLAGS_ALL) $$(ISA_$(1)) -c $$< -o $$@
 endef
 $(foreach i,$(ISAS),$(eval $(call ISA_RULE,$(i))))
 
 $(LIB): $(LIB_OBJ)
 	@rm -f $@
-	ar rcs $@ $(LIB_OBJ)
+	$(Q)ar rcs $@ $(LIB_OBJ)
 $(B)/bin/cytomill-%: $(B)/obj/jobs/%.o $(LIB)
 	@mkdir -p $(@D)
-	$(MPICC) $(CFLAGS_ALL) $< $(LIB) $(LIBS) -o $@
+	$(Q)$(MPICC) $(CFLAGS_ALL) $< $(LINK_$(CONFIG)) $(LIB) $(LIBS) -o $@
 $(B)/bin/cytomill: $(B)/obj/jobs/cytomill.o $(LIB)
 	@mkdir -p $(@D)
-	$(MPICC) $(CFLAGS_ALL) $< $(LIB) $(LIBS) -o $@
+	$(Q)$(MPICC) $(CFLAGS_ALL) $< $(LINK_$(CONFIG)) $(LIB) $(LIBS) -o $@
 $(B)/tests/%: $(B)/obj/tests/%.o $(LIB)
 	@mkdir -p $(@D)
-	$(MPICC) $(CFLAGS_ALL) $< $(LIB) -lcmocka $(LIBS) -o $@
+	$(Q)$(MPICC) $(CFLAGS_ALL) $< $(LINK_$(CONFIG)) $(LIB) -lcmocka $(LIBS) -o $@
 
 tests: all $(TESTS) $(TOOLS)
+units: $(TESTS)
 
+# The checks of the tree, every test in the release build, the unit tests under sanitizers and in double.
 check: deps
-	@$(MAKE) --no-print-directory info
-	@$(MAKE) -j2 --no-print-directory CONFIG=release tests
-	@tests/run
+	@.ci/detect --print
+	@$(MAKE) -j2 --no-print-directory tests
+	@$(MAKE) -j2 --no-print-directory CONFIG=sanitize units
+	@$(MAKE) -j2 --no-print-directory CONFIG=double units
+	@CONFIGS="release sanitize double" tests/run
 
 demo: deps
 	@$(MAKE) -j2 --no-print-directory all
-	@tests/demo
+	@tests/demo $(DEMO_ARGS)
+
+demo-slurm: deps
+	@$(MAKE) -j2 --no-print-directory all
+	@tests/slurm/chain --show
 
 bench: deps
-	@$(MAKE) -j2 --no-print-directory all $(BENCHES) $(TOOLS)
+	@$(MAKE) -j2 --no-print-directory bench-programs
 	@tests/bench
+.PHONY: bench-programs
+bench-programs: all $(BENCHES) $(TOOLS)
+
+validate: deps
+	@$(MAKE) -j2 --no-print-directory tests
+	@validation/run
 
 deps:
 	@.ci/deps
-info: $(BUILD)/config.mk
+info:
 	@.ci/detect --print
 layers:
 	@.ci/layers
-docs: configs/README.md
-configs/README.md: src/base/config_keys.h $(B)/tests/tool_reference
-	$(B)/tests/tool_reference > $@
+lint:
+	@.ci/lint
 format:
 	clang-format -i $$(git ls-files '*.c' '*.h')
+
+docs: configs/README.md
+configs/README.md: src/base/config_keys.h $(B)/tests/tool_reference
+	$(Q)$(B)/tests/tool_reference > $@
+
+# Batch files and configurations find the programs beside them, see jobs/batch.sh and jobs/data_path.h.
+SHARE = $(DESTDIR)$(prefix)/share/cytomill
+install: all
+	install -d $(DESTDIR)$(prefix)/bin $(DESTDIR)$(prefix)/share/man/man1 $(SHARE)/jobs
+	install $(BINS) $(DESTDIR)$(prefix)/bin
+	install -m 644 jobs/*.sbatch jobs/batch.sh $(SHARE)/jobs
+	find configs -type f -exec install -D -m 644 {} $(SHARE)/{} \;
+	install -m 644 README.md INSTALL LICENSE CITATION.cff $(SHARE)
+	.ci/man $(DESTDIR)$(prefix)/share/man/man1 $(BINS)
+
 clean:
 	rm -rf $(B)
 distclean:
 	rm -rf $(BUILD)
 help:
-	@sed -n 's/^#   //p' Makefile; echo "targets: all demo demo-slurm check bench validate layers lint format info deps install docs clean"
+	@sed -n '2,/^CONFIG/s/^# *//p' Makefile
 
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
