@@ -7,7 +7,7 @@
 
 enum {
     BLOCK = 1 << 22,  /* reals summed at a time */
-    REPORT_DOUBLES = 10
+    REPORT_DOUBLES = 11
 };
 #ifdef CYTOMILL_DOUBLE
 #define MPI_REAL_TYPE MPI_DOUBLE
@@ -239,11 +239,11 @@ enum status reducer_agree(struct comm *comm, struct reducer *r, enum status loca
 {
     struct loss_sum *loss = &report->loss;
     double mine[REPORT_DOUBLES] = {loss->genewise, loss->cellwise, loss->weight, loss->genewise_hidden, loss->cellwise_hidden,
-                                   loss->hidden, report->cells, report->tokens, report->stop, local != ST_OK};
+                                   loss->hidden, report->cells, report->tokens, report->stop, report->finish, local != ST_OK};
     double sum[REPORT_DOUBLES] = {0};
     MPI_Allgather(mine, REPORT_DOUBLES, MPI_DOUBLE, r->reports, REPORT_DOUBLES, MPI_DOUBLE, comm->handle);
     for (int k = 0; k < r->ranks; k++)
         for (int i = 0; i < REPORT_DOUBLES; i++) sum[i] += r->reports[k * REPORT_DOUBLES + i];
-    *report = (struct step_report){{sum[0], sum[1], sum[2], sum[3], sum[4], sum[5]}, sum[6], sum[7], sum[8] > 0};
-    return sum[9] > 0 ? comm_agree(comm, local) : ST_OK;
+    *report = (struct step_report){{sum[0], sum[1], sum[2], sum[3], sum[4], sum[5]}, sum[6], sum[7], sum[8] > 0, sum[9] > 0};
+    return sum[10] > 0 ? comm_agree(comm, local) : ST_OK;
 }

@@ -37,7 +37,7 @@ void reducer_sum_gradients(struct comm *comm, struct reducer *reducer);
 struct step_report {
     struct loss_sum loss;      /* summed over ranks in rank order */
     double cells, tokens;      /* likewise */
-    bool stop;                 /* any rank was asked to stop */
+    bool stop, finish;         /* set by any rank */
 };
 /* Sum the report over ranks and agree on `local`: a failure of any rank is printed once and returned
  * by all. Collective. */

@@ -44,6 +44,9 @@
     TEXT("data.group_by", "", "obs column of groups in reports.") \
     REAL("data.held_out", "0.1", 0, 0.9, "", "Share of cells held out of training.") \
     INT("data.block", "16", 1, 65536, "cells", "Neighbouring cells that are read together.") \
+    INT("data.window", "64", 1, 1e6, "blocks", "Blocks whose cells are shuffled together.") \
+    INT("data.read_ahead", "1024", 1, 1e7, "cells", "Cells a rank reads at a time.") \
+    TEXT("data.balance_by", "", "obs column of labels whose values are drawn equally often (with replacement); empty: every cell once per epoch.") \
     REAL("data.min_vocabulary_share", "0.05", 0, 1, "", "Least share of counts the vocabulary must keep; below it the job is refused.") \
     /* model */ \
     TEXT("model.name", "cellfm", "Name of the model: obsm/X_<name>.") \
@@ -89,6 +92,8 @@
     INT("train.keep", "2", 1, 1e6, "", "Checkpoints kept.") \
     INT("train.evaluate_every", "100", 1, 1e12, "steps", "Steps between held-out evaluations.") \
     INT("train.evaluate_cells", "256", 0, 1e9, "cells", "Held-out cells of an evaluation; 0 all.") \
+    INT("train.final_cells", "0", 0, 1e9, "cells", "Held-out cells of the last evaluation, the one in learning.tsv; 0 all.") \
+    INT("train.reference_cells", "100000", 0, 1e12, "cells", "Training cells that the references of the evaluation are fitted on; 0 all.") \
     REAL("train.max_seconds", "0", 0, 1e9, "s", "Stop in good order after this long (exit 0, checkpoint written); 0 never.") \
     /* embed */ \
     INT("embed.chunk", "256", 1, 65536, "cells", "Cells of a chunk of the ledger: what a killed job loses per rank.") \

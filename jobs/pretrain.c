@@ -1,0 +1,169 @@
+/* cytomill-pretrain: a model trained on an atlas by masked expression, data parallel over ranks. */
+#include <math.h>
+#include <stdlib.h>
+
+#include "base/text.h"
+#include "jobs/pretrain_state.h"
+
+/* ---- what a step leaves behind ---- */
+
+static enum status save(struct job *job)
+{
+    struct pretrain *p = job->state;
+    char *path = text_format("%s/checkpoint-%lld.h5", config_text(job->config, "run.out"), (long long)p->state.step);
+    enum status st = checkpoint_write(&job->world, path, model_params(p->model), job->config, p->vocab, model_name(p->model), &p->state);
+    if (st == ST_OK) p->saved_step = p->state.step;
+    free(path);
+    return st;
+}
+
+/* Rank 0's alone: its failure is told at the next agreement. */
+static void note_step(struct job *job, const struct step_result *r, double seconds)
+{
+    struct pretrain *p = job->state;
+    double genewise = loss_mean(r->loss.genewise, r->loss.weight), cellwise = loss_mean(r->loss.cellwise, r->loss.weight);
+    const struct metric m[] = {{"step", (double)p->state.step}, {"loss", genewise + cellwise}, {"genewise", genewise},
+                               {"cellwise", cellwise}, {"genewise_hidden", loss_mean(r->loss.genewise_hidden, r->loss.hidden)},
+                               {"cellwise_hidden", loss_mean(r->loss.cellwise_hidden, r->loss.hidden)}, {"rate", r->rate},
+                               {"gradient_norm", r->gradient_norm}, {"cells_per_s", r->cells / seconds},
+                               {"tokens_per_s", r->tokens / seconds}};
+    const struct metric shown[] = {m[1], m[4], m[8]};
+    progress_update(&p->progress, p->state.step, shown, 3);
+    if (job->world.rank != 0) return;
+    enum status st = metrics_add(&p->metrics, "train", m, sizeof m / sizeof *m);
+    if (st != ST_OK && p->trainer.pending == ST_OK) p->trainer.pending = st;
+}
+
+static enum status evaluate(struct job *job, int64_t cells, struct evaluation *e)
+{
+    struct pretrain *p = job->state;
+    enum status st = ST_OK;
+    TRY(pretrain_evaluate(job, cells, e));
+    double loss = loss_mean(e->loss.genewise + e->loss.cellwise, e->loss.weight);
+    if (isnan(p->state.best_loss) || loss < p->state.best_loss) p->state.best_loss = loss;
+    const struct metric m[] = {{"step", (double)p->state.step}, {"cells", (double)e->cells}, {"loss", loss},
+                               {"genewise_hidden", loss_mean(e->loss.genewise_hidden, e->loss.hidden)},
+                               {"cellwise_hidden", loss_mean(e->loss.cellwise_hidden, e->loss.hidden)},
+                               {"reference_mean", loss_mean(e->reference.error[REFERENCE_MEAN], e->reference.hidden)},
+                               {"reference_offset", loss_mean(e->reference.error[REFERENCE_OFFSET], e->reference.hidden)},
+                               {"reference_poisson", loss_mean(e->reference.error[REFERENCE_POISSON], e->reference.hidden)},
+                               {"best_loss", p->state.best_loss}};
+    TRY(comm_agree(&job->world, job->world.rank == 0 ? metrics_add(&p->metrics, "evaluate", m, sizeof m / sizeof *m) : ST_OK));
+    if (e->cells > 0)
+        comm_note(&job->world, "step %lld, %lld held-out cells: hidden gene-wise %.4f, cell-wise %.4f; gene mean %.4f, gene + offset %.4f, Poisson %.4f",
+                  (long long)p->state.step, (long long)e->cells, m[3].value, m[4].value, m[5].value, m[6].value, m[7].value);
+done:
+    return st;
+}
+
+/* ---- the loop ---- */
+
+/* Load this rank's share of the global batch and train on it. */
+static enum status one_step(struct job *job, struct train_asked asked, struct step_result *result)
+{
+    struct pretrain *p = job->state;
+    struct batch *micro = NULL;
+    int micro_count = 0;
+    int64_t first, count;
+    comm_share(&job->world, p->state.global_batch, &first, &count);
+    enum status loaded = loader_next(p->loader, p->state.cells_seen + first, count, p->state.global_batch, p->state.step, &micro, &micro_count);
+    return train_step(&job->world, &p->trainer, micro, micro_count, loaded, asked, p->state.step, result);
+}
+
+/* What is due after `step` steps; the last step's evaluation and checkpoint come after the loop. */
+static enum status due_work(struct job *job, int64_t steps)
+{
+    struct pretrain *p = job->state;
+    const struct config *c = job->config;
+    struct evaluation e;
+    enum status st = ST_OK;
+    if (p->state.step == steps) return ST_OK;
+    if (p->state.step % config_int(c, "train.evaluate_every") == 0)
+        TRY(evaluate(job, config_int(c, "train.evaluate_cells"), &e));
+    if (p->state.step % config_int(c, "train.checkpoint_every") == 0) TRY(save(job));
+done:
+    return st;
+}
+
+/* ST_REQUEUE: asked to stop. */
+static enum status loop(struct job *job)
+{
+    struct pretrain *p = job->state;
+    enum status st = ST_OK;
+    int64_t steps = config_int(job->config, "train.steps");
+    double limit_s = config_real(job->config, "train.max_seconds"), begin_s = clock_s(), last_s = begin_s;
+    struct step_result result;
+    while (p->state.step < steps) {
+        struct train_asked asked = {.stop = job_stop(job), .finish = limit_s > 0 && clock_s() - begin_s > limit_s};
+        TRY(one_step(job, asked, &result));
+        if (result.asked.stop) return ST_REQUEUE;
+        if (result.asked.finish) break;
+        p->state.step++;
+        p->state.cells_seen += p->state.global_batch;
+        double now_s = clock_s();
+        note_step(job, &result, now_s - last_s);
+        TRY(due_work(job, steps));
+        last_s = clock_s();
+    }
+    TRY(comm_agree(&job->world, p->trainer.pending)); /* what the last step left untold */
+done:
+    return st;
+}
+
+static enum status open_output(struct job *job)
+{
+    struct pretrain *p = job->state;
+    enum status st = ST_OK;
+    const char *out = config_text(job->config, "run.out");
+    char *path = text_format("%s/metrics.jsonl", out);
+    TRY(text_make_folder(out));
+    TRY(metrics_open(&p->metrics, path, "step", p->state.step));
+done:
+    free(path);
+    return st;
+}
+
+static enum status run(struct job *job)
+{
+    struct pretrain *p = job->state;
+    enum status st = ST_OK;
+    TRY(comm_agree(&job->world, job->world.rank == 0 ? open_output(job) : ST_OK));
+    TRY(pretrain_record(job));
+    p->progress = progress_start("pretrain", "step", config_int(job->config, "train.steps"), p->state.step, job->world.rank == 0);
+    enum status ended = loop(job);
+    if (ended != ST_OK && ended != ST_REQUEUE) return ended;
+    progress_finish(&p->progress);
+    if (p->saved_step != p->state.step) TRY(save(job));
+    if (ended == ST_REQUEUE) {
+        comm_note(&job->world, "asked to stop: checkpoint of step %lld written; the same command goes on from it", (long long)p->state.step);
+        return ST_REQUEUE;
+    }
+done:
+    return st;
+}
+
+static enum status commit(struct job *job)
+{
+    struct evaluation e;
+    enum status st = ST_OK;
+    TRY(evaluate(job, config_int(job->config, "train.final_cells"), &e));
+    TRY(pretrain_tell_learning(job, &e));
+done:
+    return st;
+}
+
+static const struct job_spec spec = {
+    .program = "cytomill-pretrain",
+    .purpose = "Train a foundation model on the counts of an atlas by predicting masked expression.",
+    .usage = "--config FILE --atlas ATLAS --out RUN [options]; the same command again resumes",
+    .reads = "an atlas (cytomill-ingest), a configuration",
+    .writes = "RUN/checkpoint-<step>.h5, RUN/metrics.jsonl, RUN/learning.tsv, RUN/run.json",
+    .example = "mpirun -n 2 cytomill-pretrain --config configs/demo.yaml --atlas build/demo/atlas --out build/demo/pretrain",
+    .sections = "run data model train",
+    .prepare = pretrain_prepare,
+    .run = run,
+    .commit = commit,
+    .release = pretrain_release,
+};
+
+int main(int argc, char **argv) { return job_main(argc, argv, &spec); }

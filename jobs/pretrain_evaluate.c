@@ -1,0 +1,128 @@
+/* Held-out evaluation: the model beside references that know no gene-gene relation. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/text.h"
+#include "jobs/pretrain_state.h"
+
+/* Masks of held-out cells are drawn at a step that no training reaches: the same in every evaluation. */
+#define EVALUATION_STEP INT64_MAX
+
+/* This rank's share of the positions. */
+static enum status evaluate_share(struct job *job, int64_t first, int64_t count, struct evaluation *out)
+{
+    struct pretrain *p = job->state;
+    enum status st = ST_OK;
+    for (int64_t at = 0, n; at < count; at += n) {
+        struct batch *micro;
+        int micro_count;
+        const double *total = loader_totals(p->held_out);
+        n = count - at < p->limits.cells ? count - at : p->limits.cells;
+        TRY(loader_next(p->held_out, first + at, n, n, EVALUATION_STEP, &micro, &micro_count));
+        for (int i = 0; i < micro_count; total += micro[i++].cell_count) {
+            struct loss_sum loss = {0};
+            TRY(model_loss(p->model, &micro[i], &loss));
+            reference_score(p->survey.reference, &micro[i], total, &out->reference);
+            out->loss.genewise += loss.genewise;
+            out->loss.cellwise += loss.cellwise;
+            out->loss.weight += loss.weight;
+            out->loss.genewise_hidden += loss.genewise_hidden;
+            out->loss.cellwise_hidden += loss.cellwise_hidden;
+            out->loss.hidden += loss.hidden;
+        }
+    }
+done:
+    return st;
+}
+
+static void add_over_ranks(struct comm *comm, struct evaluation *e)
+{
+    struct loss_sum *l = &e->loss;
+    double sums[7 + REFERENCE_COUNT] = {l->genewise, l->cellwise, l->weight, l->genewise_hidden, l->cellwise_hidden, l->hidden,
+                                        e->reference.hidden};
+    for (int k = 0; k < REFERENCE_COUNT; k++) sums[7 + k] = e->reference.error[k];
+    comm_sum_f64(comm, sums, 7 + REFERENCE_COUNT);
+    *l = (struct loss_sum){sums[0], sums[1], sums[2], sums[3], sums[4], sums[5]};
+    e->reference.hidden = sums[6];
+    for (int k = 0; k < REFERENCE_COUNT; k++) e->reference.error[k] = sums[7 + k];
+}
+
+enum status pretrain_evaluate(struct job *job, int64_t cells, struct evaluation *out)
+{
+    struct pretrain *p = job->state;
+    int64_t first, count, all = p->survey.held_out_count;
+    *out = (struct evaluation){.cells = cells > 0 && cells < all ? cells : all};
+    comm_share(&job->world, out->cells, &first, &count);
+    enum status st = comm_agree(&job->world, evaluate_share(job, first, count, out));
+    if (st == ST_OK) add_over_ranks(&job->world, out);
+    return st;
+}
+
+/* ---- the sentence ---- */
+
+/* The model against one reference: how much smaller its error is, in percent. */
+static double gain(const struct evaluation *e, int k)
+{
+    double model = loss_mean(e->loss.genewise_hidden, e->loss.hidden);
+    return 100 * (1 - model / loss_mean(e->reference.error[k], e->reference.hidden));
+}
+
+static void list_references(const struct evaluation *e, bool beaten, struct text *out)
+{
+    for (int k = 0; k < REFERENCE_COUNT; k++) {
+        if ((gain(e, k) > 0) != beaten) continue;
+        text_add(out, "%s%s (%.4f, %s by %.1f %%)", out->length ? ", " : "", reference_word((enum reference_kind)k),
+                 loss_mean(e->reference.error[k], e->reference.hidden), beaten ? "less" : "more", fabs(gain(e, k)));
+    }
+}
+
+static void print_sentence(const struct job *job, const struct evaluation *e)
+{
+    struct text beaten = {0}, unbeaten = {0};
+    char cells[32];
+    list_references(e, true, &beaten);
+    list_references(e, false, &unbeaten);
+    comm_print(&job->world, "On the hidden values of %s held-out cells the model's mean squared error is %.4f gene-wise and %.4f cell-wise. ",
+               text_count(e->cells, cells), loss_mean(e->loss.genewise_hidden, e->loss.hidden),
+               loss_mean(e->loss.cellwise_hidden, e->loss.hidden));
+    if (beaten.length) comm_print(&job->world, "It beats %s. ", beaten.data);
+    if (unbeaten.length) comm_print(&job->world, "It does not beat %s.", unbeaten.data);
+    comm_print(&job->world, "\n");
+    text_free(&beaten);
+    text_free(&unbeaten);
+}
+
+static enum status write_table(const char *out, int64_t step, const struct evaluation *e)
+{
+    enum status st = ST_OK;
+    char *path = text_format("%s/learning.tsv", out), *partial = text_format("%s.partial", path);
+    FILE *f = fopen(partial, "w");
+    if (!f) TRY(fail(ST_OUTPUT, "%s: cannot be created", partial));
+    fprintf(f, "predictor\tmse_hidden\thidden_positions\theld_out_cells\tstep\tmodel_better_percent\n");
+    fprintf(f, "model gene-wise\t%.6f\t%.0f\t%lld\t%lld\t0\n", loss_mean(e->loss.genewise_hidden, e->loss.hidden), e->loss.hidden,
+            (long long)e->cells, (long long)step);
+    fprintf(f, "model cell-wise\t%.6f\t%.0f\t%lld\t%lld\t\n", loss_mean(e->loss.cellwise_hidden, e->loss.hidden), e->loss.hidden,
+            (long long)e->cells, (long long)step);
+    for (int k = 0; k < REFERENCE_COUNT; k++)
+        fprintf(f, "%s\t%.6f\t%.0f\t%lld\t%lld\t%.2f\n", reference_word((enum reference_kind)k),
+                loss_mean(e->reference.error[k], e->reference.hidden), e->reference.hidden, (long long)e->cells, (long long)step, gain(e, k));
+    int failed = ferror(f);
+    if (fclose(f) != 0 || failed || rename(partial, path) != 0) TRY(fail(ST_OUTPUT, "%s: cannot be written; is the disk full?", path));
+done:
+    free(path);
+    free(partial);
+    return st;
+}
+
+enum status pretrain_tell_learning(struct job *job, const struct evaluation *e)
+{
+    struct pretrain *p = job->state;
+    if (e->cells == 0) {
+        comm_note(&job->world, "no cells are held out (data.held_out), so learning is not measured");
+        return ST_OK;
+    }
+    print_sentence(job, e);
+    enum status st = job->world.rank == 0 ? write_table(config_text(job->config, "run.out"), p->state.step, e) : ST_OK;
+    return comm_agree(&job->world, st);
+}

@@ -1,0 +1,57 @@
+/* What the parts of cytomill-pretrain share. */
+#ifndef CYTOMILL_JOBS_PRETRAIN_STATE_H
+#define CYTOMILL_JOBS_PRETRAIN_STATE_H
+
+#include "base/progress.h"
+#include "io/atlas.h"
+#include "io/checkpoint.h"
+#include "io/loader.h"
+#include "io/survey.h"
+#include "jobs/job.h"
+#include "mpi/train_step.h"
+
+struct pretrain {
+    /* data */
+    struct atlas *atlas;
+    int modality;
+    struct vocab *vocab;
+    int32_t *lookup;             /* vocabulary id of each feature of the modality */
+    int64_t *rows, row_count;    /* selected atlas rows */
+    struct token_rules rules;
+    struct survey survey;
+    struct loader *loader, *held_out;
+    /* model */
+    struct model *model;
+    struct model_limits limits;
+    struct optimiser *optimiser;
+    struct reducer *reducer;
+    struct trainer trainer;
+    /* where it stands */
+    char *resume_from;           /* checkpoint, or NULL */
+    struct train_state state;
+    int64_t saved_step;          /* of the newest checkpoint, -1 without */
+    struct metrics_file metrics; /* rank 0 */
+    struct progress progress;
+};
+
+/* Losses of the model and the references on the same hidden positions of held-out cells. */
+struct evaluation {
+    int64_t cells;
+    struct loss_sum loss;
+    struct reference_score reference;
+};
+
+/* pretrain_prepare.c: data, model and what a run will cost. Collective, agreed. */
+MUST_CHECK enum status pretrain_prepare(struct job *job);
+void pretrain_release(struct job *job);
+
+/* pretrain_evaluate.c. `cells` of the held-out ones (0 all), the same ones and the same masks each
+ * time. Collective, agreed. */
+MUST_CHECK enum status pretrain_evaluate(struct job *job, int64_t cells, struct evaluation *out);
+/* OUT/learning.tsv, and one sentence that says which references the model beats and by how much. Collective, agreed. */
+MUST_CHECK enum status pretrain_tell_learning(struct job *job, const struct evaluation *e);
+
+/* pretrain_record.c: what the run is, as OUT/run.json. Collective, agreed. */
+MUST_CHECK enum status pretrain_record(struct job *job);
+
+#endif

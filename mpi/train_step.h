@@ -1,0 +1,49 @@
+/* One optimiser step of a data-parallel run, and held-out losses.
+ *
+ * The loss is a ratio over the global batch: its denominator (positions in the loss) is known once
+ * cells are tokenised, so one small message before the first forward pass settles it, and gradients
+ * of micro-batches, ranks and one big batch are the same sum. train.loss_over = rank gives CellFM's
+ * mean of per-rank ratios instead.
+ *
+ *     struct trainer t = {.model = m, .optimiser = o, .reducer = r};
+ *     TRY(train_step(comm, &t, micro, count, loaded, asked, step, &result));
+ *     if (result.asked.stop) …                   nothing was computed: write a checkpoint and go */
+#ifndef CYTOMILL_MPI_TRAIN_STEP_H
+#define CYTOMILL_MPI_TRAIN_STEP_H
+
+#include "mpi/reduce.h"
+#include "optim/optimiser.h"
+
+/* What a step works with; all borrowed. */
+struct trainer {
+    struct model *model;
+    struct optimiser *optimiser;
+    struct reducer *reducer;
+    bool loss_over_rank;
+    enum status pending; /* failure of this rank after its last agreement; told at the next one */
+};
+
+/* Why a run may have to end before its last step. */
+struct train_asked {
+    bool stop;   /* a signal or the stop file */
+    bool finish; /* the time it was given is over */
+};
+
+struct step_result {
+    struct loss_sum loss;    /* of the global batch, with dropout, before the update */
+    double cells, tokens;    /* of the global batch */
+    double gradient_norm;    /* before clipping */
+    double rate;             /* learning rate used */
+    struct train_asked asked; /* by any rank; if set, nothing else is */
+};
+
+/* Loss per position of the loss; NaN without any. */
+double loss_mean(double sum, double weight);
+
+/* Gradients of this rank's micro-batches [count] (may be 0), exchange, clipping, update, packing.
+ * `loaded`: how loading them went on this rank; a failure takes part and is then everybody's.
+ * Collective. ST_NUMERIC: loss or gradient is not finite; weights are those before the step. */
+MUST_CHECK enum status train_step(struct comm *comm, struct trainer *trainer, const struct batch *micro, int count,
+                                  enum status loaded, struct train_asked asked, int64_t step, struct step_result *out);
+
+#endif
