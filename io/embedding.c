@@ -132,6 +132,7 @@ static enum status chunk_matches(void *context, int64_t chunk, uint64_t hash, bo
     TRY(h5ad_read(e->file, e->matrix, first, count, z));
     TRY(obs_layout_read_reasons(&e->obs, e->file, first, count, reasons));
     *matches = hash_chunk(e, z, reasons, count) == hash;
+    if (*matches) TRY(obs_layout_write(&e->obs, e->plan.input, e->file, first, count, reasons)); /* not in the hash */
 done:
     free(z);
     free(reasons);
@@ -206,6 +207,17 @@ done:
 }
 
 /* ---- commit ---- */
+
+enum status embedding_settle(struct comm *comm, struct embedding *e)
+{
+    enum status st = ST_OK;
+    TRY(partial_settle(comm, &e->partial));
+    h5ad_close(&e->file);
+    if (access(e->partial.work, F_OK) == 0) TRY(h5ad_reopen(comm, e->partial.work, &e->layout, &e->file));
+    else TRY(h5ad_reopen(comm, e->plan.path, &e->layout, &e->file)); /* another job was first */
+done:
+    return st;
+}
 
 enum status embedding_count_reasons(struct comm *comm, struct embedding *e, int64_t *counts)
 {

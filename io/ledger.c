@@ -103,15 +103,15 @@ static enum status put_record(struct ledger *ledger, int64_t chunk, struct recor
     return place_write(ledger->fd, ledger->path, record_offset(chunk), &record, sizeof record);
 }
 
-enum status ledger_mark(struct ledger *ledger, int64_t chunk, int data_fd, uint64_t content_hash)
+enum status ledger_mark(struct ledger *ledger, int64_t chunk, uint64_t content_hash)
 {
-    if (data_fd >= 0 && fdatasync(data_fd) != 0)
-        return fail(ST_OUTPUT, "%s: the data of chunk %ld did not reach the disk: %s", ledger->path, (long)chunk,
-                    strerror(errno));
-    enum status st = put_record(ledger, chunk, make_record(ledger, chunk, content_hash));
-    if (st == ST_OK && fdatasync(ledger->fd) != 0)
-        st = fail(ST_OUTPUT, "%s: a record did not reach the disk: %s", ledger->path, strerror(errno));
-    return st;
+    return put_record(ledger, chunk, make_record(ledger, chunk, content_hash));
+}
+
+enum status ledger_sync(struct ledger *ledger)
+{
+    if (fdatasync(ledger->fd) == 0) return ST_OK;
+    return fail(ST_OUTPUT, "%s: records did not reach the disk: %s", ledger->path, strerror(errno));
 }
 
 enum status ledger_unmark(struct ledger *ledger, int64_t chunk)

@@ -2,12 +2,12 @@
  *
  * An output is laid out as NAME.partial; beside it NAME.partial.ledger holds one 16-byte record a chunk: a hash of
  * the chunk's content and a check of the record itself. What a chunk contains depends on its number alone, so any rank
- * of any job may do any chunk, and one done twice has the same bytes. A chunk is done when its record checks: data
- * first (written, then fdatasync), record after. A process killed anywhere leaves chunks that are done and chunks that
- * are not, never one in between.
+ * of any job may do any chunk, and one done twice has the same bytes. Data is written first, the record after:
+ * a process killed anywhere leaves chunks that are done and chunks that are not, never one in between. Power failure may
+ * lose data whose record was kept; the hash tells, when a resumed run reads it back.
  *
  *     TRY(ledger_open("e.h5ad.partial.ledger", chunks, key, &ledger));
- *     if (!ledger_is_done(ledger, c)) { write the chunk; TRY(ledger_mark(ledger, c, fd, hash)); }
+ *     if (!ledger_is_done(ledger, c)) { write the chunk; TRY(ledger_mark(ledger, c, hash)); }
  *     if (ledger_done_count(ledger) == chunks) rename the output, then remove the ledger
  *
  * Everything here is local to a process; ranks share the file. */
@@ -37,9 +37,10 @@ uint64_t ledger_hash(const struct ledger *ledger, int64_t chunk);
 MUST_CHECK enum status ledger_refresh(struct ledger *ledger);
 MUST_CHECK enum status ledger_look(struct ledger *ledger, int64_t chunk, bool *done);
 
-/* Mark a chunk done after its bytes have reached the disk: fdatasync(data_fd) first (-1: nothing
- * to sync). ST_OUTPUT. */
-MUST_CHECK enum status ledger_mark(struct ledger *ledger, int64_t chunk, int data_fd, uint64_t content_hash);
+/* Mark a chunk done: its bytes are written. ST_OUTPUT. */
+MUST_CHECK enum status ledger_mark(struct ledger *ledger, int64_t chunk, uint64_t content_hash);
+/* Let all marks reach the disk. ST_OUTPUT. */
+MUST_CHECK enum status ledger_sync(struct ledger *ledger);
 /* Take a mark back: the content did not match its hash. ST_OUTPUT. */
 MUST_CHECK enum status ledger_unmark(struct ledger *ledger, int64_t chunk);
 

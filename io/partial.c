@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/progress.h"
 #include "base/text.h"
 
 /* Lay out under a name of this process, then let it appear: of several jobs one wins. */
@@ -37,11 +38,18 @@ static enum status check_ledger(const struct partial *p, const char key[SHA256_H
     return st;
 }
 
+static enum status open_work(struct partial *p)
+{
+    if (p->fd >= 0) close(p->fd);
+    p->fd = open(p->work, O_RDWR | O_CLOEXEC);
+    return p->fd < 0 ? fail(ST_OUTPUT, "%s: cannot be opened for writing: %s", p->work, strerror(errno)) : ST_OK;
+}
+
 static enum status open_files(struct partial *p, const char key[SHA256_HEX])
 {
-    p->fd = open(p->work, O_RDWR | O_CLOEXEC);
-    if (p->fd < 0) return fail(ST_OUTPUT, "%s: cannot be opened for writing: %s", p->work, strerror(errno));
-    return ledger_open(p->ledger_path, p->chunks, key, &p->ledger);
+    enum status st = open_work(p);
+    p->synced_s = clock_s();
+    return st == ST_OK ? ledger_open(p->ledger_path, p->chunks, key, &p->ledger) : st;
 }
 
 enum status partial_open(struct comm *comm, const char *path, int64_t chunks, const char key[SHA256_HEX],
@@ -118,9 +126,31 @@ enum status partial_progress(struct partial *p, int64_t *done)
     return st;
 }
 
+static enum status sync_files(struct partial *p)
+{
+    p->synced_s = clock_s();
+    if (fdatasync(p->fd) != 0) return fail(ST_OUTPUT, "%s: flush to disk failed: %s", p->work, strerror(errno));
+    return ledger_sync(p->ledger);
+}
+
 enum status partial_mark(struct partial *p, int64_t chunk, uint64_t hash)
 {
-    return ledger_mark(p->ledger, chunk, p->fd, hash);
+    enum { SYNC_S = 5 };
+    enum status st = ledger_mark(p->ledger, chunk, hash);
+    return st == ST_OK && clock_s() - p->synced_s > SYNC_S ? sync_files(p) : st;
+}
+
+enum status partial_settle(struct comm *comm, struct partial *p)
+{
+    enum status st = ST_OK;
+    int64_t done = 0;
+    TRY(comm_agree(comm, sync_files(p)));
+    if (access(p->work, F_OK) == 0) st = open_work(p); /* else another job has renamed it: what is open stays good */
+    if (st == ST_OK) st = partial_progress(p, &done);
+    if (st == ST_OK && done < p->chunks) st = ST_REQUEUE;
+    st = comm_agree(comm, st);
+done:
+    return st;
 }
 
 static enum status check_complete(struct partial *p)
@@ -129,8 +159,7 @@ static enum status check_complete(struct partial *p)
     enum status st = partial_progress(p, &done);
     if (st == ST_OK && done != p->chunks)
         st = fail(ST_INTERNAL, "%s: %ld of %ld chunks are done at the commit", p->work, (long)done, (long)p->chunks);
-    if (st == ST_OK && fsync(p->fd) != 0) st = fail(ST_OUTPUT, "%s: flush to disk failed: %s", p->work, strerror(errno));
-    return st;
+    return st == ST_OK ? sync_files(p) : st;
 }
 
 /* Another job of the array may have renamed it already: the same bytes. */

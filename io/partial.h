@@ -23,6 +23,7 @@ struct partial {
     int64_t chunks;
     struct ledger *ledger;
     int fd; /* of NAME.partial, for reading and writing */
+    double synced_s; /* when it last reached the disk */
 };
 
 /* Create the file at `temporary` in its final size, with all that does not come in chunks. Local. */
@@ -47,8 +48,13 @@ MUST_CHECK enum status partial_queue(struct comm *comm, struct partial *partial,
 MUST_CHECK enum status partial_look(struct partial *partial, int64_t chunk, bool *done);
 /* Chunks done so far by all ranks and jobs. Local. */
 MUST_CHECK enum status partial_progress(struct partial *partial, int64_t *done);
-/* Its bytes are written: let them reach the disk, then mark the chunk done. Local. */
+/* Its bytes are written: mark the chunk done. All reaches the disk every five seconds at most. Local. */
 MUST_CHECK enum status partial_mark(struct partial *partial, int64_t chunk, uint64_t hash);
+
+/* After the queue is closed: everything to disk on every rank, then opened anew, so that each rank
+ * sees what the others wrote on a network file system too. ST_REQUEUE if chunks are left (the queue was stopped).
+ * Collective, agreed. */
+MUST_CHECK enum status partial_settle(struct comm *comm, struct partial *partial);
 
 /* Every chunk must be done: flush, rename to NAME, remove the ledger. Collective, agreed. */
 MUST_CHECK enum status partial_commit(struct comm *comm, struct partial *partial);

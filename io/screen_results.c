@@ -38,7 +38,7 @@ static const struct set_column {
     {"expected_se", KIND_ERROR, AT(expected), AT(expected_squared), "", "its standard error"},
     {"interaction", KIND_MEAN, AT(interaction), AT(interaction_squared), "", "mean of effect - expected; 0 for a single gene"},
     {"interaction_se", KIND_ERROR, AT(interaction), AT(interaction_squared), "", "its standard error"},
-    {"readout_sum", KIND_READOUT, 0, 0, "ln(1 + scaled count)", "sum over cells of the shift of each read-out gene's prediction"}};
+    {"readout_sum", KIND_READOUT, /* the last: read_readout */ 0, 0, "ln(1 + scaled count)", "sum over cells of the shift of each read-out gene's prediction"}};
 enum { COLUMN_COUNT = sizeof columns / sizeof *columns };
 
 static int64_t row_items(const struct results *r, int c)
@@ -179,9 +179,17 @@ void results_chunk_sets(const struct results *r, int64_t chunk, int64_t *first, 
     *count = left < r->plan.chunk_sets ? left : r->plan.chunk_sets;
 }
 
-static uint64_t hash_sums(const struct score_sum *sums, int64_t count)
+static uint64_t hash_rows(const struct results *r, const struct score_sum *sums, const double *readout, int64_t count)
 {
-    return hash_block(sums, (size_t)count * sizeof *sums, 0);
+    uint64_t h = hash_block(sums, (size_t)count * sizeof *sums, 0);
+    return hash_block(readout, (size_t)(count * r->plan.readout_count) * sizeof *readout, h);
+}
+
+static enum status read_readout(struct results *r, int64_t first, int64_t count, double *readout)
+{
+    int64_t bytes = row_bytes(r, COLUMN_COUNT - 1);
+    if (bytes == 0) return ST_OK;
+    return place_read(r->partial.fd, r->partial.work, r->offset[COLUMN_COUNT - 1] + first * bytes, readout, count * bytes);
 }
 
 static enum status chunk_matches(void *context, int64_t chunk, uint64_t hash, bool *matches)
@@ -189,13 +197,17 @@ static enum status chunk_matches(void *context, int64_t chunk, uint64_t hash, bo
     enum status st = ST_OK;
     struct results *r = context;
     struct score_sum *sums = NULL;
+    double *readout = NULL;
     int64_t first, count;
     results_chunk_sets(r, chunk, &first, &count);
     TRY(NEW_ARRAY(sums, count));
+    TRY(NEW_ARRAY(readout, count * r->plan.readout_count));
     TRY(results_read(r, first, count, sums));
-    *matches = hash_sums(sums, count) == hash;
+    TRY(read_readout(r, first, count, readout));
+    *matches = hash_rows(r, sums, readout, count) == hash;
 done:
     free(sums);
+    free(readout);
     return st;
 }
 
@@ -274,7 +286,7 @@ enum status results_put(struct results *r, int64_t chunk, const struct score_sum
     results_chunk_sets(r, chunk, &first, &count);
     TRY(NEW_ARRAY(packed, count * 8 * SET_SIZE_MAX));
     for (int c = 0; c < COLUMN_COUNT; c++) TRY(put_column(r, c, first, count, sums, readout, packed));
-    TRY(partial_mark(&r->partial, chunk, hash_sums(sums, count)));
+    TRY(partial_mark(&r->partial, chunk, hash_rows(r, sums, readout, count)));
 done:
     free(packed);
     return st;

@@ -197,10 +197,12 @@ static enum status work_through(struct job *job, struct embed *e)
     product_set_poll(NULL, NULL);
     if (st != ST_OK) queue_stop(e->queue);
     queue_close(&job->world, &e->queue);
-    int64_t done = 0;
-    if (st == ST_OK) st = partial_progress(embedding_partial(e->out), &done);
+    TRY(comm_agree(&job->world, st));
+    st = embedding_settle(&job->world, e->out);
+    if (st == ST_OK) progress_update(&p, p.total, NULL, 0);
     progress_finish(&p);
-    return st == ST_OK && done < p.total ? ST_REQUEUE : st; /* stopped early */
+done:
+    return st;
 }
 
 static enum status run(struct job *job)
@@ -215,7 +217,7 @@ static enum status run(struct job *job)
     }
     TRY(comm_agree(&job->world, embed_chunk_create(&e->inf, chunk_cells(job), &e->work)));
     TRY(partial_queue(&job->world, embedding_partial(e->out), &e->queue));
-    TRY(comm_agree(&job->world, work_through(job, e)));
+    TRY(work_through(job, e));
     TRY(embedding_count_reasons(&job->world, e->out, e->reasons));
     e->seconds = clock_s() - start;
 done:
