@@ -1,7 +1,7 @@
 /* cytomill-analyze: what came out, and beside which baseline. Verbs: pca, score, umap, report. */
 #include "jobs/analyze.h"
 
-static const struct job_spec *const verbs[] = {&analyze_pca, &analyze_score, &analyze_umap, NULL};
+static const struct job_spec *const verbs[] = {&analyze_pca, &analyze_score, &analyze_umap, &analyze_report, NULL};
 
 static const struct job_spec spec = {
     .program = "cytomill-analyze",

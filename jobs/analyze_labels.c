@@ -50,6 +50,7 @@ enum status label_list_read(struct embedding_table *table, const char *column, s
     char buffer[32];
     bool found;
     TRY(embedding_table_column(table, column, &c));
+    l.column = text_copy(column);
     TRY(NEW_ARRAY(l.name, MOST_LABELS + 1));
     TRY(NEW_ARRAY(l.code, table->rows));
     TRY(collect(&c, &l));
@@ -70,6 +71,7 @@ void label_list_free(struct label_list *l)
 {
     for (int i = 0; i < l->count; i++) free(l->name[i]);
     free(l->name);
+    free(l->column);
     free(l->code);
     *l = (struct label_list){0};
 }

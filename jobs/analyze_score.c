@@ -42,7 +42,11 @@ static enum status select_cells(struct job *job, struct table_facts *t, const ch
     int64_t rows = t->file->rows;
     TRY(NEW_ARRAY(*out, rows));
     TRY(embedding_table_select(t->file, config_text(job->config, key), *out));
-    for (int64_t i = 0; i < rows; i++) (*out)[i] = (*out)[i] && t->file->usable[i];
+    int64_t chosen = 0;
+    for (int64_t i = 0; i < rows; i++) chosen += (*out)[i] = (*out)[i] && t->file->usable[i];
+    if (chosen == 0)
+        TRY(fail(ST_INPUT, "%s: none of %lld embedded cells matches --%s \"%s\"", t->file->path, (long long)t->file->usable_count,
+                 strrchr(key, '.') + 1, config_text(job->config, key)));
 done:
     return st;
 }

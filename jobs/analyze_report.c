@@ -1,0 +1,248 @@
+/* cytomill-analyze report: one page that explains a run to a biologist and opens without a server. */
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "io/figure.h"
+#include "io/html.h"
+#include "io/report.h"
+#include "jobs/analyze_labels.h"
+#include "jobs/analyze_map.h"
+
+struct state {
+    char *out;
+    struct cell_input input;
+    bool has_input;
+    struct embedding_table *table; /* NULL: no map */
+    struct cell_map map;
+    struct marker_table markers;
+    int32_t *type;                 /* [map.n] or NULL */
+    struct label_list labels;      /* count = 0: none */
+    struct text page;
+};
+
+/* ---- prepare ---- */
+
+/* --out is a page, or a folder that gets report.html. */
+static char *page_path(const char *out)
+{
+    size_t n = strlen(out);
+    return n > 5 && strcmp(out + n - 5, ".html") == 0 ? text_copy(out) : text_format("%s/report.html", out);
+}
+
+static enum status check_file(const char *folder, const char *name, const char *option)
+{
+    if (!*folder) return ST_OK;
+    char *path = name ? text_format("%s/%s", folder, name) : text_copy(folder);
+    enum status st = access(path, R_OK) == 0 ? ST_OK : fail(ST_INPUT, "%s: cannot be read; check %s", path, option);
+    free(path);
+    return st;
+}
+
+static enum status check_request(const struct job *job)
+{
+    enum status st = ST_OK;
+    const char *run = config_text(job->config, "analyze.run"), *sweep = config_text(job->config, "analyze.sweep"),
+               *scores = config_text(job->config, "analyze.scores");
+    TRY(analyze_need_out(job));
+    if (!*run && !*sweep && !*scores && !analyze_has_counts(job) && analyze_embedding_count(job) == 0)
+        TRY(fail(ST_USAGE, "nothing to report on; give at least one of --atlas, --run, --embedding, --sweep, --scores"));
+    if (analyze_embedding_count(job) > 1) TRY(fail(ST_USAGE, "%d embeddings given; the report shows one", analyze_embedding_count(job)));
+    TRY(check_file(run, "metrics.jsonl", "--run"));
+    TRY(check_file(sweep, "results.h5", "--sweep"));
+    TRY(check_file(sweep, "hits.tsv", "--sweep"));
+    TRY(check_file(scores, NULL, "--scores"));
+    if (job->world.rank == 0) TRY(figure_check());
+done:
+    return st;
+}
+
+static enum status open_cells(struct job *job, struct state *s)
+{
+    enum status st = ST_OK;
+    if (analyze_has_counts(job)) {
+        TRY(analyze_open_counts(job, &s->input));
+        s->has_input = true;
+    }
+    if (analyze_embedding_count(job) == 0) goto done;
+    TRY(analyze_open_embedding(job, 0, &s->table));
+    if (s->has_input) TRY(analyze_check_rows(job, s->table, &s->input));
+    analyze_print_map_cost(job, s->table);
+done:
+    return st;
+}
+
+static enum status prepare(struct job *job)
+{
+    enum status st = ST_OK;
+    struct state *s = NULL;
+    TRY(comm_agree(&job->world, NEW_ARRAY(s, 1)));
+    *s = (struct state){0};
+    job->state = s;
+    TRY(comm_agree(&job->world, check_request(job)));
+    s->out = page_path(config_text(job->config, "run.out"));
+    TRY(open_cells(job, s));
+    if (s->table && s->has_input) TRY(comm_agree(&job->world, analyze_read_markers(job, &s->markers)));
+done:
+    return st;
+}
+
+/* ---- run ---- */
+
+/* Marker genes of another species or naming are no reason to fail: the map is then coloured otherwise. */
+static enum status call_types(struct job *job, struct state *s)
+{
+    struct marker_map found = {0};
+    enum status st = marker_map_create(&s->markers, s->input.features, &found);
+    marker_map_free(&found);
+    if (st == ST_INPUT) {
+        comm_note(&job->world, "no cell types: %s", status_message());
+        status_clear();
+        return ST_OK;
+    }
+    st = comm_agree(&job->world, st);
+    return st == ST_OK ? analyze_call_types(job, &s->map, &s->input, &s->markers, &s->type) : st;
+}
+
+static enum status read_labels(struct job *job, struct state *s)
+{
+    enum status st = ST_OK;
+    const char *column = config_text(job->config, "analyze.label");
+    bool present = embedding_table_has(s->table, column);
+    if (!present && !config_is_given(job->config, "analyze.label")) return ST_OK; /* the default need not be there */
+    TRY(label_list_read(s->table, column, &s->labels));
+done:
+    return st;
+}
+
+static enum status make_map(struct job *job, struct state *s)
+{
+    enum status st = ST_OK;
+    TRY(comm_agree(&job->world, read_labels(job, s)));
+    TRY(analyze_make_map(job, s->table, &s->map));
+    if (s->has_input) TRY(call_types(job, s));
+done:
+    return st;
+}
+
+/* Codes of the shown cells; NULL if there are no labels. */
+static enum status labels_of_shown(const struct state *s, int32_t **out)
+{
+    if (s->labels.count == 0) return ST_OK;
+    enum status st = NEW_ARRAY(*out, s->map.n);
+    for (int64_t i = 0; st == ST_OK && i < s->map.n; i++) (*out)[i] = s->labels.code[s->map.row[i]];
+    return st;
+}
+
+static enum status add_map(struct state *s)
+{
+    enum status st = ST_OK;
+    int32_t *shown = NULL;
+    const char *file = strrchr(s->table->path, '/') ? strrchr(s->table->path, '/') + 1 : s->table->path;
+    char *name = text_format("%s, %s", file, s->table->name);
+    TRY(labels_of_shown(s, &shown));
+    struct report_map m = {
+        .shown = s->map.n, .usable = s->table->usable_count, .rows = s->table->rows, .xy = s->map.xy, .embedding = name,
+        .type = s->type, .types = s->markers.type_count, .type_name = (const char *const *)s->markers.type,
+        .label = shown, .labels = s->labels.count, .label_column = s->labels.column, .label_name = (const char *const *)s->labels.name,
+        .cluster = s->map.cluster, .clusters = s->map.clusters};
+    TRY(report_map(&s->page, &m));
+done:
+    free(shown);
+    free(name);
+    return st;
+}
+
+/* What was made of what, without times and hosts: the same input gives the same page. */
+static void add_provenance(const struct job *job, struct state *s)
+{
+    static const char *const heads[] = {"what", "value"};
+    static const char *const notes[][2] = {{"model", "cytomill/model"}, {"weights (sha256)", "cytomill/weights"},
+                                           {"licence of the weights", "cytomill/weights_licence"}, {"embedded by", "cytomill/version"},
+                                           {"instruction set", "cytomill/instruction_set"}, {"precision", "cytomill/precision"}};
+    html_section(&s->page, "provenance", "Where this comes from");
+    html_table_begin(&s->page, heads, 2);
+    html_table_row(&s->page, (const char *[]){"this page", job_version_text()}, 2);
+    if (s->has_input) html_table_row(&s->page, (const char *[]){"counts (sha256)", s->input.identity}, 2);
+    for (size_t n = 0; s->table && n < sizeof notes / sizeof *notes; n++) {
+        char *value = embedding_table_note(s->table, notes[n][1]);
+        if (*value) html_table_row(&s->page, (const char *[]){notes[n][0], value}, 2);
+        free(value);
+    }
+    html_table_end(&s->page);
+    html_paragraph(&s->page, "Embeddings open in Python with anndata.read_h5ad; hits.tsv opens in any spreadsheet, hits_columns.tsv explains its columns.");
+}
+
+static enum status compose(struct job *job, struct state *s)
+{
+    enum status st = ST_OK;
+    const char *run = config_text(job->config, "analyze.run"), *sweep = config_text(job->config, "analyze.sweep"),
+               *scores = config_text(job->config, "analyze.scores"), *atlas = config_text(job->config, "run.atlas");
+    char *ingested = text_format("%s/ingest_report.tsv", atlas);
+    html_begin(&s->page, "Cytomill report");
+    if (*atlas && access(ingested, R_OK) == 0) TRY(report_ingest(&s->page, atlas));
+    if (*run) TRY(report_learning(&s->page, run));
+    if (s->table) TRY(add_map(s));
+    if (*scores) TRY(report_scores(&s->page, scores));
+    if (*sweep) TRY(report_screen(&s->page, sweep, config_int(job->config, "analyze.top_hits")));
+    add_provenance(job, s);
+    html_end(&s->page);
+done:
+    free(ingested);
+    return st;
+}
+
+static enum status run(struct job *job)
+{
+    enum status st = ST_OK;
+    struct state *s = job->state;
+    if (s->table) TRY(make_map(job, s));
+    TRY(comm_agree(&job->world, job->world.rank == 0 ? compose(job, s) : ST_OK));
+done:
+    return st;
+}
+
+static enum status commit(struct job *job)
+{
+    struct state *s = job->state;
+    enum status st = comm_agree(&job->world, job->world.rank == 0 ? analyze_write_text(s->out, &s->page) : ST_OK);
+    if (st == ST_OK) comm_print(&job->world, "%s\n", s->out);
+    return st;
+}
+
+static void release(struct job *job)
+{
+    struct state *s = job->state;
+    if (!s) return;
+    embedding_table_close(&s->table);
+    if (s->has_input) cell_input_close(&s->input);
+    cell_map_free(&s->map);
+    marker_table_free(&s->markers);
+    label_list_free(&s->labels);
+    text_free(&s->page);
+    free(s->type);
+    free(s->out);
+    free(s);
+}
+
+static const struct job_option options[] = {{"run", "DIR", "analyze.run", "pretraining run, for the loss curves"},
+                                            {"embedding", "FILE", "analyze.embedding", "embedding file, for the map"},
+                                            {"sweep", "DIR", "analyze.sweep", "sweep, for the heat map and the hits"},
+                                            {"scores", "FILE", "analyze.scores", "table of cytomill-analyze score"},
+                                            {"obsm", "NAME", "analyze.obsm", "which obsm entry of the embedding file"},
+                                            {"label", "COLUMN", "analyze.label", "obs column of labels, drawn as a second map"},
+                                            {"markers", "FILE", "analyze.markers", "marker genes TSV [the shipped PBMC list]"},
+                                            {"map-cells", "N", "analyze.map_cells", "most cells on the map"},
+                                            {0}};
+
+const struct job_spec analyze_report = {
+    .program = "cytomill-analyze report",
+    .purpose = "one self-contained page: data, learning, map of the cells, screen",
+    .usage = "[--atlas ATLAS] [--run DIR] [--embedding FILE] [--sweep DIR] --out FILE.html|DIR",
+    .reads = "what is given: the atlas, RUN/metrics.jsonl, an embedding file, DIR/results.h5 and hits.tsv, a table of scores",
+    .writes = "FILE.html, or DIR/report.html",
+    .example = "cytomill-analyze report --atlas atlas --run pretrain --embedding embeddings.h5ad --sweep sweep --out report.html",
+    .sections = "run data analyze",
+    .options = options,
+    .prepare = prepare, .run = run, .commit = commit, .release = release,
+};
