@@ -104,7 +104,8 @@ static enum status add_curves(struct text *page, struct series *series)
     html_figure(page, svg,
                 "How well the model guesses the expression of genes it was not shown, lower is better. The coloured lines are the model, on the cells it "
                 "learns from and on cells it never trains on. The dashed lines are guesses that know no relation between genes: a gene's mean, that mean "
-                "corrected for how deeply the cell was sequenced, and pure counting noise. A model that has learned biology lies below all three.");
+                "corrected for how deeply the cell was sequenced, and pure counting noise. A model that has learned biology lies below all three. The first steps may "
+                "lie above the frame.");
 done:
     free(svg);
     return st;
