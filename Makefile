@@ -46,9 +46,10 @@ LIBS := -Wl,--as-needed $(LDFLAGS) $(DEP_LIBS) -fopenmp -lpthread -lm
 # their plain versions (*_ref.c) and the files named here.
 KERNEL_ONCE := $(wildcard src/kernel/*_ref.c src/kernel/isa.c src/kernel/row_groups.c src/kernel/product*.c src/kernel/multiply*.c)
 KERNEL_ISA  := $(if $(filter double,$(CONFIG)),,$(filter-out $(KERNEL_ONCE),$(wildcard src/kernel/*.c)))
-ISA_generic := -DISA=generic
-ISA_avx2    := -DISA=avx2 -march=x86-64-v3 -mprefer-vector-width=256
-ISA_avx512  := -DISA=avx512 -march=x86-64-v4 -mprefer-vector-width=512
+# -fno-trapping-math: nobody reads floating-point exception flags, and with them no branch becomes a blend.
+ISA_generic := -fno-trapping-math -DISA=generic
+ISA_avx2    := -fno-trapping-math -DISA=avx2 -march=x86-64-v3 -mprefer-vector-width=256
+ISA_avx512  := -fno-trapping-math -DISA=avx512 -march=x86-64-v4 -mprefer-vector-width=512
 ISAS        := generic $(if $(filter x86_64,$(shell uname -m)),avx2 avx512)
 
 # A file of jobs/ is a program, apart from what they share: job.c, version.c, and names with an underscore.

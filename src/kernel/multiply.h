@@ -20,6 +20,7 @@ struct multiply_spec {
     enum dtype c_type;
     bool accumulate;     /* += instead of = */
     int threads;         /* threads 0..threads-1 may run and pack at the same time */
+    int library_threads; /* threads the library may use inside a run; 0 means 1 */
 };
 
 /* ST_CONFIG: the library cannot do it. Local. */

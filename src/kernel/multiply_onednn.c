@@ -222,7 +222,8 @@ enum status multiply_create(const struct multiply_spec *spec, struct multiply **
     enum status st = ST_OK;
     struct multiply *m = NULL;
     int threads_before = omp_get_max_threads();
-    omp_set_num_threads(1); /* primitives plan for the threads they see: each run is one thread's */
+    /* primitives plan for the threads they see: a run is one thread's, unless asked otherwise */
+    omp_set_num_threads(spec->library_threads ? spec->library_threads : 1);
     *out = NULL;
     TRY(engine_open());
     TRY(mem_alloc((void **)&m, 1, sizeof *m, "product"));

@@ -72,6 +72,10 @@ void product_backward_data_ref(void *dx, const void *dy, const real *w, int64_t 
 void product_backward_weight_ref(real *dw, const void *dy, const void *x, int64_t rows, int64_t in, int64_t out,
                                  enum dtype type);
 
+/* The library's plain rate, the yardstick of benchmarks: GFLOP/s of one packed product of `rows` x `in`
+ * x `out` on `threads` threads of its own, median of nine. Allocates. Local. */
+MUST_CHECK enum status product_plain_rate(double *gflops, enum dtype type, int64_t rows, int64_t in, int64_t out, int threads);
+
 /* Called by the master thread between its tiles, about every millisecond: lets messages progress.
  * NULL for none. Local. */
 void product_set_poll(void (*poll)(void *context), void *context);

@@ -1,0 +1,420 @@
+/* Speed of every kernel as a share of what the machine can do, on 1 and 2 threads.
+ *
+ * A kernel must move its inputs and outputs once, and do its multiplications: the share is the time that
+ * takes at the measured triad bandwidth (STREAM's count of bytes) or at the plain fp32 product rate,
+ * whichever is longer, over the time it took. Products are shares of the plain rate of their type. Sizes
+ * are those of training: 4 cells of 2,048 tokens, width 1536, so that nothing stays in cache. */
+#include <omp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/rng.h"
+#include "kernel/kernel_list.h"
+#include "kernel/product.h"
+
+enum { CELLS = 4, TOKENS = 2048, S = CELLS * TOKENS, D = 1536, HEADS = 48, C = 32, GENES = 24000, B = 256, RUNS = 7 };
+static const double BAR = 0.70;
+
+static double triad_bytes_per_s, fp32_flops_per_s;
+
+static double now_s(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static void *block(size_t bytes)
+{
+    void *p;
+    if (posix_memalign(&p, 1 << 21, bytes)) abort();
+    memset(p, 0, bytes);
+    return p;
+}
+
+static void *values(int64_t count, enum dtype type)
+{
+    void *p = block((size_t)count * dtype_bytes(type));
+    struct rng r = rng_at(1, RNG_TEST, 0, 0);
+    for (int64_t i = 0; i < count; i++) dtype_store(p, i, (double)rng_u32(&r) / 0x1p31 - 1, type);
+    return p;
+}
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* Median time of a run. */
+static double median_s(void (*run)(void *), void *context)
+{
+    double seconds[RUNS];
+    run(context);
+    for (int i = 0; i < RUNS; i++) {
+        double start = now_s();
+        run(context);
+        seconds[i] = now_s() - start;
+    }
+    qsort(seconds, RUNS, sizeof *seconds, by_value);
+    return seconds[RUNS / 2];
+}
+
+struct triad {
+    double *a, *b, *c;
+    int64_t count;
+};
+
+static void triad_run(void *context)
+{
+    struct triad *t = context;
+    double *restrict a = t->a;
+    const double *restrict b = t->b, *restrict c = t->c;
+#pragma omp parallel for simd schedule(static)
+    for (int64_t i = 0; i < t->count; i++) a[i] = b[i] + 3.0 * c[i];
+}
+
+static void measure_machine(int threads)
+{
+    struct triad t = {.count = 1 << 24};
+    t.a = block((size_t)t.count * 8), t.b = block((size_t)t.count * 8), t.c = block((size_t)t.count * 8);
+    triad_bytes_per_s = 24.0 * (double)t.count / median_s(triad_run, &t);
+    free(t.a), free(t.b), free(t.c);
+    double gflops;
+    if (product_plain_rate(&gflops, DTYPE_F32, 2048, D, D, threads) != ST_OK) exit(9);
+    fp32_flops_per_s = gflops * 1e9;
+    printf("BENCH\ttriad, %d threads\t%.2f\tGB/s\t-\t-\n", threads, triad_bytes_per_s * 1e-9);
+    printf("BENCH\tplain fp32 product, %d threads\t%.1f\tGFLOP/s\t-\t-\n", threads, gflops);
+}
+
+static void report(const char *name, enum dtype type, int threads, double share)
+{
+    printf("BENCH\t%s %s, %d threads\t%.2f\tof the machine\t>= %.2f\t%s\n", name, dtype_name(type), threads, share, BAR,
+           share >= BAR ? "yes" : "no");
+    fflush(stdout);
+}
+
+/* What every kernel here works on. */
+struct data {
+    enum dtype type;
+    int threads;
+    char *x, *a, *y, *qkvu, *dqkvu; /* [S,D] and [S,4D] */
+    real *gamma, *beta, *dgamma, *dbeta, *stat, *scratch, *state, *dstate, *table, *dtable, *p, *moment1, *moment2;
+    float *level_value;
+    int64_t *cell, *index;
+    int32_t *position, *feature, *level;
+    struct norm_shape norm;
+    struct retention_shape retention;
+    struct gate_shape gate;
+    struct embed_shape embed;
+    struct row_groups by_feature, by_level;
+    int64_t offsets[CELLS + 1];
+};
+
+static void data_fill_tokens(struct data *d)
+{
+    static struct arena arena;
+    struct rng r = rng_at(2, RNG_TEST, 0, 0);
+    d->cell = block(S * 8), d->position = block(S * 4), d->feature = block(S * 4), d->level = block(S * 4);
+    d->index = block(S * 8), d->level_value = block(S * 4);
+    for (int i = 0; i < S; i++) {
+        d->cell[i] = i / TOKENS, d->position[i] = i % TOKENS;
+        d->feature[i] = i % TOKENS ? 1 + (int)rng_below(&r, GENES - 1) : 0;
+        d->level[i] = d->feature[i] == 0 || i % 6 == 0 ? -1 : (int)(i / TOKENS * 50 + (int)rng_below(&r, 50));
+        d->index[i] = i, d->level_value[i] = (float)(i % 50) * 0.1f;
+    }
+    for (int c = 0; c <= CELLS; c++) d->offsets[c] = c * TOKENS;
+    arena_destroy(&arena);
+    memset(&arena, 0, sizeof arena);
+    for (int pass = 0; pass < 2; pass++) {
+        row_groups_take(&d->by_feature, &arena, S, GENES);
+        row_groups_take(&d->by_level, &arena, S, CELLS * 50);
+        if (pass == 0 && arena_create(&arena, arena.high_bytes) != ST_OK) exit(6);
+    }
+    row_groups_build(&d->by_feature, d->feature, S, 1);
+    row_groups_build(&d->by_level, d->level, S, 0);
+}
+
+static void data_make(struct data *d, enum dtype type)
+{
+    *d = (struct data){.type = type};
+    d->x = values(S * D, type), d->a = values(S * D, type), d->y = values(S * D, type);
+    d->qkvu = values(S * 4 * D, type), d->dqkvu = values(S * 4 * D, type);
+    d->gamma = values(D, DTYPE_F32), d->beta = values(D, DTYPE_F32), d->dgamma = values(D, DTYPE_F32);
+    d->dbeta = values(D, DTYPE_F32), d->stat = values(2 * S, DTYPE_F32), d->p = values(S, DTYPE_F32);
+    d->scratch = values(norm_scratch_reals(S, D), DTYPE_F32);
+    d->state = values(CELLS * HEADS * C * C, DTYPE_F32), d->dstate = values(CELLS * HEADS * C * C, DTYPE_F32);
+    d->table = values(GENES * D, DTYPE_F32), d->dtable = values(GENES * D, DTYPE_F32);
+    d->moment1 = values(GENES * D, DTYPE_F32), d->moment2 = block((size_t)GENES * D * 4);
+    data_fill_tokens(d);
+    d->norm = (struct norm_shape){.rows = S, .width = D, .type = type, .lambda = 1.4, .eps = 1e-7,
+                                  .drop = {.row_cell = d->cell, .row_position = d->position}};
+    d->retention = (struct retention_shape){.cells = CELLS, .offsets = d->offsets, .heads = HEADS, .head_width = C,
+                                            .stride = 4 * D, .type = type, .feature_scale = 0.18};
+    d->gate = (struct gate_shape){.rows = S, .width = D, .stride = 2 * D, .type = type};
+    d->embed = (struct embed_shape){.rows = S, .width = D, .type = type, .feature = d->feature, .level = d->level};
+}
+
+static void data_free(struct data *d)
+{
+    void *all[] = {d->x, d->a, d->y, d->qkvu, d->dqkvu, d->gamma, d->beta, d->dgamma, d->dbeta, d->stat, d->p, d->scratch,
+                   d->state, d->dstate, d->table, d->dtable, d->moment1, d->moment2, d->cell, d->position, d->feature,
+                   d->level, d->index, d->level_value};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
+}
+
+static char *column(const struct data *d, char *base, int64_t part) { return dtype_at(base, part * D, d->type); }
+
+/* ---- the kernels: run, bytes per token in activations and in fp32, and fp32 operations ---- */
+
+static void norm_forward(void *v)
+{
+    struct data *d = v;
+    norm_residual_forward(d->y, d->stat, d->x, d->a, d->gamma, d->beta, &d->norm);
+}
+static void norm_backward(void *v)
+{
+    struct data *d = v;
+    norm_residual_backward(d->qkvu, d->dqkvu, d->dgamma, d->dbeta, d->y, d->stat, d->x, d->a, d->gamma, &d->norm, d->scratch);
+}
+static void norm_drop_forward(void *v)
+{
+    struct data *d = v;
+    struct norm_shape s = d->norm;
+    s.drop.p = 0.05;
+    norm_residual_forward(d->y, d->stat, d->x, d->a, d->gamma, d->beta, &s);
+}
+static void norm_drop_backward(void *v)
+{
+    struct data *d = v;
+    struct norm_shape s = d->norm;
+    s.drop.p = 0.05;
+    norm_residual_backward(d->qkvu, d->dqkvu, d->dgamma, d->dbeta, d->y, d->stat, d->x, d->a, d->gamma, &s, d->scratch);
+}
+static void state_forward(void *v)
+{
+    struct data *d = v;
+    memset(d->state, 0, CELLS * HEADS * C * C * sizeof(real));
+    retention_state_forward(d->state, column(d, d->qkvu, 1), column(d, d->qkvu, 2), &d->retention);
+}
+static void read_forward(void *v)
+{
+    struct data *d = v;
+    retention_read_forward(d->y, d->qkvu, column(d, d->qkvu, 3), d->state, &d->retention);
+}
+static void read_backward(void *v)
+{
+    struct data *d = v;
+    retention_read_backward(d->dqkvu, column(d, d->dqkvu, 3), d->dstate, d->y, d->qkvu, column(d, d->qkvu, 3), d->state,
+                            &d->retention);
+}
+static void state_backward(void *v)
+{
+    struct data *d = v;
+    retention_state_backward(column(d, d->dqkvu, 1), column(d, d->dqkvu, 2), d->dstate, column(d, d->qkvu, 1),
+                             column(d, d->qkvu, 2), &d->retention);
+}
+static void gate_forward(void *v)
+{
+    struct data *d = v;
+    gate_product_forward(d->y, d->qkvu, column(d, d->qkvu, 1), &d->gate);
+}
+static void gate_backward(void *v)
+{
+    struct data *d = v;
+    gate_product_backward(d->dqkvu, column(d, d->dqkvu, 1), d->y, d->qkvu, column(d, d->qkvu, 1), &d->gate);
+}
+static void leaky(void *v)
+{
+    struct data *d = v;
+    leaky_forward(d->y, d->x, 0.2, S * D, d->type);
+}
+static void softmax_forward(void *v)
+{
+    struct data *d = v;
+    value_softmax_forward(d->y, d->level_value, d->gamma, S, B, d->type);
+}
+static void softmax_backward(void *v)
+{
+    struct data *d = v;
+    value_softmax_backward(d->dgamma, d->x, d->y, d->level_value, S, B, d->type, d->scratch);
+}
+static void tokens_forward(void *v)
+{
+    struct data *d = v;
+    embed_forward(d->y, d->table, d->x, d->gamma, d->beta, &d->embed);
+}
+static void tokens_backward(void *v)
+{
+    struct data *d = v;
+    embed_backward(d->dtable, d->x, d->dgamma, d->dbeta, d->y, &d->by_feature, &d->by_level, &d->embed);
+}
+static void gather(void *v)
+{
+    struct data *d = v;
+    rows_gather(d->y, d->x, d->index, S, D, d->type);
+}
+static void decode_gene(void *v)
+{
+    struct data *d = v;
+    decode_gene_forward(d->p, d->x, d->gamma, 0.2, S, D, d->type);
+}
+static void decode_gene_back(void *v)
+{
+    struct data *d = v;
+    decode_gene_backward(d->y, d->dgamma, d->p, d->x, d->gamma, 0.2, S, D, d->type, d->scratch);
+}
+static void decode_cell(void *v)
+{
+    struct data *d = v;
+    decode_cell_forward(d->p, d->x, d->a, d->offsets, CELLS, D, d->type);
+}
+static void decode_cell_back(void *v)
+{
+    struct data *d = v;
+    decode_cell_backward(d->y, d->a, d->p, d->x, d->a, d->offsets, CELLS, D, d->type);
+}
+static void add(void *v)
+{
+    struct data *d = v;
+    vector_add(d->y, d->x, S * D, d->type);
+}
+static void adam(void *v)
+{
+    struct data *d = v;
+    struct adam step = {.rate = 1e-4, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .decay = 1e-5, .t = 3, .scale = 1};
+    adam_step(d->table, d->moment1, d->moment2, d->dtable, (int64_t)GENES * D, &step);
+}
+static void square_sum(void *v)
+{
+    struct data *d = v;
+    double sum;
+    vector_square_sum(&sum, d->table, (int64_t)GENES * D);
+}
+
+struct kernel_row {
+    const char *name;
+    void (*run)(void *);
+    double activations; /* elements of activation type moved, in units of S*D */
+    double reals;       /* fp32 elements moved, in units of S*D */
+    double flops;       /* multiply-adds in products times 2, in units of S*D */
+};
+static const double TABLE = (double)GENES / S; /* the gene table in units of S*D */
+
+static const struct kernel_row rows[] = {
+    {"residual norm forward", norm_forward, 3, 0, 0},
+    {"residual norm backward", norm_backward, 5, 0, 0},
+    {"residual norm forward, dropout", norm_drop_forward, 3, 0, 0},
+    {"residual norm backward, dropout", norm_drop_backward, 5, 0, 0},
+    {"retention state forward", state_forward, 2, 0, 2 * C},
+    {"retention read forward", read_forward, 3, 0, 2 * C},
+    {"retention read backward", read_backward, 5, 0, 6 * C},
+    {"retention state backward", state_backward, 4, 0, 4 * C},
+    {"gate product forward", gate_forward, 3, 0, 0},
+    {"gate product backward", gate_backward, 5, 0, 0},
+    {"LeakyReLU forward", leaky, 2, 0, 0},
+    {"value softmax forward", softmax_forward, 1.0 * B / D, 0, 0},
+    {"value softmax backward", softmax_backward, 2.0 * B / D, 0, 0},
+    {"embedding gather forward", tokens_forward, 1, 1, 0},
+    {"embedding gather backward", tokens_backward, 1, 2, 0},
+    {"row gather", gather, 2, 0, 0},
+    {"gene-wise decoder forward", decode_gene, 1, 0, 0},
+    {"gene-wise decoder backward", decode_gene_back, 2, 0, 0},
+    {"cell-wise decoder forward", decode_cell, 1, 0, 0},
+    {"cell-wise decoder backward", decode_cell_back, 2, 0, 0},
+    {"vector add", add, 3, 0, 0},
+};
+static const struct kernel_row fp32_rows[] = {{"Adam step", adam, 0, 0, 0}, {"sum of squares", square_sum, 0, 0, 0}};
+
+static double share_of(const struct kernel_row *row, struct data *d, double bytes)
+{
+    double best = bytes / triad_bytes_per_s, flops_s = row->flops * S * D / fp32_flops_per_s;
+    if (flops_s > best) best = flops_s;
+    return best / median_s(row->run, d);
+}
+
+static void bench_rows(enum dtype type, int threads)
+{
+    struct data d;
+    data_make(&d, type);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        double bytes = (rows[i].activations * (double)dtype_bytes(type) + rows[i].reals * 4) * S * D;
+        report(rows[i].name, type, threads, share_of(&rows[i], &d, bytes));
+    }
+    if (type == DTYPE_F32) {
+        report("Adam step", type, threads, share_of(&fp32_rows[0], &d, 28 * TABLE * S * D));
+        report("sum of squares", type, threads, share_of(&fp32_rows[1], &d, 4 * TABLE * S * D));
+    }
+    data_free(&d);
+}
+
+/* ---- products ---- */
+
+struct product_data {
+    struct product *p;
+    struct product_weight weight;
+    void *x, *y;
+    real *w, *dw;
+};
+enum { PRODUCT_ROWS = 2048 };
+
+static void product_run_forward(void *v)
+{
+    struct product_data *d = v;
+    product_forward(d->p, d->y, d->x, &d->weight, PRODUCT_ROWS);
+}
+static void product_run_data(void *v)
+{
+    struct product_data *d = v;
+    product_backward_data(d->p, d->x, d->y, &d->weight, PRODUCT_ROWS, false);
+}
+static void product_run_weight(void *v)
+{
+    struct product_data *d = v;
+    product_backward_weight(d->p, &d->dw, d->y, d->x, PRODUCT_ROWS);
+}
+static void product_run_pack(void *v)
+{
+    struct product_data *d = v;
+    product_pack(d->p, &d->weight, (const real *const *)&d->w);
+}
+
+static void bench_products(enum dtype type, int threads)
+{
+    struct product_data d = {.x = values(PRODUCT_ROWS * D, type), .y = values(PRODUCT_ROWS * D, type),
+                             .w = values(D * D, DTYPE_F32), .dw = values(D * D, DTYPE_F32)};
+    struct product_spec spec = {.in = D, .out = D, .type = type, .backward = true, .threads = threads};
+    struct arena arena = {0};
+    double gflops, flops = 2.0 * PRODUCT_ROWS * D * D;
+    if (product_create(&spec, &d.p) != ST_OK || product_plain_rate(&gflops, type, PRODUCT_ROWS, D, D, threads) != ST_OK ||
+        arena_create(&arena, product_weight_bytes(d.p) + product_scratch_bytes(d.p) + 4096) != ST_OK) {
+        fprintf(stderr, "%s\n", status_message());
+        exit(9);
+    }
+    d.weight = product_weight_take(d.p, &arena);
+    product_set_scratch(d.p, arena_take(&arena, product_scratch_bytes(d.p)));
+    double pack_s = median_s(product_run_pack, &d);
+    report("product forward", type, threads, flops / median_s(product_run_forward, &d) / gflops * 1e-9);
+    report("product dX", type, threads, flops / median_s(product_run_data, &d) / gflops * 1e-9);
+    report("product dW", type, threads, flops / median_s(product_run_weight, &d) / gflops * 1e-9);
+    printf("BENCH\tproduct pack %s, %d threads\t%.2f\tms\t-\t-\n", dtype_name(type), threads, pack_s * 1e3);
+    product_destroy(&d.p);
+    arena_destroy(&arena);
+    free(d.x), free(d.y), free(d.w), free(d.dw);
+}
+
+int main(void)
+{
+    printf("# instruction set %s, %s\n", kernel_isa_name(), product_version_text());
+    for (int threads = 1; threads <= 2; threads++) {
+        omp_set_num_threads(threads);
+        measure_machine(threads);
+        bench_products(DTYPE_F32, threads);
+        if (product_bf16_native()) bench_products(DTYPE_BF16, threads);
+        bench_rows(DTYPE_F32, threads);
+        bench_rows(DTYPE_BF16, threads);
+    }
+    return 0;
+}
