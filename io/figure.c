@@ -20,7 +20,7 @@ enum { PALETTE = 8 };
 /* Marks of gnuplot: disc, triangle, square, lozenge, pentagon. */
 static const int marks[] = {7, 9, 5, 13, 15};
 enum { MARKS = 5 };
-#define LEVEL_ROOM 2.0
+#define FRAME_ROOM 2.0
 
 /* ---- gnuplot ---- */
 
@@ -143,17 +143,19 @@ static void add_curve_plot(struct text *t, const struct figure_curve *c, int num
     add_quoted(t, c->name);
 }
 
-/* Curves fall from far above the levels one wants to compare them with: the frame ends at LEVEL_ROOM times
- * the highest level if a curve starts above. 0 = show all. */
-static double top_of_levels(const struct figure_curve *curves, int count)
+/* Curves fall from far above the levels one wants to compare them with, and from far above where they end:
+ * the frame ends a little above both. 0 = show all. */
+static double frame_top(const struct figure_curve *curves, int count)
 {
-    double level = 0, highest = 0;
+    double wanted = 0, highest = 0;
     for (int i = 0; i < count; i++) {
-        if (curves[i].count == 0 && curves[i].level > level) level = curves[i].level;
-        for (int64_t p = 0; p < curves[i].count; p++)
-            if (curves[i].y[p] > highest) highest = curves[i].y[p];
+        const struct figure_curve *c = &curves[i];
+        double end = c->count ? c->y[c->count - 1] : c->level;
+        if (end > wanted) wanted = end;
+        for (int64_t p = 0; p < c->count; p++)
+            if (c->y[p] > highest) highest = c->y[p];
     }
-    return highest > LEVEL_ROOM * level ? level : 0;
+    return highest > FRAME_ROOM * wanted ? FRAME_ROOM * wanted : 0;
 }
 
 enum status figure_curves(const char *x_label, const char *y_label, const struct figure_curve *curves, int count, char **svg)
@@ -162,8 +164,8 @@ enum status figure_curves(const char *x_label, const char *y_label, const struct
     int levels = 0;
     begin_script(&t, "curves", 860, 440, x_label, y_label);
     text_add(&t, "set key outside right top Left reverse spacing 1.3 samplen 2.5\nset grid ytics lc rgb \"#e4e8ec\" lt 1\n");
-    double top = top_of_levels(curves, count);
-    if (top > 0) text_add(&t, "set yrange [*:%.6g]\n", LEVEL_ROOM * top);
+    double top = frame_top(curves, count);
+    if (top > 0) text_add(&t, "set yrange [*:%.6g]\n", top);
     for (int i = 0; i < count; i++)
         if (curves[i].count > 0) add_curve_data(&t, &curves[i], i);
     text_add(&t, "plot ");
@@ -212,8 +214,7 @@ enum status figure_map(const char *x_label, const char *y_label, const struct fi
     bool first = true;
     TRY(NEW_ARRAY(members, points->groups + 1));
     begin_script(&t, "map", 860, 540, x_label, y_label);
-    text_add(&t, "set key outside right top Left reverse spacing 1.35\nset format x \"\"\nset format y \"\"\nset tics scale 0\n"
-                 "set size ratio -1\n");
+    text_add(&t, "set key outside right top Left reverse spacing 1.35\nset format x \"\"\nset format y \"\"\nset tics scale 0\n");
     for (int32_t g = -1; g < points->groups; g++) members[g + 1] = add_group_data(&t, points, g);
     text_add(&t, "plot");
     for (int32_t g = -1; g < points->groups; g++) {

@@ -60,17 +60,23 @@ struct drawing {
     const struct figure_panel *panel;
     double side; /* of a square */
     double effect_top, interaction_top;
+    bool is_signed; /* effects towards a goal may be negative: then they take the two-sided colours */
 };
+
+static struct rgb cell_color(const struct drawing *d, bool effect, double value)
+{
+    double share = value / (effect ? d->effect_top : d->interaction_top);
+    if (!isfinite(value)) return (struct rgb){225, 228, 232};
+    share = fmin(1, fmax(-1, share));
+    return effect && !d->is_signed ? effect_color(fmax(0, share)) : interaction_color(share);
+}
 
 static void add_cell(struct text *t, const struct drawing *d, int row, int column)
 {
     const struct figure_panel *p = d->panel;
     bool effect = column <= row;
     double value = (effect ? p->effect : p->interaction)[row * p->genes + column];
-    struct rgb color = {225, 228, 232};
-    if (isfinite(value)) color = effect ? effect_color(fmin(1, fmax(0, value / d->effect_top)))
-                                        : interaction_color(fmin(1, fmax(-1, value / d->interaction_top)));
-    open_square(t, MARGIN + column * d->side, MARGIN + row * d->side, d->side - 1, d->side - 1, color);
+    open_square(t, MARGIN + column * d->side, MARGIN + row * d->side, d->side - 1, d->side - 1, cell_color(d, effect, value));
     text_add(t, "><title>");
     html_text(t, p->gene[row]);
     if (row != column) {
@@ -94,19 +100,19 @@ static void add_names(struct text *t, const struct drawing *d)
 }
 
 /* A colour bar with its two ends named. */
-static void add_bar(struct text *t, double x, double y, bool effect, double top, const char *title)
+static void add_bar(struct text *t, double x, double y, bool one_sided, double top, const char *title)
 {
     enum { STEPS = 40, LENGTH = 160 };
     char end[32];
     add_label(t, x, y - 8, "start", " font-weight=\"600\"", title);
     for (int s = 0; s < STEPS; s++) {
         double share = (s + 0.5) / STEPS;
-        open_square(t, x + (double)s * LENGTH / STEPS, y, LENGTH / STEPS + 0.5, BAR, effect ? effect_color(share) : interaction_color(2 * share - 1));
+        open_square(t, x + (double)s * LENGTH / STEPS, y, LENGTH / STEPS + 0.5, BAR, one_sided ? effect_color(share) : interaction_color(2 * share - 1));
         text_add(t, "/>\n");
     }
-    snprintf(end, sizeof end, "%.2g", effect ? 0 : -top);
+    snprintf(end, sizeof end, "%.2g", one_sided ? 0 : -top);
     add_label(t, x, y + BAR + 17, "start", "", end);
-    snprintf(end, sizeof end, "%s%.2g", effect ? "" : "+", top);
+    snprintf(end, sizeof end, "%s%.2g", one_sided ? "" : "+", top);
     add_label(t, x + LENGTH, y + BAR + 17, "end", "", end);
 }
 
@@ -115,7 +121,8 @@ enum status figure_pairs(const struct figure_panel *panel, char **svg)
     struct text t = {0};
     double side = (double)PANEL_SIDE / panel->genes;
     struct drawing d = {panel, fmax(SQUARE_LEAST, fmin(SQUARE_MOST, side)), largest(panel, panel->effect, true),
-                        largest(panel, panel->interaction, false)};
+                        largest(panel, panel->interaction, false), false};
+    for (int i = 0; i < panel->genes * panel->genes; i++) d.is_signed = d.is_signed || panel->effect[i] < -0.01 * d.effect_top;
     double body = d.side * panel->genes, width = MARGIN + body + 230, height = MARGIN + fmax(body, 200) + 20;
     text_add(&t, "<svg xmlns=\"http://www.w3.org/2000/svg\" role=\"img\" aria-label=\"pairs of genes\" viewBox=\"0 0 %.0f %.0f\" "
                  "font-family=\"Helvetica,Arial,sans-serif\" font-size=\"%.0f\" fill=\"#1b1f24\">\n",
@@ -124,7 +131,7 @@ enum status figure_pairs(const struct figure_panel *panel, char **svg)
         for (int j = 0; j < panel->genes; j++) add_cell(&t, &d, i, j);
     add_names(&t, &d);
     text_add(&t, "<g font-size=\"14\">\n");
-    add_bar(&t, MARGIN + body + 36, MARGIN + 20, true, d.effect_top, "effect (below, diagonal)");
+    add_bar(&t, MARGIN + body + 36, MARGIN + 20, !d.is_signed, d.effect_top, "effect (below, diagonal)");
     add_bar(&t, MARGIN + body + 36, MARGIN + 110, false, d.interaction_top, "interaction (above)");
     open_square(&t, MARGIN + body + 36, MARGIN + 176, 14, 14, (struct rgb){225, 228, 232});
     text_add(&t, "/>\n");

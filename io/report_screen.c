@@ -1,4 +1,5 @@
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -10,6 +11,8 @@
 
 /* Genes of the largest heat map; of more, those with the strongest effect alone are drawn. */
 enum { MOST_GENES = 60, MOST_ORDER = 8 };
+/* Largest effect below which the reader is warned: cosines this close to 1 are nearly rounding. */
+#define FAINT 1e-5
 
 /* The sets of one gene and of two that results.h5 holds. */
 struct screen {
@@ -163,6 +166,14 @@ done:
     return st;
 }
 
+static double largest_effect(const struct screen *s)
+{
+    double top = 0;
+    for (int64_t i = 0; i < s->sets; i++)
+        if ((double)s->cells[i] >= s->min_cells && fabs(s->effect[i]) > top) top = fabs(s->effect[i]);
+    return top;
+}
+
 static void add_introduction(struct text *page, const struct screen *s)
 {
     bool knock_out = strcmp(s->mode, "knock-out") == 0;
@@ -172,47 +183,67 @@ static void add_introduction(struct text *page, const struct screen *s)
                    *s->goal ? "how much closer the cell's embedding comes to the goal group (cosine similarity)"
                             : "how far the cell's embedding turns (1 minus cosine similarity; 0 = not at all)");
     html_paragraph(page, "Only sets that at least %.0f cells carry are ranked and drawn.", s->min_cells);
+    if (largest_effect(s) < FAINT)
+        html_paragraph(page, "All effects are very small (at most %.1g): this model hardly tells an edited cell from the original. Train longer before reading "
+                             "anything into this picture.", largest_effect(s));
 }
 
 /* ---- hits ---- */
 
-static void add_hits(struct text *page, const struct tsv *t, const int *column, int64_t most, bool pairs)
+/* Columns of the two tables: name in hits.tsv, head, is it shown as %.4g. */
+struct hit_column {
+    const char *name, *head;
+    bool real;
+};
+static const struct hit_column pair_columns[] = {{"rank", "rank", false}, {"genes", "genes", false}, {"n", "cells", false}, {"effect", "effect", true},
+                                                 {"expected", "expected", true}, {"interaction", "interaction", true}, {"interaction_se", "standard error", true}},
+                               single_columns[] = {{"rank", "rank", false}, {"genes", "gene", false}, {"n", "cells", false}, {"effect", "effect", true},
+                                                   {"effect_se", "standard error", true}};
+enum { PAIR_COLUMNS = 7, SINGLE_COLUMNS = 5 };
+
+static void add_hits(struct text *page, const struct tsv *t, const struct hit_column *columns, int count, int64_t most, bool pairs)
 {
-    static const char *const heads[] = {"rank", "genes", "cells", "effect", "expected", "interaction", "standard error"};
-    enum { COLUMNS = sizeof heads / sizeof *heads };
-    int size = tsv_find(t, "size");
+    const char *cells[PAIR_COLUMNS];
+    char number[PAIR_COLUMNS][32];
     int64_t listed = 0;
-    html_table_begin(page, heads, COLUMNS);
+    for (int c = 0; c < count; c++) cells[c] = columns[c].head;
+    html_table_begin(page, cells, count);
     for (int64_t r = 0; r < t->rows && listed < most; r++) {
-        const char *cells[COLUMNS];
-        char number[COLUMNS][32];
-        if ((tsv_number(t, r, size) >= 2) != pairs || !*tsv_cell(t, r, column[0])) continue;
-        for (int c = 0; c < COLUMNS; c++) {
-            cells[c] = tsv_cell(t, r, column[c]);
-            if (c < 3) continue;
-            snprintf(number[c], sizeof number[c], "%.4g", tsv_number(t, r, column[c]));
-            cells[c] = number[c];
+        if ((tsv_number(t, r, tsv_find(t, "size")) >= 2) != pairs || !*tsv_cell(t, r, tsv_find(t, "rank"))) continue;
+        for (int c = 0; c < count; c++) {
+            int from = tsv_find(t, columns[c].name);
+            snprintf(number[c], sizeof number[c], "%.4g", tsv_number(t, r, from));
+            cells[c] = columns[c].real ? number[c] : tsv_cell(t, r, from);
         }
-        html_table_row(page, cells, COLUMNS);
+        html_table_row(page, cells, count);
         listed++;
     }
     html_table_end(page);
     if (listed == 0) html_paragraph(page, "None is carried by enough cells.");
 }
 
-static enum status add_tables(struct text *page, const char *path, int64_t hits)
+static enum status check_columns(const struct tsv *t, const char *path)
+{
+    if (tsv_find(t, "size") < 0) return fail(ST_INPUT, "%s has no column 'size'; is it of cytomill-sweep?", path);
+    for (int c = 0; c < PAIR_COLUMNS + SINGLE_COLUMNS; c++) {
+        const char *name = c < PAIR_COLUMNS ? pair_columns[c].name : single_columns[c - PAIR_COLUMNS].name;
+        if (tsv_find(t, name) < 0) return fail(ST_INPUT, "%s has no column '%s'; is it of cytomill-sweep?", path, name);
+    }
+    return ST_OK;
+}
+
+static enum status add_tables(struct text *page, const char *path, int order, int64_t hits)
 {
     enum status st = ST_OK;
     struct tsv t = {0};
-    static const char *const names[] = {"rank", "genes", "n", "effect", "expected", "interaction", "interaction_se"};
-    int column[7];
     TRY(tsv_read(path, &t));
-    for (int c = 0; c < 7; c++)
-        if ((column[c] = tsv_find(&t, names[c])) < 0) TRY(fail(ST_INPUT, "%s has no column '%s'; is it of cytomill-sweep?", path, names[c]));
-    text_add(page, "<h3>Pairs that differ most from expectation</h3>\n");
-    add_hits(page, &t, column, hits, true);
+    TRY(check_columns(&t, path));
+    if (order >= 2) {
+        text_add(page, "<h3>Sets that differ most from expectation</h3>\n");
+        add_hits(page, &t, pair_columns, PAIR_COLUMNS, hits, true);
+    }
     text_add(page, "<h3>Single genes that move cells most</h3>\n");
-    add_hits(page, &t, column, hits, false);
+    add_hits(page, &t, single_columns, SINGLE_COLUMNS, hits, false);
 done:
     tsv_free(&t);
     return st;
@@ -228,7 +259,7 @@ enum status report_screen(struct text *page, const char *sweep, int64_t hits)
     add_introduction(page, &s);
     if (s.order >= 2) TRY(add_heat_map(page, &s));
     if (s.genes > MOST_GENES) html_paragraph(page, "The picture shows the %d of %lld genes with the strongest effect alone; the files hold all.", MOST_GENES, (long long)s.genes);
-    TRY(add_tables(page, table, hits));
+    TRY(add_tables(page, table, s.order, hits));
 done:
     screen_free(&s);
     free(results);

@@ -180,6 +180,8 @@ static enum status compose(struct job *job, struct state *s)
                *scores = config_text(job->config, "analyze.scores"), *atlas = config_text(job->config, "run.atlas");
     char *ingested = text_format("%s/ingest_report.tsv", atlas);
     html_begin(&s->page, "Cytomill report");
+    html_paragraph(&s->page, "What went in, what the model learned, how it sees the cells, and what it expects of perturbed genes. The page holds everything it "
+                             "shows and can be mailed or archived as it is.");
     if (*atlas && access(ingested, R_OK) == 0) TRY(report_ingest(&s->page, atlas));
     if (*run) TRY(report_learning(&s->page, run));
     if (s->table) TRY(add_map(s));
