@@ -63,7 +63,7 @@ static enum status choose_group(struct source *s, struct h5_10x *own)
         TRY(fail(ST_INPUT, "is an HDF5 file but neither .h5ad (obs, var, X) nor 10x .h5 ('matrix' with 'features', or a group with 'barcodes'); "
                            "give one of these"));
     for (int i = 0; i < list.count; i++)
-        if (strcmp(list.names[i], s->genome) == 0 || (list.count == 1 && !*s->genome)) own->group = text_copy(list.names[i]);
+        if (list.count == 1 || strcmp(list.names[i], s->genome) == 0) own->group = text_copy(list.names[i]);
     if (!own->group) TRY(refuse_several(&list, s->genome));
 done:
     for (int i = 0; i < list.count; i++) free(list.names[i]);
@@ -127,12 +127,16 @@ done:
     return st;
 }
 
-/* A v3 file may hold genes of two genomes; --genome then keeps one: others get the type "". */
+/* A v3 file may hold genes of two genomes; --genome then keeps one, and the others go by a type of their own. */
 static enum status keep_genome(const struct source *s, struct feature_lists *l)
 {
-    int64_t kept = 0;
+    int64_t kept = 0, others = 0;
     if (!*s->genome || !l->genome || !l->type) return ST_OK;
-    for (int64_t i = 0; i < l->count; i++) kept += strcmp(l->genome[i], s->genome) == 0;
+    for (int64_t i = 0; i < l->count; i++) {
+        kept += strcmp(l->genome[i], s->genome) == 0;
+        others += *l->genome[i] && strcmp(l->genome[i], l->genome[0]) != 0;
+    }
+    if (others == 0) return ST_OK; /* one genome: nothing to choose */
     if (kept == 0) return fail(ST_CONFIG, "has no feature of genome '%s'; its first has '%s': choose with --genome", s->genome, l->count ? l->genome[0] : "");
     for (int64_t i = 0; i < l->count; i++)
         if (*l->genome[i] && strcmp(l->genome[i], s->genome) != 0) {

@@ -23,7 +23,7 @@
     LIST("ingest.counts", "auto", "Where counts lie in .h5ad inputs: auto, X, raw/X or layers/NAME; one for all inputs, or one per input.") \
     BOOL("ingest.need_counts", "false", "Refuse inputs whose values are not counts instead of storing them with their kind.") \
     TEXT("ingest.modality", "rna", "Modality of .h5ad inputs whose var has no column feature_types.") \
-    TEXT("ingest.genome", "", "Genome group to take from a 10x v2 .h5 file that holds several.") \
+    TEXT("ingest.genome", "", "Genome to take from 10x .h5 files that hold several.") \
     LIST("ingest.feature_types", "Gene Expression", "10x feature types that become modality rna; others become modalities of their own or are left out, see ingest.other_features.") \
     WORD("ingest.other_features", "keep", "keep|drop", "What to do with 10x features of other types: keep each type as a modality, or drop them.") \
     TEXT("ingest.obs_table", "", "TSV of labels to join to obs.") \
