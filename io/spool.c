@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -53,6 +54,7 @@ enum status spool_create(const char *folder, int rank, int64_t rows, int64_t col
     s->bucket_rows = entries > bucket_entries ? (int64_t)((double)rows * bucket_entries / (double)entries) + 1 : rows + 1;
     if (s->bucket_rows < rows / BUCKETS_MAX + 1) s->bucket_rows = rows / BUCKETS_MAX + 1;
     s->bucket_count = rows / s->bucket_rows + 1;
+    signal(SIGXFSZ, SIG_IGN); /* a file size limit is an error, not a signal */
     s->file = open(s->path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     if (s->file < 0) TRY(fail(ST_OUTPUT, "%s: cannot be created: %s; set TMPDIR or --out to a folder one may write", s->path, strerror(errno)));
     TRY(NEW_ARRAY(s->row_entries, rows + 1));

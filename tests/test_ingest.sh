@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# plan: ranks=1 limit=240
+# plan: ranks=1 limit=400
 # Every format that ships under tests/data: each value of the source is in the atlas, read back with
 # anndata and compared with what h5py and scipy read from the source; the same bytes on 1, 2 and 3 ranks.
 set -u
@@ -12,13 +12,14 @@ fail() { echo "$*"; failed=1; }
 ingest() { # ranks out arguments...
     local n=$1 out=$2; shift 2
     rm -rf "$out"
-    mpirun -n "$n" cytomill-ingest "$@" --out "$out" >"$work/log" 2>&1 || { fail "ingest $* on $n ranks: exit $?"; cat "$work/log"; }
+    local start=; [ "$n" = 1 ] || start="mpirun -n $n"
+    $start cytomill-ingest "$@" --out "$out" >"$work/log" 2>&1 || { fail "ingest $* on $n ranks: exit $?"; cat "$work/log"; }
     [ ! -e "$out.partial" ] && [ ! -e "$out.spool" ] || fail "$* leaves $(ls -d "$out".*)"
 }
 digest() { (cd "$1" && find . -type f | sort | xargs sha256sum | sha256sum); }
-same() { # source taken arguments...: one input on 3 ranks, every value
+same() { # source taken arguments...: one input, every value
     local source=$1 taken=$2; shift 2
-    ingest 3 "$work/atlas" "$source" "$@"
+    ingest 1 "$work/atlas" "$source" "$@"
     $python tests/compare_atlas.py "$work/atlas" "$source${taken:+::$taken}" || fail "$source differs"
 }
 f=tests/data/formats
