@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 
 #include "base/rng.h"
@@ -30,6 +31,7 @@ static void *block(size_t bytes)
 {
     void *p;
     if (posix_memalign(&p, 1 << 21, bytes)) abort();
+    madvise(p, bytes, MADV_HUGEPAGE); /* as arenas do */
     memset(p, 0, bytes);
     return p;
 }

@@ -1,3 +1,5 @@
+#include <omp.h>
+
 #include "kernel/kernel_list.h"
 #include "kernel/lane.h"
 
@@ -85,36 +87,47 @@ void ISA_NAME(decode_cell_forward)(real *p, const void *m, const void *z, const 
     }
 }
 
-/* Columns that one thread carries through all rows of a cell: dz is summed in row order. */
-enum { COLUMNS = 128 };
+/* dz is summed in row order, so one thread carries a run of columns through all rows of a cell: as
+ * wide a run as leaves every thread some. */
+static int64_t run_width(int cells, int64_t width)
+{
+    int64_t runs = (2 * omp_get_max_threads() + cells - 1) / cells, run = (width / runs + 63) / 64 * 64;
+    return run < 128 ? 128 : run;
+}
+
+/* One row's dm, and its share of dz, for `columns` columns. */
+INLINE void cell_row_backward(void *dm, float *restrict sum, float dp, const void *m, const float *restrict z, int64_t columns,
+                              enum dtype type)
+{
+#pragma omp simd
+    for (int64_t i = 0; i < columns; i++) {
+        float s = lane_sigmoid(lane_load(m, i, type));
+        sum[i] += dp * s;
+        lane_store(dm, i, dp * z[i] * s * (1.0f - s), type);
+    }
+}
 
 INLINE void cell_columns_backward(void *dm, void *dz, const real *dp, const void *m, const void *z, int64_t first_row,
-                                  int64_t end_row, int64_t cell, int64_t first, int64_t width, enum dtype type)
+                                  int64_t end_row, int64_t columns, int64_t width, enum dtype type)
 {
-    int64_t columns = width - first < COLUMNS ? width - first : COLUMNS;
-    float z_row[COLUMNS], sum[COLUMNS] = {0};
-    for (int64_t i = 0; i < columns; i++) z_row[i] = lane_load(z, cell * width + first + i, type);
-    for (int64_t r = first_row; r < end_row; r++) {
-        float d = dp[r];
-#pragma omp simd
-        for (int64_t i = 0; i < columns; i++) {
-            float s = lane_sigmoid(lane_load(m, r * width + first + i, type));
-            sum[i] += d * s;
-            lane_store(dm, r * width + first + i, d * z_row[i] * s * (1.0f - s), type);
-        }
-    }
-    for (int64_t i = 0; i < columns; i++) lane_store(dz, cell * width + first + i, sum[i], type);
+    float z_row[LANE_MAX_WIDTH], sum[LANE_MAX_WIDTH];
+    for (int64_t i = 0; i < columns; i++) z_row[i] = lane_load(z, i, type), sum[i] = 0;
+    for (int64_t r = first_row; r < end_row; r++)
+        cell_row_backward(dtype_at(dm, r * width, type), sum, dp[r], dtype_at(m, r * width, type), z_row, columns, type);
+    for (int64_t i = 0; i < columns; i++) lane_store(dz, i, sum[i], type);
 }
 
 void ISA_NAME(decode_cell_backward)(void *dm, void *dz, const real *dp, const void *m, const void *z, const int64_t *offsets,
                                     int cells, int64_t width, enum dtype type)
 {
-    int64_t pieces = (width + COLUMNS - 1) / COLUMNS;
+    int64_t run = run_width(cells, width), runs = (width + run - 1) / run;
 #pragma omp parallel for schedule(static)
-    for (int64_t task = 0; task < cells * pieces; task++) {
-        int64_t cell = task / pieces, first = task % pieces * COLUMNS;
-        if (type == DTYPE_BF16)
-            cell_columns_backward(dm, dz, dp, m, z, offsets[cell], offsets[cell + 1], cell, first, width, DTYPE_BF16);
-        else cell_columns_backward(dm, dz, dp, m, z, offsets[cell], offsets[cell + 1], cell, first, width, DTYPE_F32);
+    for (int64_t task = 0; task < cells * runs; task++) {
+        int64_t cell = task / runs, first = task % runs * run, columns = width - first < run ? width - first : run;
+        void *dm_at = dtype_at(dm, first, type), *dz_at = dtype_at(dz, cell * width + first, type);
+        const void *m_at = dtype_at(m, first, type), *z_at = dtype_at(z, cell * width + first, type);
+        int64_t start = offsets[cell], end = offsets[cell + 1];
+        if (type == DTYPE_BF16) cell_columns_backward(dm_at, dz_at, dp, m_at, z_at, start, end, columns, width, DTYPE_BF16);
+        else cell_columns_backward(dm_at, dz_at, dp, m_at, z_at, start, end, columns, width, DTYPE_F32);
     }
 }

@@ -1,6 +1,6 @@
 /* Dropout whose mask is a pure function of (seed, step, cell, site, token, channel): nothing is
  * stored, the backward pass draws the same mask again, and a cell gets the same mask in any batch
- * on any rank. Philox4x32-10 (Salmon et al., SC 2011) keyed as base/rng.h says, purpose RNG_DROPOUT;
+ * on any rank. Philox4x32-7 (Salmon et al., SC 2011) keyed as base/rng.h says, purpose RNG_DROPOUT;
  * each channel takes 16 bits, so `p` is rounded to a multiple of 2^-16. */
 #ifndef CYTOMILL_KERNEL_DROPOUT_H
 #define CYTOMILL_KERNEL_DROPOUT_H

@@ -56,6 +56,15 @@ static inline bf16 bf16_from_float(float x)
     return (bf16)((bits & 0x7fffffffu) > 0x7f800000u ? quiet : rounded);
 }
 
+/* The same for numbers, infinities and the NaNs that arithmetic makes (only a NaN with all of its low
+ * bits set, which none does, would be lost): what inner loops use. */
+static inline bf16 bf16_from_number(float x)
+{
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return (bf16)((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
+}
+
 /* One element as double, and back: what plain versions use. */
 static inline double dtype_load(const void *x, int64_t i, enum dtype type)
 {

@@ -1,3 +1,5 @@
+#include <omp.h>
+
 #include "kernel/kernel_list.h"
 #include "kernel/lane.h"
 
@@ -84,20 +86,20 @@ INLINE void groups_store(void *de, const void *dy, const struct row_groups *grou
     }
 }
 
-/* Columns of dmask and dcls that one thread sums over all rows, in order. */
-enum { COLUMNS = 64 };
-
-INLINE void special_rows_add(real *restrict dmask, real *restrict dcls, const void *restrict dh, const struct embed_shape *s,
-                             enum dtype type)
+/* dmask and dcls are summed over all rows in order, so each thread has its own columns. */
+INLINE void special_rows_add(real *dmask, real *dcls, const void *dh, const struct embed_shape *s, enum dtype type)
 {
+    int64_t run = (s->width / omp_get_max_threads() + 63) / 64 * 64;
+    if (run < 64) run = 64;
 #pragma omp parallel for schedule(static)
-    for (int64_t first = 0; first < s->width; first += COLUMNS) {
-        int64_t columns = s->width - first < COLUMNS ? s->width - first : COLUMNS;
+    for (int64_t first = 0; first < s->width; first += run) {
+        int64_t columns = s->width - first < run ? s->width - first : run;
         for (int64_t r = 0; r < s->rows; r++) {
             if (s->feature[r] != 0 && s->level[r] >= 0) continue;
-            real *sum = (s->feature[r] == 0 ? dcls : dmask) + first;
+            real *restrict sum = (s->feature[r] == 0 ? dcls : dmask) + first;
+            const void *row = dtype_at(dh, r * s->width + first, type);
 #pragma omp simd
-            for (int64_t i = 0; i < columns; i++) sum[i] += lane_load(dh, r * s->width + first + i, type);
+            for (int64_t i = 0; i < columns; i++) sum[i] += lane_load(row, i, type);
         }
     }
 }

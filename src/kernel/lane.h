@@ -22,7 +22,7 @@ INLINE float lane_load(const void *x, int64_t i, enum dtype type)
 
 INLINE void lane_store(void *x, int64_t i, float value, enum dtype type)
 {
-    if (type == DTYPE_BF16) ((bf16 *)x)[i] = bf16_from_float(value);
+    if (type == DTYPE_BF16) ((bf16 *)x)[i] = bf16_from_number(value);
     else ((float *)x)[i] = value;
 }
 

@@ -6,23 +6,43 @@
 
 /* Buffers of one row. */
 struct row {
-    float h[LANE_MAX_WIDTH], mask[LANE_MAX_WIDTH], term[LANE_MAX_WIDTH];
+    float h[LANE_MAX_WIDTH], mask[LANE_MAX_WIDTH + 64], term[LANE_MAX_WIDTH];
 };
 
-/* mask[width]: 0 or 1/(1-p) per channel. */
+/* Blocks of random words drawn together: rounds outside, blocks inside, so that the inner loop is
+ * straight and vectorises. */
+enum { DRAWN = 64 };
+
+INLINE void draw_words(uint32_t c[4][DRAWN], const struct dropout_stream *s, uint32_t first)
+{
+    for (uint32_t l = 0; l < DRAWN; l++) {
+        c[0][l] = s->first + first + l;
+        for (int k = 1; k < 4; k++) c[k][l] = s->counter[k - 1];
+    }
+    for (uint32_t r = 0; r < DROPOUT_ROUNDS; r++) {
+        uint32_t k0 = s->key[0] + r * dropout_weyl[0], k1 = s->key[1] + r * dropout_weyl[1];
+#pragma omp simd
+        for (int l = 0; l < DRAWN; l++) dropout_round(&c[0][l], &c[1][l], &c[2][l], &c[3][l], k0, k1);
+    }
+}
+
+/* mask[width]: 0 or 1/(1-p) per channel; the buffer has room for whole blocks. */
 INLINE void draw_mask(float *restrict mask, const struct norm_shape *s, int64_t row)
 {
     struct dropout_stream stream = dropout_stream_at(&s->drop, row, s->width);
-    uint32_t threshold = dropout_threshold(s->drop.p);
+    uint32_t threshold = dropout_threshold(s->drop.p), c[4][DRAWN];
     float kept = 65536.0f / (float)threshold;
     int64_t blocks = dropout_blocks(s->width);
-#pragma omp simd
-    for (int64_t j = 0; j < blocks; j++) {
-        uint32_t words[4];
-        dropout_words(&stream, (uint32_t)j, words);
+    for (int64_t j = 0; j < blocks; j += DRAWN) {
+        int64_t count = blocks - j < DRAWN ? blocks - j : DRAWN;
+        draw_words(c, &stream, (uint32_t)j);
         for (int k = 0; k < 4; k++) {
-            mask[2 * k * blocks + j] = (words[k] & 0xffffu) < threshold ? kept : 0.0f;
-            mask[(2 * k + 1) * blocks + j] = words[k] >> 16 < threshold ? kept : 0.0f;
+            float *restrict low = mask + 2 * k * blocks + j, *restrict high = low + blocks;
+#pragma omp simd
+            for (int64_t l = 0; l < count; l++) {
+                low[l] = (c[k][l] & 0xffffu) < threshold ? kept : 0.0f;
+                high[l] = c[k][l] >> 16 < threshold ? kept : 0.0f;
+            }
         }
     }
 }
@@ -48,17 +68,28 @@ INLINE void residual(struct row *b, const void *restrict x, const void *restrict
     }
 }
 
+/* Sum of (h - mean)^2. */
+INLINE float square_sum(const float *restrict h, float mean, int64_t width)
+{
+    float sums[LANE_SUMS] = {0};
+    int64_t i = 0;
+    for (; i + LANE_SUMS <= width; i += LANE_SUMS) {
+#pragma omp simd
+        for (int l = 0; l < LANE_SUMS; l++) sums[l] += (h[i + l] - mean) * (h[i + l] - mean);
+    }
+    for (; i < width; i++) sums[i % LANE_SUMS] += (h[i] - mean) * (h[i] - mean);
+    return lane_sum(sums, LANE_SUMS);
+}
+
 INLINE void row_forward(void *restrict y, real *restrict stat, const void *restrict x, const void *restrict a,
                         const real *restrict gamma, const real *restrict beta, const struct norm_shape *s, int64_t row,
                         struct row *b, bool drop, enum dtype type)
 {
     int64_t width = s->width;
-    float *restrict h = b->h, *restrict term = b->term;
+    float *restrict h = b->h;
     residual(b, x, a, s, row, drop, type);
     float mean = lane_sum(h, width) / (float)width;
-#pragma omp simd
-    for (int64_t i = 0; i < width; i++) term[i] = (h[i] - mean) * (h[i] - mean);
-    float inverse_sd = 1.0f / sqrtf(lane_sum(term, width) / (float)width + (float)s->eps);
+    float inverse_sd = 1.0f / sqrtf(square_sum(h, mean, width) / (float)width + (float)s->eps);
     stat[2 * row] = mean;
     stat[2 * row + 1] = inverse_sd;
 #pragma omp simd
@@ -81,33 +112,47 @@ void ISA_NAME(norm_residual_forward)(void *y, real *stat, const void *x, const v
     }
 }
 
+/* Sums of a row of the backward pass, lane by lane. */
+struct row_sums {
+    float g[LANE_SUMS], gn[LANE_SUMS];
+};
+
+/* From h and dy of channels i to i + lanes: h becomes the normalised h, term = g = dy gamma, and the
+ * row's shares of dgamma and dbeta are added. */
+INLINE void gradient_lanes(struct row *b, struct row_sums *sums, float *restrict dgamma, float *restrict dbeta,
+                           const void *restrict dy, const real *restrict gamma, float mean, float inverse_sd, int64_t i,
+                           int64_t lanes, enum dtype type)
+{
+    float *restrict h = b->h + i, *restrict g = b->term + i;
+#pragma omp simd
+    for (int64_t l = 0; l < lanes; l++) {
+        float d = lane_load(dy, i + l, type), normal = (h[l] - mean) * inverse_sd;
+        h[l] = normal;
+        g[l] = d * gamma[i + l];
+        dgamma[i + l] += d * normal;
+        dbeta[i + l] += d;
+        sums->g[l] += g[l];
+        sums->gn[l] += g[l] * normal;
+    }
+}
+
 /* dx and da of a row; its shares of dgamma and dbeta are added to. */
-INLINE void row_backward(void *restrict dx, void *restrict da, float *restrict dgamma, float *restrict dbeta,
-                         const void *dy, const real *stat, const void *restrict x, const void *restrict a,
-                         const real *restrict gamma, const struct norm_shape *s, int64_t row, struct row *b, bool drop,
+INLINE void row_backward(void *dx, void *da, float *dgamma, float *dbeta, const void *dy, const real *stat, const void *x,
+                         const void *a, const real *gamma, const struct norm_shape *s, int64_t row, struct row *b, bool drop,
                          enum dtype type)
 {
-    int64_t width = s->width, at = row * width;
+    int64_t width = s->width, at = row * width, i = 0;
     float mean = stat[2 * row], inverse_sd = stat[2 * row + 1], lambda = (float)s->lambda;
     float *restrict h = b->h, *restrict g = b->term, *restrict mask = b->mask;
+    struct row_sums sums = {{0}, {0}};
+    const void *dy_row = dtype_at(dy, at, type);
     residual(b, x, a, s, row, drop, type);
-    float g_sums[LANE_SUMS] = {0}, gn_sums[LANE_SUMS] = {0};
-    for (int64_t i = 0; i < width; i += LANE_SUMS) {
-        int64_t lanes = width - i < LANE_SUMS ? width - i : LANE_SUMS;
+    for (; i + LANE_SUMS <= width; i += LANE_SUMS)
+        gradient_lanes(b, &sums, dgamma, dbeta, dy_row, gamma, mean, inverse_sd, i, LANE_SUMS, type);
+    gradient_lanes(b, &sums, dgamma, dbeta, dy_row, gamma, mean, inverse_sd, i, width - i, type);
+    float g_mean = lane_sum(sums.g, LANE_SUMS) / (float)width, gn_mean = lane_sum(sums.gn, LANE_SUMS) / (float)width;
 #pragma omp simd
-        for (int64_t l = 0; l < lanes; l++) {
-            float d = lane_load(dy, at + i + l, type), normal = (h[i + l] - mean) * inverse_sd;
-            h[i + l] = normal;
-            g[i + l] = d * gamma[i + l];
-            dgamma[i + l] += d * normal;
-            dbeta[i + l] += d;
-            g_sums[l] += g[i + l];
-            gn_sums[l] += g[i + l] * normal;
-        }
-    }
-    float g_mean = lane_sum(g_sums, LANE_SUMS) / (float)width, gn_mean = lane_sum(gn_sums, LANE_SUMS) / (float)width;
-#pragma omp simd
-    for (int64_t i = 0; i < width; i++) {
+    for (i = 0; i < width; i++) {
         float dh = inverse_sd * (g[i] - g_mean - h[i] * gn_mean);
         lane_store(dx, at + i, lambda * dh, type);
         if (da) lane_store(da, at + i, drop ? mask[i] * dh : dh, type);
