@@ -66,6 +66,9 @@ bool atlas_obs_has(const struct atlas *atlas, const char *name);
  * between slices. The caller frees with column_free. ST_INPUT: no such column (with nearest name). Local. */
 MUST_CHECK enum status atlas_obs_read(struct atlas *atlas, const char *name, int64_t first, int64_t count, struct column *out);
 
+/* Names of rows [first, first+count), unique in the atlas, as COLUMN_TEXT; the caller frees. Local. */
+MUST_CHECK enum status atlas_names_read(struct atlas *atlas, int64_t first, int64_t count, struct column *out);
+
 /* The cells an expression selects (--cells; "" selects all), as ascending atlas rows; the caller
  * frees *rows. Each rank evaluates its share and all get the list. Collective. ST_CONFIG: a syntax
  * error or unknown column; ST_INPUT: nothing selected. */

@@ -98,6 +98,35 @@ done:
     return st;
 }
 
+/* Rows [first, first+count) of a shard's piece 0, the names. */
+static enum status read_names(struct atlas *atlas, int64_t shard, int64_t row, int64_t count, char **names)
+{
+    enum status st = ST_OK;
+    int64_t bytes = atlas->index.row_bytes[0];
+    char *packed = NULL;
+    TRY(NEW_ARRAY(packed, count * bytes));
+    TRY(shard_read(atlas, 0, shard, 0, row, count, packed));
+    for (int64_t i = 0; i < count; i++) names[i] = text_format("%.*s", (int)bytes, packed + i * bytes);
+done:
+    free(packed);
+    return st;
+}
+
+enum status atlas_names_read(struct atlas *atlas, int64_t first, int64_t count, struct column *out)
+{
+    enum status st = ST_OK;
+    *out = (struct column){.type = COLUMN_TEXT, .count = count};
+    TRY(NEW_ARRAY(out->text, count));
+    for (int64_t at = 0, n; at < count; at += n) {
+        int64_t shard = (first + at) / atlas->index.shard_rows, row = first + at - shard * atlas->index.shard_rows;
+        n = atlas->index.shard_rows - row < count - at ? atlas->index.shard_rows - row : count - at;
+        TRY(read_names(atlas, shard, row, n, out->text + at));
+    }
+done:
+    if (st != ST_OK) column_free(out);
+    return st;
+}
+
 enum status atlas_obs_read(struct atlas *atlas, const char *name, int64_t first, int64_t count, struct column *out)
 {
     enum status st = ST_OK;

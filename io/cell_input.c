@@ -156,6 +156,19 @@ done:
     return st;
 }
 
+static enum status check_columns(const struct cell_input *in, const struct select *select)
+{
+    enum status st = ST_OK;
+    int count = source_obs_count(in->source);
+    const char **names = NULL;
+    TRY(NEW_ARRAY(names, count));
+    for (int k = 0; k < count; k++) names[k] = source_obs_name(in->source, k);
+    TRY(select_check_names(select, names, count));
+done:
+    free(names);
+    return st;
+}
+
 static enum status select_source(struct comm *comm, struct cell_input *in, const char *expression)
 {
     enum { BLOCK = 65536 };
@@ -164,6 +177,7 @@ static enum status select_source(struct comm *comm, struct cell_input *in, const
     int64_t *found = NULL, found_count = 0, first, count, bytes;
     comm_share(comm, in->row_count, &first, &count);
     st = select_parse(expression, &select);
+    if (st == ST_OK) st = check_columns(in, select);
     if (st == ST_OK) st = NEW_ARRAY(found, count);
     for (int64_t at = 0; at < count && st == ST_OK; at += BLOCK)
         st = select_block(in->source, select, first + at, count - at < BLOCK ? count - at : BLOCK, found, &found_count);
@@ -265,7 +279,7 @@ enum status cell_input_names(struct cell_input *in, int64_t first, int64_t count
 {
     int64_t row, rows;
     find_span(in, first, count, &row, &rows);
-    enum status st = in->atlas ? atlas_obs_read(in->atlas, "source_obs_name", row, rows, out)
+    enum status st = in->atlas ? atlas_names_read(in->atlas, row, rows, out)
                                : source_names_read(in->source, row, rows, out);
     if (st == ST_OK && in->rows) keep_selected_values(out, in->rows + first, count);
     return st;

@@ -208,10 +208,9 @@ done:
 
 /* ---- commit ---- */
 
-enum status embedding_settle(struct comm *comm, struct embedding *e)
+enum status embedding_reopen(struct comm *comm, struct embedding *e)
 {
     enum status st = ST_OK;
-    TRY(partial_settle(comm, &e->partial));
     h5ad_close(&e->file);
     if (access(e->partial.work, F_OK) == 0) TRY(h5ad_reopen(comm, e->partial.work, &e->layout, &e->file));
     else TRY(h5ad_reopen(comm, e->plan.path, &e->layout, &e->file)); /* another job was first */

@@ -66,8 +66,8 @@ struct partial *embedding_partial(struct embedding *embedding);
  * without embedding become NaN. Then mark it done. Local. */
 MUST_CHECK enum status embedding_put(struct embedding *embedding, int64_t chunk, float *z, const uint8_t *reasons);
 
-/* After the queue is closed: see partial_settle. Collective, agreed. */
-MUST_CHECK enum status embedding_settle(struct comm *comm, struct embedding *embedding);
+/* After all chunks are done: see what the other ranks wrote. Collective, agreed. */
+MUST_CHECK enum status embedding_reopen(struct comm *comm, struct embedding *embedding);
 /* Cells without embedding, by reason: counts[EMBED_REASON_COUNT]. All chunks must be done. Collective. */
 MUST_CHECK enum status embedding_count_reasons(struct comm *comm, struct embedding *embedding, int64_t *counts);
 /* All chunks must be done: flush, rename, remove the ledger, close. Collective, agreed. */

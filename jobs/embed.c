@@ -7,20 +7,19 @@
 
 #include "base/progress.h"
 #include "base/text.h"
+#include "io/chunk_loop.h"
 #include "io/embed_chunk.h"
 #include "io/embedding.h"
 #include "io/run_record.h"
 #include "jobs/job.h"
 #include "kernel/isa.h"
 #include "kernel/product.h"
-#include "mpi/queue.h"
 
 struct embed {
     struct inference inf;
     struct cell_input input;
     struct embedding *out;
     struct embed_chunk work;
-    struct queue *queue;
     double seconds;    /* of the run so far */
     int64_t cells;     /* embedded by this rank */
     int64_t reasons[EMBED_REASON_COUNT];
@@ -42,6 +41,16 @@ static enum status find_input(const struct config *config, const char **path)
     if (!**path) return fail(ST_USAGE, "no input given; name an atlas, an .h5ad or a 10x file or folder");
     if (!*config_text(config, "run.out")) return fail(ST_USAGE, "no output given; name it with --out FILE.h5ad");
     return ST_OK;
+}
+
+/* The usual OUT/stop cannot be where OUT is a file. */
+static enum status choose_stop_file(struct config *config)
+{
+    if (*config_text(config, "run.stop_file")) return ST_OK;
+    char *file = text_format("%s.stop", config_text(config, "run.out"));
+    enum status st = config_put(config, "run.stop_file", file, "default");
+    free(file);
+    return st;
 }
 
 static enum status check_vocabulary(struct job *job, struct embed *e)
@@ -98,6 +107,7 @@ static enum status prepare(struct job *job)
     TRY(comm_agree(&job->world, NEW_ARRAY(e, 1)));
     job->state = e;
     TRY(comm_agree(&job->world, find_input(job->config, &path)));
+    TRY(comm_agree(&job->world, choose_stop_file(job->config)));
     TRY(cell_input_open(&job->world, job->config, path, config_text(job->config, "embed.counts"), &e->input));
     TRY(inference_open(&job->world, job->config, job->placement.threads, &e->inf));
     TRY(check_vocabulary(job, e));
@@ -150,13 +160,11 @@ static enum status open_output(struct job *job, struct embed *e)
     return embedding_open(&job->world, &plan, &e->out);
 }
 
-static enum status do_chunk(struct embed *e, int64_t chunk)
+static enum status do_chunk(void *context, int64_t chunk)
 {
     enum status st = ST_OK;
-    bool done;
+    struct embed *e = context;
     int64_t first, count;
-    TRY(partial_look(embedding_partial(e->out), chunk, &done)); /* another job of the array may have done it */
-    if (done) goto done;
     embedding_chunk_cells(e->out, chunk, &first, &count);
     TRY(embed_chunk_run(&e->inf, &e->input, first, count, &e->work));
     TRY(embedding_put(e->out, chunk, e->work.z, e->work.reason));
@@ -165,45 +173,7 @@ done:
     return st;
 }
 
-/* Rank 0 reads from the ledger what all ranks have done. */
-static enum status show_progress(struct embed *e, struct progress *p, double *shown_s, int64_t chunk_size, int64_t first_done)
-{
-    int64_t done;
-    double now = clock_s();
-    if (!p->speak || now - *shown_s < 1) return ST_OK;
-    *shown_s = now;
-    enum status st = partial_progress(embedding_partial(e->out), &done);
-    double rate = (double)((done - first_done) * chunk_size) / (now - p->start_s);
-    struct metric m[] = {{"cells_per_s", rate}};
-    if (st == ST_OK) progress_update(p, done, m, 1);
-    return st;
-}
-
-static void answer_others(void *queue) { queue_poll(queue); }
-
-static enum status work_through(struct job *job, struct embed *e)
-{
-    enum status st = ST_OK;
-    int64_t chunk, before = 0;
-    double shown_s = 0;
-    st = partial_progress(embedding_partial(e->out), &before);
-    struct progress p = progress_start("embed", "chunk", embedding_partial(e->out)->chunks, before, job->world.rank == 0);
-    product_set_poll(answer_others, e->queue);
-    while (st == ST_OK && queue_next(e->queue, &chunk)) {
-        st = do_chunk(e, chunk);
-        if (st == ST_OK) st = show_progress(e, &p, &shown_s, chunk_cells(job), before);
-        if (job_stop(job)) queue_stop(e->queue);
-    }
-    product_set_poll(NULL, NULL);
-    if (st != ST_OK) queue_stop(e->queue);
-    queue_close(&job->world, &e->queue);
-    TRY(comm_agree(&job->world, st));
-    st = embedding_settle(&job->world, e->out);
-    if (st == ST_OK) progress_update(&p, p.total, NULL, 0);
-    progress_finish(&p);
-done:
-    return st;
-}
+static bool asked_to_stop(const void *job) { return job_stop(job); }
 
 static enum status run(struct job *job)
 {
@@ -216,8 +186,10 @@ static enum status run(struct job *job)
         goto done;
     }
     TRY(comm_agree(&job->world, embed_chunk_create(&e->inf, chunk_cells(job), &e->work)));
-    TRY(partial_queue(&job->world, embedding_partial(e->out), &e->queue));
-    TRY(work_through(job, e));
+    struct chunk_loop loop = {.what = "embed", .rate = "cells_per_s", .items_per_chunk = (double)chunk_cells(job),
+                              .work = do_chunk, .context = e, .stop = asked_to_stop, .stop_context = job};
+    TRY(chunk_loop_run(&job->world, embedding_partial(e->out), &loop));
+    TRY(embedding_reopen(&job->world, e->out));
     TRY(embedding_count_reasons(&job->world, e->out, e->reasons));
     e->seconds = clock_s() - start;
 done:
@@ -279,7 +251,8 @@ static const struct job_spec spec = {
     .usage = "--model CKPT ATLAS|INPUT --out FILE.h5ad [options]",
     .reads = "CKPT, a checkpoint; an atlas, or an .h5ad, 10x .h5 or 10x folder as it is",
     .writes = "FILE.h5ad: all obs columns, obsm/X_<model> (X itself above embed.obsm_max_gib), uns/cytomill;\n"
-              "        FILE.h5ad.run.json: when, where, how fast; until done FILE.h5ad.partial and its .ledger",
+              "        FILE.h5ad.run.json: when, where, how fast; until done FILE.h5ad.partial and its .ledger;\n"
+              "        a file FILE.h5ad.stop (or --stop-file) ends it in good order",
     .example = "mpirun -n 2 cytomill-embed --model build/demo/pretrain/model.h5 build/demo/atlas --out emb.h5ad",
     .sections = "run data model embed",
     .positional = "run.input",

@@ -6,13 +6,13 @@
 
 #include "base/progress.h"
 #include "base/text.h"
+#include "io/chunk_loop.h"
 #include "io/run_record.h"
 #include "io/screen_hits.h"
 #include "io/screen_input.h"
 #include "io/screening.h"
 #include "jobs/job.h"
 #include "kernel/isa.h"
-#include "kernel/product.h"
 
 struct sweep {
     struct inference inf;
@@ -28,7 +28,6 @@ struct sweep {
     struct results results;
     struct score_sum *sums;      /* [chunk] */
     double *readout_sums;        /* [chunk, readout] */
-    struct queue *queue;
     double seconds;
     char key[SHA256_HEX];
     char *results_path;
@@ -225,11 +224,16 @@ done:
     return st;
 }
 
-static enum status do_singles(struct sweep *s, int64_t chunk) { return screening_do_singles(s->screening, chunk); }
+static enum status do_singles(void *context, int64_t chunk)
+{
+    struct sweep *s = context;
+    return screening_do_singles(s->screening, chunk);
+}
 
-static enum status do_sets(struct sweep *s, int64_t chunk)
+static enum status do_sets(void *context, int64_t chunk)
 {
     enum status st = ST_OK;
+    struct sweep *s = context;
     int64_t first, count;
     results_chunk_sets(&s->results, chunk, &first, &count);
     TRY(screening_do_sets(s->screening, first, count, s->sums, s->readout_sums));
@@ -238,47 +242,21 @@ done:
     return st;
 }
 
-static void answer_others(void *queue) { queue_poll(queue); }
+static bool asked_to_stop(const void *job) { return job_stop(job); }
 
-/* Rank 0 reads from the ledger what all ranks have done. */
-static enum status show_progress(struct partial *partial, struct progress *p, double items_per_chunk, int64_t before,
-                                 double *shown_s)
-{
-    int64_t done;
-    double now = clock_s();
-    if (!p->speak || now - *shown_s < 1) return ST_OK;
-    *shown_s = now;
-    enum status st = partial_progress(partial, &done);
-    struct metric m[] = {{"sets_per_s", (double)(done - before) * items_per_chunk / (now - p->start_s)}};
-    if (st == ST_OK) progress_update(p, done, m, 1);
-    return st;
-}
-
-/* All chunks of `partial` that are not done, by all ranks. ST_REQUEUE if asked to stop before the end. */
-static enum status work_through(struct job *job, struct sweep *s, struct partial *partial, const char *what,
-                                double sets_per_chunk, enum status (*work)(struct sweep *, int64_t))
+static enum status work_through(struct job *job, struct sweep *s)
 {
     enum status st = ST_OK;
-    int64_t chunk, before = 0;
-    double shown_s = 0;
-    TRY(comm_agree(&job->world, partial_progress(partial, &before)));
-    TRY(partial_queue(&job->world, partial, &s->queue));
-    struct progress p = progress_start(what, "chunk", partial->chunks, before, job->world.rank == 0);
-    product_set_poll(answer_others, s->queue);
-    while (st == ST_OK && queue_next(s->queue, &chunk)) {
-        bool done_by_other;
-        st = partial_look(partial, chunk, &done_by_other);
-        if (st == ST_OK && !done_by_other) st = work(s, chunk);
-        if (st == ST_OK) st = show_progress(partial, &p, sets_per_chunk, before, &shown_s);
-        if (job_stop(job)) queue_stop(s->queue);
-    }
-    product_set_poll(NULL, NULL);
-    if (st != ST_OK) queue_stop(s->queue);
-    queue_close(&job->world, &s->queue);
-    TRY(comm_agree(&job->world, st));
-    st = partial_settle(&job->world, partial);
-    if (st == ST_OK) progress_update(&p, p.total, NULL, 0);
-    progress_finish(&p);
+    struct partial *singles = screening_singles(s->screening);
+    struct chunk_loop loop = {.what = "single genes", .rate = "genes_per_s", .work = do_singles, .context = s,
+                              .items_per_chunk = (double)s->panel.count / (double)singles->chunks,
+                              .stop = asked_to_stop, .stop_context = job};
+    TRY(chunk_loop_run(&job->world, singles, &loop));
+    loop.what = "gene sets";
+    loop.rate = "sets_per_s";
+    loop.work = do_sets;
+    loop.items_per_chunk = (double)config_int(job->config, "sweep.chunk");
+    TRY(chunk_loop_run(&job->world, &s->results.partial, &loop));
 done:
     return st;
 }
@@ -298,9 +276,7 @@ static enum status run(struct job *job)
         goto done;
     }
     TRY(open_screening(job, s));
-    TRY(work_through(job, s, screening_singles(s->screening), "single genes",
-                     (double)s->panel.count / (double)screening_singles(s->screening)->chunks, do_singles));
-    TRY(work_through(job, s, &s->results.partial, "gene sets", (double)config_int(job->config, "sweep.chunk"), do_sets));
+    TRY(work_through(job, s));
     s->seconds = clock_s() - start;
 done:
     return st;

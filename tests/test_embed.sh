@@ -68,6 +68,27 @@ assert list(some.obs_names) == list(source.obs_names[(source.obs.cell_type == "B
 assert some.obsm["X_tiny"].tobytes() == e[some.obs_names].obsm["X_tiny"].tobytes()
 EOF
 
+# from an atlas: its order and its names; two sources with the same names
+cytomill-ingest "$dir/whole.h5ad" "$dir/first.h5ad" --out "$dir/atlas" 2>"$dir/log" || { cat "$dir/log"; fail "ingest"; }
+for n in 1 3; do
+    mpirun -n $n cytomill-embed --model "$dir/m.h5" "$dir/atlas" --out "$dir/a$n.h5ad" 2>"$dir/log" || { cat "$dir/log"; fail "atlas"; }
+done
+cmp "$dir/a1.h5ad" "$dir/a3.h5ad" || fail "other bytes of an atlas on 3 ranks"
+# a network that overflows: every row is there, none is embedded
+"$B/tests/tool_untrained" "$dir/nan.h5" $vocabulary 1 1e37 model.layers=1 model.width=32 model.heads=1 model.name=nan || fail "no nan model"
+cytomill-embed --model "$dir/nan.h5" "$dir/first.h5ad" --out "$dir/nan.h5ad" 2>"$dir/log" || { cat "$dir/log"; fail "nan"; }
+grep -q 'embedding is not finite' "$dir/log" || fail "cells without a finite embedding are not reported"
+"$python" -W ignore - "$dir" <<'EOF' || fail "embedding of an atlas, or of a network that overflows"
+import sys, glob, anndata, numpy as np
+read = lambda name: anndata.read_h5ad(f"{sys.argv[1]}/{name}.h5ad")
+a, e = read("a1"), read("e1")
+atlas = anndata.concat([anndata.read_h5ad(f) for f in sorted(glob.glob(f"{sys.argv[1]}/atlas/mod/rna/shard-*.h5ad"))])
+assert list(a.obs_names) == list(atlas.obs_names) and a.obs_names.is_unique and a.n_obs == 400
+assert a.obsm["X_tiny"].tobytes() == e[a.obs.source_obs_name].obsm["X_tiny"].tobytes(), "rows do not belong to their cells"
+nan = read("nan")
+assert np.isnan(nan.obsm["X_nan"]).all() and not nan.obs.embedded.any() and nan.obs.embedding_reason.notna().all()
+EOF
+
 # killed in the middle: the partial file opens; the rest, and only the rest, is done by the next run
 done_chunks() { # records of the ledger that are not blank
     "$python" -c 'import sys; d=open(sys.argv[1],"rb").read()[512:]; print(sum(any(d[i:i+16]) for i in range(0,len(d),16)))' "$1" 2>/dev/null || echo 0
@@ -118,6 +139,7 @@ for how in run run3; do
     expect 4 'none of its' $how "$dir/foreign.h5ad" --out "$dir/x.h5ad"
     expect 4 'log-normalised' $how "$dir/lognorm.h5ad" --out "$dir/x.h5ad"
     expect 4 'rna' $how "$dir/whole.h5ad" --out "$dir/x.h5ad" --set data.modality=atac
+    expect 3 'cell_typ' $how "$dir/whole.h5ad" --out "$dir/x.h5ad" --cells "cell_typ == 'B'"
     expect 4 'whole.h5ad' $how "$dir/first.h5ad" --out "$dir/x.h5ad" --model "$dir/whole.h5ad"
 done
 expect 2 'no model' cytomill-embed "$dir/whole.h5ad" --out "$dir/x.h5ad"

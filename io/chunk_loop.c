@@ -1,0 +1,54 @@
+#include "io/chunk_loop.h"
+
+#include "base/progress.h"
+#include "kernel/product.h"
+
+/* Rank 0 reads from the ledger what all ranks and jobs have done, about once a second. */
+static enum status show_progress(const struct chunk_loop *loop, struct partial *partial, struct progress *p, double *shown_s)
+{
+    int64_t done;
+    double now = clock_s();
+    if (!p->speak || now - *shown_s < 1) return ST_OK;
+    *shown_s = now;
+    enum status st = partial_progress(partial, &done);
+    struct metric rate = {loop->rate, (double)(done - p->first) * loop->items_per_chunk / (now - p->start_s)};
+    if (st == ST_OK) progress_update(p, done, &rate, 1);
+    return st;
+}
+
+static void answer_others(void *queue) { queue_poll(queue); }
+
+static enum status work_through(const struct chunk_loop *loop, struct partial *partial, struct queue *queue, struct progress *p)
+{
+    enum status st = ST_OK;
+    int64_t chunk;
+    bool done;
+    double shown_s = 0;
+    while (st == ST_OK && queue_next(queue, &chunk)) {
+        st = partial_look(partial, chunk, &done); /* another job of the array may have done it */
+        if (st == ST_OK && !done) st = loop->work(loop->context, chunk);
+        if (st == ST_OK) st = show_progress(loop, partial, p, &shown_s);
+        if (st != ST_OK || loop->stop(loop->stop_context)) queue_stop(queue);
+    }
+    return st;
+}
+
+enum status chunk_loop_run(struct comm *comm, struct partial *partial, const struct chunk_loop *loop)
+{
+    enum status st = ST_OK;
+    struct queue *queue = NULL;
+    int64_t before = 0;
+    TRY(comm_agree(comm, partial_progress(partial, &before)));
+    TRY(partial_queue(comm, partial, &queue));
+    struct progress p = progress_start(loop->what, "chunk", partial->chunks, before, comm->rank == 0);
+    product_set_poll(answer_others, queue);
+    st = work_through(loop, partial, queue, &p);
+    product_set_poll(NULL, NULL);
+    queue_close(comm, &queue);
+    TRY(comm_agree(comm, st));
+    st = partial_settle(comm, partial);
+    if (st == ST_OK) progress_update(&p, p.total, NULL, 0);
+    progress_finish(&p);
+done:
+    return st;
+}
