@@ -101,23 +101,6 @@ static enum status create_serial(const char *path, int64_t block_bytes, hid_t *f
 
 enum status h5_create_on_disk(const char *path, hid_t *file) { return create_serial(path, 0, file); }
 
-enum status h5_create_parallel(struct comm *comm, const char *path, const char *driver, hid_t *file)
-{
-    /* Open MPI looks at this variable when the first file is opened. */
-    if (strcmp(driver, "romio") == 0) setenv("OMPI_MCA_io", "romio321", 0);
-    if (strcmp(driver, "ompio") == 0) setenv("OMPI_MCA_io", "ompio", 0);
-    hid_t access = access_list();
-    enum status st = ST_OK;
-    if (H5Pset_fapl_mpio(access, comm->handle, MPI_INFO_NULL) < 0)
-        st = h5_fail(ST_OUTPUT, "%s: HDF5 takes no MPI communicator", path);
-    H5Pset_all_coll_metadata_ops(access, true);
-    H5Pset_coll_metadata_write(access, true);
-    st = comm_agree(comm, st);
-    if (st == ST_OK) st = comm_agree(comm, create_with(path, access, 0, file));
-    h5_drop(&access);
-    return st;
-}
-
 /* ---- files made in memory ---- */
 
 /* Files of h5_create that are open: few at a time. */

@@ -11,7 +11,7 @@
  *   done:
  *     h5_drop(&file);
  *
- * All functions here are local unless they take a comm. Errors are ST_INPUT when reading and
+ * All functions here are local. Errors are ST_INPUT when reading and
  * ST_OUTPUT when writing; messages name the object inside the file, and callers put the file's name
  * in front (status_prefix). One thread at a time: the library is not thread-safe. */
 #ifndef CYTOMILL_IO_H5_H
@@ -23,7 +23,6 @@
 #include <stdint.h>
 
 #include "base/status.h"
-#include "mpi/comm.h"
 
 #define H5_NONE ((hid_t)-1)
 /* Largest transfer in one call: independent MPI-IO transfers over 2 GiB fail. */
@@ -48,9 +47,6 @@ MUST_CHECK enum status h5_create(const char *path, hid_t *file);
 MUST_CHECK enum status h5_create_after(const char *path, int64_t block_bytes, hid_t *file);
 /* The same straight on disk, for files too large for memory: make sure of the space before. */
 MUST_CHECK enum status h5_create_on_disk(const char *path, hid_t *file);
-/* The same through MPI-IO, with collective metadata. Collective; agreed. Objects must then be created
- * by all ranks in the same order. `driver`: the value of run.io ("auto", "ompio", "romio", "posix"). */
-MUST_CHECK enum status h5_create_parallel(struct comm *comm, const char *path, const char *driver, hid_t *file);
 /* Close a file; one from h5_create is written to its path now. ST_OUTPUT: disk full, cannot be created. No-op on H5_NONE. */
 MUST_CHECK enum status h5_close(hid_t *file);
 /* Release any id (file, group, dataset, type, space, list, attribute); no-op on H5_NONE. For done: exits. */

@@ -170,23 +170,30 @@ static enum status check_space(const char *path)
     return need <= have ? ST_OK : fail(ST_OUTPUT, "needs %s of free space, there is %s", text_bytes(need, a), text_bytes(have, b));
 }
 
-enum status h5ad_compress(const char *path, int level)
+enum status h5ad_deflate(const char *path, const char *to_path, int level)
 {
     enum status st = ST_OK;
     hid_t from = H5_NONE, to = H5_NONE;
-    char *fresh = text_format("%s.deflated", path);
     TRY(check_space(path));
     TRY(h5_open(path, &from));
-    TRY(h5_create_on_disk(fresh, &to));
+    TRY(h5_create_on_disk(to_path, &to));
     TRY(copy_group(from, to, level));
     TRY(h5_close(&to));
-    TRY(flush_file(fresh));
-    if (rename(fresh, path) != 0) TRY(fail(ST_OUTPUT, "cannot be renamed from %s: %s", fresh, strerror(errno)));
+    TRY(flush_file(to_path));
 done:
     if (st != ST_OK) status_prefix("%s: while compressing: ", path);
     h5_drop(&to);
     h5_drop(&from);
-    if (st != ST_OK) unlink(fresh);
+    if (st != ST_OK) unlink(to_path);
+    return st;
+}
+
+enum status h5ad_compress(const char *path, int level)
+{
+    char *fresh = text_format("%s.deflated", path);
+    enum status st = h5ad_deflate(path, fresh, level);
+    if (st == ST_OK && rename(fresh, path) != 0)
+        st = fail(ST_OUTPUT, "%s: cannot be renamed to %s: %s", fresh, path, strerror(errno));
     free(fresh);
     return st;
 }

@@ -103,8 +103,10 @@ MUST_CHECK enum status h5ad_commit(struct comm *comm, struct h5ad_file **file, c
 /* Close without a promise. NULL is fine. Local. */
 void h5ad_close(struct h5ad_file **file);
 
-/* Rewrite a finished HDF5 file with its larger datasets in chunks, shuffled and deflated (level 1-9),
- * and rename it into place. Local: one rank per file. ST_OUTPUT: the file is as it was. */
+/* Copy a finished HDF5 file to `to` with its larger datasets in chunks, shuffled and deflated (level 1-9).
+ * Local: one rank per file. ST_OUTPUT: nothing lies at `to`. */
+MUST_CHECK enum status h5ad_deflate(const char *path, const char *to, int level);
+/* The same, renamed into the place of the file itself. ST_OUTPUT: the file is as it was. */
 MUST_CHECK enum status h5ad_compress(const char *path, int level);
 
 #endif
