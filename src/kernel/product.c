@@ -6,16 +6,11 @@
 #include <string.h>
 
 #include "kernel/multiply.h"
+#include "kernel/tiled.h"
 #include "kernel/vector.h"
 
 /* Buckets whose operands are packed together, so that a block of dW stays in cache meanwhile. */
 enum { GROUP_BUCKETS = 4, BLOCK_ROWS = 128 };
-
-/* A multiplication of tiles of `rows` rows. */
-struct tiled {
-    struct multiply *multiply;
-    int64_t rows;
-};
 
 struct product {
     struct product_spec spec;
@@ -48,86 +43,18 @@ static size_t inner_bytes(const struct product *p, int64_t count) { return align
 
 /* ---- create ---- */
 
-/* Memory of a trial run. */
-struct trial {
-    void *a, *b, *packed, *c, *scratch;
-};
-
-static void trial_free(struct trial *t)
-{
-    free(t->a), free(t->b), free(t->packed), free(t->c), free(t->scratch);
-}
-
-static enum status trial_take(struct trial *t, const struct multiply *m, const struct multiply_spec *s)
-{
-    enum status st = ST_OK;
-    size_t item = dtype_bytes(s->type);
-    TRY(mem_alloc(&t->a, (size_t)(s->m * s->k), item, "trial of a product"));
-    TRY(mem_alloc(&t->b, (size_t)(s->n * s->k), item, "trial of a product"));
-    TRY(mem_alloc(&t->packed, aligned(multiply_packed_bytes(m)), 1, "trial of a product"));
-    TRY(mem_alloc(&t->c, (size_t)(s->m * s->n), dtype_bytes(s->c_type), "trial of a product"));
-    TRY(mem_alloc(&t->scratch, aligned(multiply_scratch_bytes(m)), 1, "trial of a product"));
-done:
-    return st;
-}
-
-/* Numbers in (-1, 1) whose sums round; the same in every row of `cols` if asked. */
-static void trial_fill(void *x, int64_t rows, int64_t cols, bool same_rows, enum dtype type)
-{
-    for (int64_t i = 0; i < rows * cols; i++) {
-        uint32_t bits = (uint32_t)(same_rows ? i % cols : i) * 2654435761u;
-        dtype_store(x, i, (double)(bits ^ bits >> 15) / 0x1p31 - 1, type);
-    }
-}
-
-/* Do equal rows of A give equal rows of C, bit for bit? */
-static enum status rows_are_equal(struct multiply *m, const struct multiply_spec *s, bool *equal)
-{
-    enum status st = ST_OK;
-    struct trial t = {0};
-    TRY(trial_take(&t, m, s));
-    trial_fill(t.a, s->m, s->k, true, s->type);
-    trial_fill(t.b, s->n, s->k, false, s->type);
-    memset(t.c, 0, (size_t)(s->m * s->n) * dtype_bytes(s->c_type));
-    multiply_pack(m, 0, t.packed, t.b, s->type, true, t.scratch);
-    multiply_run(m, 0, t.c, t.a, t.packed, t.scratch);
-    size_t row_bytes = (size_t)s->n * dtype_bytes(s->c_type);
-    *equal = true;
-    for (int64_t r = 1; r < s->m; r++) *equal = *equal && memcmp(t.c, (char *)t.c + (size_t)r * row_bytes, row_bytes) == 0;
-done:
-    trial_free(&t);
-    return st;
-}
-
-/* The largest tile in which a row's bits do not depend on its place: oneDNN's AVX2 fp32 kernel works
- * on 6 rows at a time and adds up the 2 left over of 128 in another order, so there it is 126. */
-static enum status create_tiled(struct multiply_spec s, struct tiled *out)
-{
-    static const int64_t tiles[] = {PRODUCT_TILE, 126, 120, 112, 96, 64, 32, 1};
-    enum status st = ST_OK;
-    bool equal = false;
-    for (size_t i = 0; !equal && i < sizeof tiles / sizeof *tiles; i++) {
-        s.m = out->rows = tiles[i];
-        multiply_destroy(&out->multiply);
-        TRY(multiply_create(&s, &out->multiply));
-        TRY(rows_are_equal(out->multiply, &s, &equal));
-    }
-done:
-    return st;
-}
-
 static enum status create_multiplications(struct product *p)
 {
     enum status st = ST_OK;
     int64_t in = p->spec.in, out = p->spec.out, part = out / p->spec.parts;
     struct multiply_spec s = {.n = out, .k = in, .type = p->inner, .c_type = p->inner, .threads = p->spec.threads};
-    TRY(create_tiled(s, &p->forward));
+    TRY(tiled_create(&s, PRODUCT_TILE, &p->forward));
     if (!p->spec.backward) return ST_OK;
     s.n = in;
     s.k = out;
-    TRY(create_tiled(s, &p->data));
+    TRY(tiled_create(&s, PRODUCT_TILE, &p->data));
     s.accumulate = true;
-    TRY(create_tiled(s, &p->data_add));
+    TRY(tiled_create(&s, PRODUCT_TILE, &p->data_add));
     s.c_type = DTYPE_REAL;
     s.k = PRODUCT_BUCKET;
     s.m = BLOCK_ROWS;
@@ -140,10 +67,11 @@ done:
 
 static void measure_scratch(struct product *p)
 {
-    const struct multiply *all[] = {p->forward.multiply, p->data.multiply, p->data_add.multiply, p->weight,
-                                   p->weight_tail};
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
-        if (all[i]) p->library_bytes = larger(p->library_bytes, aligned(multiply_scratch_bytes(all[i])));
+    const struct tiled *tiled[] = {&p->forward, &p->data, &p->data_add};
+    for (int i = 0; i < 3; i++) p->library_bytes = larger(p->library_bytes, aligned(tiled_scratch_bytes(tiled[i])));
+    const struct multiply *whole[] = {p->weight, p->weight_tail};
+    for (int i = 0; i < 2; i++)
+        if (whole[i]) p->library_bytes = larger(p->library_bytes, aligned(multiply_scratch_bytes(whole[i])));
     int64_t tile = PRODUCT_TILE > PRODUCT_BUCKET ? PRODUCT_TILE : PRODUCT_BUCKET;
     p->thread_bytes = inner_bytes(p, tile * p->spec.in) + inner_bytes(p, tile * p->spec.out) + p->library_bytes;
     if (!p->spec.backward) return;
@@ -178,9 +106,9 @@ void product_destroy(struct product **product)
 {
     struct product *p = *product;
     if (!p) return;
-    multiply_destroy(&p->forward.multiply);
-    multiply_destroy(&p->data.multiply);
-    multiply_destroy(&p->data_add.multiply);
+    tiled_destroy(&p->forward);
+    tiled_destroy(&p->data);
+    tiled_destroy(&p->data_add);
     multiply_destroy(&p->weight);
     multiply_destroy(&p->weight_tail);
     free(p);
@@ -189,17 +117,17 @@ void product_destroy(struct product **product)
 
 /* ---- memory ---- */
 
-static size_t forward_bytes(const struct product *p) { return aligned(multiply_packed_bytes(p->forward.multiply)); }
+static size_t forward_bytes(const struct product *p) { return aligned(multiply_packed_bytes(p->forward.multiply[0])); }
 
 size_t product_weight_bytes(const struct product *p)
 {
-    return forward_bytes(p) + (p->data.multiply ? aligned(multiply_packed_bytes(p->data.multiply)) : 0);
+    return forward_bytes(p) + (p->data.multiply[0] ? aligned(multiply_packed_bytes(p->data.multiply[0])) : 0);
 }
 
 struct product_weight product_weight_take(const struct product *p, struct arena *arena)
 {
     struct product_weight w = {.forward = arena_take(arena, forward_bytes(p))};
-    if (p->data.multiply) w.backward = arena_take(arena, multiply_packed_bytes(p->data.multiply));
+    if (p->data.multiply[0]) w.backward = arena_take(arena, multiply_packed_bytes(p->data.multiply[0]));
     return w;
 }
 
@@ -241,10 +169,10 @@ void product_pack(struct product *p, struct product_weight *weight, const real *
 {
     const real *w = masters_stacked(p, masters);
     unsigned char *library = thread_scratch(p, 0);
-    multiply_pack(p->forward.multiply, 0, weight->forward, w, DTYPE_REAL, true, library);
+    multiply_pack(p->forward.multiply[0], 0, weight->forward, w, DTYPE_REAL, true, library);
     round_weights(p, weight->forward);
-    if (!p->data.multiply) return;
-    multiply_pack(p->data.multiply, 0, weight->backward, w, DTYPE_REAL, false, library);
+    if (!p->data.multiply[0]) return;
+    multiply_pack(p->data.multiply[0], 0, weight->backward, w, DTYPE_REAL, false, library);
     round_weights(p, weight->backward);
 }
 
@@ -259,43 +187,43 @@ struct tiles {
 };
 
 /* Rows of one tile through scratch: zero-padded, and in the inner type. */
-static void tile_through_scratch(const struct product *p, const struct tiles *t, int64_t first, int thread)
+static void tile_through_scratch(const struct product *p, const struct tiles *t, struct tile at, int thread)
 {
-    int64_t tile = t->tiled->rows;
-    unsigned char *x = thread_scratch(p, thread), *y = x + inner_bytes(p, tile * t->in);
-    unsigned char *library = y + inner_bytes(p, tile * t->out);
-    int64_t rows = t->rows - first < tile ? t->rows - first : tile;
+    int64_t rows = t->tiled->rows[at.size], gap = rows - at.count;
+    unsigned char *x = thread_scratch(p, thread), *y = x + inner_bytes(p, rows * t->in);
+    unsigned char *library = y + inner_bytes(p, rows * t->out);
     enum dtype type = p->spec.type, inner = p->inner;
-    vector_convert(x, inner, dtype_at(t->x, first * t->in, type), type, rows * t->in);
-    memset(dtype_at(x, rows * t->in, inner), 0, (size_t)((tile - rows) * t->in) * dtype_bytes(inner));
+    vector_convert(x, inner, dtype_at(t->x, at.first * t->in, type), type, at.count * t->in);
+    memset(dtype_at(x, at.count * t->in, inner), 0, (size_t)(gap * t->in) * dtype_bytes(inner));
     if (t->accumulate) {
-        vector_convert(y, inner, dtype_at(t->y, first * t->out, type), type, rows * t->out);
-        memset(dtype_at(y, rows * t->out, inner), 0, (size_t)((tile - rows) * t->out) * dtype_bytes(inner));
+        vector_convert(y, inner, dtype_at(t->y, at.first * t->out, type), type, at.count * t->out);
+        memset(dtype_at(y, at.count * t->out, inner), 0, (size_t)(gap * t->out) * dtype_bytes(inner));
     }
-    multiply_run(t->tiled->multiply, thread, y, x, t->packed, library);
-    vector_convert(dtype_at(t->y, first * t->out, type), type, y, inner, rows * t->out);
+    multiply_run(t->tiled->multiply[at.size], thread, y, x, t->packed, library);
+    vector_convert(dtype_at(t->y, at.first * t->out, type), type, y, inner, at.count * t->out);
 }
 
-static void tile_run(const struct product *p, const struct tiles *t, int64_t first, int thread)
+static void tile_run(const struct product *p, const struct tiles *t, struct tile at, int thread)
 {
-    if (p->inner != p->spec.type || t->rows - first < t->tiled->rows) {
-        tile_through_scratch(p, t, first, thread);
+    if (p->inner != p->spec.type || at.count < t->tiled->rows[at.size]) {
+        tile_through_scratch(p, t, at, thread);
         return;
     }
-    multiply_run(t->tiled->multiply, thread, dtype_at(t->y, first * t->out, p->spec.type),
-                 dtype_at(t->x, first * t->in, p->spec.type), t->packed, thread_scratch(p, thread));
+    multiply_run(t->tiled->multiply[at.size], thread, dtype_at(t->y, at.first * t->out, p->spec.type),
+                 dtype_at(t->x, at.first * t->in, p->spec.type), t->packed, thread_scratch(p, thread));
 }
 
+/* Which thread runs a tile does not matter: threads take the next one, so that none waits long. */
 static void tiles_run(const struct product *p, const struct tiles *t)
 {
-    int64_t tile = t->tiled->rows, count = (t->rows + tile - 1) / tile;
+    int64_t count = tiled_count(t->tiled, t->rows);
 #pragma omp parallel num_threads(p->spec.threads)
     {
         omp_set_num_threads(1); /* for this thread's calls into the library only */
         int thread = omp_get_thread_num();
-#pragma omp for schedule(static)
+#pragma omp for schedule(dynamic, 1)
         for (int64_t i = 0; i < count; i++) {
-            tile_run(p, t, i * tile, thread);
+            tile_run(p, t, tiled_at(t->tiled, t->rows, i), thread);
             poll_from_master(thread);
         }
     }

@@ -3,8 +3,8 @@
  *
  * A `struct product` is a shape with its primitives, made once and shared by all layers of that
  * shape; a `struct product_weight` is one packed weight in memory of the caller. Forward and dX run
- * on fixed tiles of PRODUCT_TILE rows (the last one zero-padded; a little less where only that makes
- * equal rows of a tile come out equal, tried in product_create), threads sharing tiles, so a row's
+ * on fixed tiles of PRODUCT_TILE rows (a few less where only that makes equal rows of a tile come out
+ * equal; small tiles at the end, zero-padded: tiled.h), threads sharing tiles, so a row's
  * result cannot depend on the batch it is in; dW adds token buckets of PRODUCT_BUCKET in order, threads
  * sharing blocks of the output. Weights that share their input (q, k, v, u) may be one product of
  * several `parts` of equal size, stacked along `out`.
