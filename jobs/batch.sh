@@ -38,7 +38,7 @@ batch_requeue() { # reason
         return
     fi
     [ -e "$stop_file" ] && how=requeuehold
-    echo "batch: job $SLURM_JOB_ID: $1: $how"
+    echo "batch: job $SLURM_JOB_ID, $(date -Is): $1: $how"
     [ $how = requeue ] || echo "batch: remove $stop_file, then scontrol release $SLURM_JOB_ID"
     scontrol $how "$SLURM_JOB_ID" || echo "batch: scontrol $how refused; submit the same command again to go on"
 }
