@@ -290,6 +290,7 @@ static const struct job_option options[] = {
     {"genome", "NAME", "ingest.genome", "genome to take from a 10x .h5 with several"},
     {"obs-table", "TSV", "ingest.obs_table", "labels to join to obs"},
     {"obs-key", "COLUMN", "ingest.obs_key", "its column of barcodes or obs names"},
+    {"perturbation", "COLUMN", "ingest.perturbation", "obs column of perturbation labels: A+B, A+ctrl, control"},
     {"hgnc", "TSV", "ingest.hgnc", "HGNC complete set for gene identity"},
     {"vocabulary", "TSV", "data.vocabulary", "vocabulary whose share of counts is reported too"},
     {"compress", "LEVEL", "ingest.compress", "deflate the shards after the commit"},

@@ -47,7 +47,7 @@ static bool is_reserved(const char *name)
     static const char *const fixed[] = {"source_file", "source_row", "source_obs_name", "qc_total", "qc_n_features", "qc_pct_mt", "qc_flags"};
     for (size_t i = 0; i < sizeof fixed / sizeof *fixed; i++)
         if (strcmp(name, fixed[i]) == 0) return true;
-    return strncmp(name, "has_", 4) == 0;
+    return strncmp(name, "has_", 4) == 0 || strncmp(name, "perturb_", 8) == 0;
 }
 
 /* A name that HDF5 and we can use: no '/', not empty, not one of ours. The caller frees. */
@@ -322,11 +322,11 @@ done:
 
 /* ---- fields for the writer ---- */
 
-static enum status make_fields(const struct ingest_inputs *in, struct ingest_obs *obs, int64_t name_width)
+static enum status make_fields(const struct config *config, const struct ingest_inputs *in, struct ingest_obs *obs, int64_t name_width)
 {
     enum status st = ST_OK;
     TRY(NEW_ARRAY(obs->files, in->count));
-    TRY(NEW_ARRAY(obs->fields, obs->count));
+    TRY(NEW_ARRAY(obs->fields, obs->count + PERTURB_COLUMN_COUNT));
     for (int i = 0; i < in->count; i++) obs->files[i] = source_path(in->inputs[i].source);
     const struct h5ad_field fixed[OBS_FIXED] = {
         [OBS_FILE] = {"source_file", COLUMN_CATEGORY, .category = obs->files, .category_count = in->count},
@@ -344,6 +344,9 @@ static enum status make_fields(const struct ingest_inputs *in, struct ingest_obs
                                              .nullable = from->missing && (from->type == COLUMN_INT || from->type == COLUMN_BOOL),
                                              .category = (const char *const *)from->categories, .category_count = from->category_count};
     }
+    TRY(ingest_perturbation_plan(config, obs->fields, obs->own, &obs->perturbation));
+    ingest_perturbation_fields(&obs->perturbation, obs->fields, obs->fields + obs->own);
+    obs->count = obs->own + obs->perturbation.count;
 done:
     return st;
 }
@@ -371,7 +374,8 @@ enum status ingest_obs_plan(struct comm *comm, const struct config *config, stru
     TRY(find_repeats(comm, hashes, rows, &obs->names_unique));
     TRY(agree_on_columns(comm, obs, &name_width));
     TRY(agree_on_matches(comm, obs));
-    TRY(comm_agree(comm, make_fields(in, obs, name_width)));
+    obs->own = obs->count;
+    TRY(comm_agree(comm, make_fields(config, in, obs, name_width)));
 done:
     free(hashes);
     return st;
@@ -379,7 +383,8 @@ done:
 
 void ingest_obs_free(struct ingest_obs *obs)
 {
-    for (int c = OBS_FIXED; c < obs->count; c++) {
+    int own = obs->own ? obs->own : obs->count; /* the same until the fields are made */
+    for (int c = OBS_FIXED; c < own; c++) {
         struct obs_column *from = &obs->from[c - OBS_FIXED];
         for (int32_t k = 0; k < from->category_count; k++) free(from->categories[k]);
         free(from->categories);
@@ -387,6 +392,7 @@ void ingest_obs_free(struct ingest_obs *obs)
         free(from->source_column);
         names_destroy(&from->codes);
     }
+    ingest_perturbation_free(&obs->perturbation);
     free(obs->from);
     free(obs->fields);
     free(obs->files);
@@ -455,17 +461,19 @@ enum status ingest_obs_read(const struct ingest_obs *obs, struct ingest_inputs *
 {
     enum status st = ST_OK;
     struct source *s = in->inputs[i].source;
-    for (int c = 0; c < obs->count; c++)
+    for (int c = 0; c < obs->own; c++)
         if (c != OBS_NAME) TRY(make_column(&obs->fields[c], count, &columns[c]));
     TRY(source_names_read(s, first, count, &columns[OBS_NAME]));
     for (int64_t r = 0; r < count; r++) {
         columns[OBS_FILE].code[r] = i;
         columns[OBS_ROW].i[r] = first + r;
     }
-    for (int c = OBS_FIXED; c < obs->count; c++) {
+    for (int c = OBS_FIXED; c < obs->own; c++) {
         const struct obs_column *from = &obs->from[c - OBS_FIXED];
         TRY(read_column(obs, from, s, from->source_column[i], &columns[OBS_NAME], first, &columns[c]));
     }
+    st = ingest_perturbation_build(&obs->perturbation, obs->fields, columns, columns + obs->own);
+    if (st != ST_OK) status_prefix("%s, from row %lld: ", source_path(s), (long long)first);
 done:
     return st;
 }

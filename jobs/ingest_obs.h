@@ -1,11 +1,12 @@
-/* obs of the atlas: where each cell came from, its quality figures, the columns of its source, and the
- * columns of a table of labels. Columns of one name in several sources become one, of a type that holds
+/* obs of the atlas: where each cell came from, its quality figures, the columns of its source, the
+ * columns of a table of labels, and the perturbation record made from them. Columns of one name in several sources become one, of a type that holds
  * all of them. */
 #ifndef CYTOMILL_JOBS_INGEST_OBS_H
 #define CYTOMILL_JOBS_INGEST_OBS_H
 
 #include "io/h5ad_write.h"
 #include "jobs/ingest_inputs.h"
+#include "jobs/ingest_perturbation.h"
 #include "jobs/label_table.h"
 
 /* Quality flags of a cell; a set of them is a category of qc_flags: "low_features;high_mt", "ok". */
@@ -19,8 +20,10 @@ struct obs_column; /* one column of the sources or of the table */
 
 struct ingest_obs {
     struct h5ad_field *fields; /* [count], the first OBS_FIXED as above */
-    struct obs_column *from;   /* [count - OBS_FIXED] where the values come from */
+    struct obs_column *from;   /* [own - OBS_FIXED] where the values come from */
     int count;
+    int own;                   /* fields before the perturbation record, which comes last */
+    struct ingest_perturbation perturbation;
     const char **files;        /* [inputs] categories of source_file */
     bool names_unique;
     struct label_table *labels; /* NULL without --obs-table */

@@ -60,37 +60,68 @@ static void modes_are_read(void **state)
     assert_false(perturb_mode_parse("yoga", &mode));
 }
 
+enum { N = 6 };
+
+/* The record of `label` (rows of one slice) against what it should say. */
+static void expect_record(const struct column *label, const char *const expected[N][PERTURB_COLUMN_COUNT])
+{
+    char *words[N] = {"CRISPRi", "CRISPRi", NULL, "yoga", "KO", "KO"};
+    char *doses[N] = {"1.5", "x", "3", NULL, "2+2", "0"}, *guides[N] = {"g1", "g2", "g1", NULL, "g3", "g1"};
+    struct column mode = {.type = COLUMN_TEXT, .count = N, .text = words}, dose = {.type = COLUMN_TEXT, .count = N, .text = doses},
+                  guide = {.type = COLUMN_TEXT, .count = N, .text = guides}, out[PERTURB_COLUMN_COUNT];
+    struct perturbation_columns from = {.label = label, .mode = &mode, .dose = &dose, .guide = &guide};
+    struct perturbation_plan plan;
+    assert_int_equal(perturbation_plan_create(&from, &plan), ST_OK);
+    assert_int_equal(perturbation_build(&plan, &from, out), ST_OK);
+    for (int k = 0; k < PERTURB_COLUMN_COUNT; k++) {
+        struct column named = out[k];
+        named.category = plan.prototype[k].category;
+        for (int row = 0; row < N; row++) {
+            char buffer[32];
+            assert_string_equal(column_as_text(&named, row, buffer), expected[row][k]);
+        }
+        column_free(&out[k]);
+    }
+    perturbation_plan_free(&plan);
+}
+
 static void columns_are_built(void **state)
 {
-    enum { N = 6 };
-    char *labels[] = {"B+A", "control", "A+ctrl"}, *words[N] = {"CRISPRi", "CRISPRi", NULL, "yoga", "KO", "KO"};
-    int32_t codes[N] = {0, 1, -1, 2, 0, 1};
-    char *doses[N] = {"1.5", "x", "3", NULL, "2", "0"}, *guides[N] = {"g1", "g2", "g1", NULL, "g3", "g1"};
-    struct column label = {.type = COLUMN_CATEGORY, .count = N, .code = codes, .category = labels, .category_count = 3};
-    struct column mode = {.type = COLUMN_TEXT, .count = N, .text = words}, dose = {.type = COLUMN_TEXT, .count = N, .text = doses},
-                  guide = {.type = COLUMN_TEXT, .count = N, .text = guides};
-    struct perturbation_columns from = {.label = &label, .mode = &mode, .dose = &dose, .guide = &guide};
-    struct column out[PERTURB_COLUMN_COUNT];
-    assert_int_equal(perturbation_build(&from, N, out), ST_OK);
-    static const char *const expected[N][5] = {{"A+B", "interference", "1.5", "g1", "False"}, {"control", "interference", "", "g2", "True"},
-                                               {"", "", "", "g1", ""},                        {"A", "unknown", "", "", "False"},
-                                               {"A+B", "knock-out", "2", "g3", "False"},      {"control", "knock-out", "0", "g1", "True"}};
-    for (int row = 0; row < N; row++)
-        for (int k = 0; k < PERTURB_COLUMN_COUNT; k++) {
-            char buffer[32];
-            assert_string_equal(column_as_text(&out[k], row, buffer), expected[row][k]);
-        }
-    assert_int_equal(out[0].category_count, 3);
-    for (int k = 0; k < PERTURB_COLUMN_COUNT; k++) column_free(&out[k]);
-    labels[2] = "A+";
+    static const char *const expected[N][PERTURB_COLUMN_COUNT] = {
+        {"A+B", "interference", "False", "1.5", "g1"}, {"control", "interference", "True", "", "g2"}, {"", "", "", "", "g1"},
+        {"A", "unknown", "False", "", ""},             {"A+B", "knock-out", "False", "2", "g3"},      {"control", "knock-out", "True", "0", "g1"}};
+    char *labels[] = {"B+A", "control", "A+ctrl", "A+B", ""}, *texts[N] = {"B+A", "control", NULL, "A+ctrl", "A+B", "control"};
+    int32_t codes[N] = {0, 1, -1, 2, 3, 1};
+    struct column category = {.type = COLUMN_CATEGORY, .count = N, .code = codes, .category = labels, .category_count = 5};
+    struct column text = {.type = COLUMN_TEXT, .count = N, .text = texts};
+    expect_record(&category, expected);
+    expect_record(&text, expected);
+}
+
+static void unreadable_labels_are_named(void **state)
+{
+    char *labels[] = {"A", "A+"}, *texts[2] = {"A", "B+"};
+    int32_t codes[2] = {0, 1};
+    struct column category = {.type = COLUMN_CATEGORY, .count = 2, .code = codes, .category = labels, .category_count = 2};
+    struct column text = {.type = COLUMN_TEXT, .count = 2, .text = texts}, out[PERTURB_COLUMN_COUNT];
+    struct perturbation_columns from = {.label = &category};
+    struct perturbation_plan plan;
     status_clear();
-    assert_int_equal(perturbation_build(&from, N, out), ST_INPUT);
-    assert_non_null(strstr(status_message(), "row 3: the perturbation 'A+'"));
+    assert_int_equal(perturbation_plan_create(&from, &plan), ST_INPUT);
+    assert_non_null(strstr(status_message(), "'A+'"));
+    from.label = &text;
+    status_clear();
+    assert_int_equal(perturbation_plan_create(&from, &plan), ST_OK);
+    assert_false(plan.has[PERTURB_DOSE]);
+    assert_int_equal(perturbation_build(&plan, &from, out), ST_INPUT);
+    assert_non_null(strstr(status_message(), "row 1: the perturbation 'B+'"));
+    perturbation_plan_free(&plan);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(labels_are_read), cmocka_unit_test(wrong_labels_are_refused),
-                                       cmocka_unit_test(modes_are_read), cmocka_unit_test(columns_are_built)};
+                                       cmocka_unit_test(modes_are_read), cmocka_unit_test(columns_are_built),
+                                       cmocka_unit_test(unreadable_labels_are_named)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

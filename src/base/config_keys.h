@@ -28,6 +28,10 @@
     WORD("ingest.other_features", "keep", "keep|drop", "What to do with 10x features of other types: keep each type as a modality, or drop them.") \
     TEXT("ingest.obs_table", "", "TSV of labels to join to obs.") \
     TEXT("ingest.obs_key", "barcode", "Column of the table that holds the cell's barcode or obs name.") \
+    TEXT("ingest.perturbation", "", "obs column of perturbation labels (A, A+B, A+ctrl, non-targeting, …) to read into the columns perturb_*; empty: none.") \
+    TEXT("ingest.perturbation_mode", "", "Its mode: knock-out, interference, activation or drug for all cells, or the obs column that says so.") \
+    TEXT("ingest.perturbation_dose", "", "obs column of doses.") \
+    TEXT("ingest.perturbation_guide", "", "obs column of guides.") \
     TEXT("ingest.hgnc", "", "HGNC complete set (TSV, may be gzipped) for gene identity; default: the copy under configs/genes.") \
     INT("ingest.shard_rows", "65536", 64, 16777216, "cells", "Rows per shard of the atlas.") \
     INT("ingest.compress", "0", 0, 9, "", "Deflate level of shards, applied after the commit; 0 leaves them uncompressed.") \

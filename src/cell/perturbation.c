@@ -5,7 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/hash.h"
 #include "base/text.h"
 
 /* ---- words ---- */
@@ -132,98 +131,124 @@ char *perturbation_key(const struct perturbation *p)
     return key.data ? key.data : text_copy("");
 }
 
-/* ---- columns ---- */
-
-/* Distinct texts in order of first appearance, with a hash table over them. */
-struct words {
-    char **text;
-    int32_t count, capacity, *slots;
-};
-
-/* Number of a text, added if new. Memory failure aborts, as in all small text work. */
-static int32_t words_add(struct words *w, const char *text)
+/* What a label says: the text for perturb_genes (caller frees), and whether it is a control. */
+static enum status read_label(const char *label, char **genes, bool *is_control_cell)
 {
-    if (w->count * 2 >= w->capacity) {
-        w->capacity = w->capacity ? w->capacity * 2 : 64;
-        w->text = realloc(w->text, sizeof *w->text * (size_t)w->capacity);
-        w->slots = realloc(w->slots, sizeof *w->slots * (size_t)w->capacity);
-        if (!w->text || !w->slots) abort();
-        memset(w->slots, -1, sizeof *w->slots * (size_t)w->capacity);
-        for (int32_t k = 0; k < w->count; k++) {
-            uint64_t at = hash_block(w->text[k], strlen(w->text[k]), 0);
-            while (w->slots[at % (uint64_t)w->capacity] >= 0) at++;
-            w->slots[at % (uint64_t)w->capacity] = k;
-        }
-    }
-    uint64_t at = hash_block(text, strlen(text), 0);
-    for (;; at++) {
-        int32_t *slot = &w->slots[at % (uint64_t)w->capacity];
-        if (*slot >= 0 && strcmp(w->text[*slot], text) != 0) continue;
-        if (*slot < 0) {
-            w->text[w->count] = text_copy(text);
-            *slot = w->count++;
-        }
-        return *slot;
-    }
+    struct perturbation p = {0};
+    enum status st = perturbation_parse(label, &p);
+    if (st != ST_OK) return st;
+    *genes = p.is_control ? text_copy("control") : perturbation_key(&p);
+    *is_control_cell = p.is_control;
+    perturbation_free(&p);
+    return ST_OK;
 }
 
-/* Hand the texts over as the categories of a column. */
-static void words_give(struct words *w, struct column *column)
+/* ---- plan ---- */
+
+static enum status prepare_column(struct column *c, const char *name, enum column_type type, int32_t categories)
 {
-    column->category = w->text;
-    column->category_count = w->count;
-    free(w->slots);
-    *w = (struct words){0};
+    *c = (struct column){.name = text_copy(name), .type = type};
+    return type == COLUMN_CATEGORY ? NEW_ARRAY(c->category, categories) : ST_OK;
 }
 
-static void words_free(struct words *w)
-{
-    for (int32_t k = 0; k < w->count; k++) free(w->text[k]);
-    free(w->text);
-    free(w->slots);
-}
-
-/* What a distinct label says. */
-struct reading {
-    int32_t genes; /* category of perturb_genes */
-    bool is_control;
-};
-
-struct builder {
-    struct words labels, genes, guides;
-    struct reading *readings; /* [labels.count] */
-    int32_t reading_capacity;
-};
-
-static enum status read_label(struct builder *b, const char *label, struct reading *out)
+/* Distinct gene sets of the labels, in their order; A+B and B+A are one. */
+static enum status plan_genes(const struct column *label, struct perturbation_plan *plan)
 {
     enum status st = ST_OK;
-    struct perturbation p = {0};
-    int32_t known = b->labels.count, k = words_add(&b->labels, label);
-    if (k == known) {
-        if (k == b->reading_capacity) {
-            b->reading_capacity = b->reading_capacity ? b->reading_capacity * 2 : 64;
-            b->readings = realloc(b->readings, sizeof *b->readings * (size_t)b->reading_capacity);
-            if (!b->readings) abort();
+    struct column *genes = &plan->prototype[PERTURB_GENES];
+    TRY(NEW_ARRAY(plan->genes_of_label, label->category_count));
+    TRY(NEW_ARRAY(plan->control_of_label, label->category_count));
+    for (int32_t k = 0; k < label->category_count; k++) {
+        char *key = NULL;
+        bool control = false;
+        int32_t found = 0;
+        if (!*label->category[k]) {
+            plan->genes_of_label[k] = -1;
+            continue;
         }
-        TRY(perturbation_parse(label, &p));
-        char *key = perturbation_key(&p);
-        b->readings[k] = (struct reading){words_add(&b->genes, p.is_control ? "control" : key), p.is_control};
-        free(key);
+        TRY(read_label(label->category[k], &key, &control));
+        while (found < genes->category_count && strcmp(genes->category[found], key) != 0) found++;
+        if (found == genes->category_count) genes->category[genes->category_count++] = key;
+        else free(key);
+        plan->genes_of_label[k] = found;
+        plan->control_of_label[k] = control;
     }
-    *out = b->readings[k];
 done:
-    perturbation_free(&p);
     return st;
 }
 
-static double read_dose(const struct column *dose, int64_t row)
+static enum status plan_modes(struct column *c)
 {
-    double value = NAN;
-    if (!dose) return NAN;
-    if (dose->type == COLUMN_REAL) return dose->r[row];
+    for (size_t k = 0; k < sizeof mode_words / sizeof *mode_words; k++) c->category[c->category_count++] = text_copy(mode_words[k]);
+    return ST_OK;
+}
+
+enum status perturbation_plan_create(const struct perturbation_columns *from, struct perturbation_plan *plan)
+{
+    enum status st = ST_OK;
+    const struct column *guide = from->guide;
+    bool sets = from->label->type == COLUMN_CATEGORY, guides = guide && guide->type == COLUMN_CATEGORY;
+    struct column *c = plan->prototype;
+    *plan = (struct perturbation_plan){.has = {true, true, true, from->dose != NULL, guide != NULL}};
+    TRY(prepare_column(&c[PERTURB_GENES], "perturb_genes", sets ? COLUMN_CATEGORY : COLUMN_TEXT, from->label->category_count));
+    TRY(prepare_column(&c[PERTURB_MODE], "perturb_mode", COLUMN_CATEGORY, (int32_t)(sizeof mode_words / sizeof *mode_words)));
+    TRY(prepare_column(&c[PERTURB_CONTROL], "perturb_control", COLUMN_BOOL, 0));
+    TRY(prepare_column(&c[PERTURB_DOSE], "perturb_dose", COLUMN_REAL, 0));
+    TRY(prepare_column(&c[PERTURB_GUIDE], "perturb_guide", guides ? COLUMN_CATEGORY : COLUMN_TEXT, guides ? guide->category_count : 0));
+    if (sets) TRY(plan_genes(from->label, plan));
+    TRY(plan_modes(&c[PERTURB_MODE]));
+    for (int32_t k = 0; guides && k < guide->category_count; k++)
+        c[PERTURB_GUIDE].category[c[PERTURB_GUIDE].category_count++] = text_copy(guide->category[k]);
+done:
+    if (st != ST_OK) perturbation_plan_free(plan);
+    return st;
+}
+
+void perturbation_plan_free(struct perturbation_plan *plan)
+{
+    for (int k = 0; k < PERTURB_COLUMN_COUNT; k++) column_free(&plan->prototype[k]);
+    free(plan->genes_of_label);
+    free(plan->control_of_label);
+    *plan = (struct perturbation_plan){0};
+}
+
+/* ---- rows ---- */
+
+static enum status allocate(const struct perturbation_plan *plan, int64_t count, struct column out[PERTURB_COLUMN_COUNT])
+{
+    enum status st = ST_OK;
+    for (int k = 0; k < PERTURB_COLUMN_COUNT; k++) {
+        enum column_type type = plan->prototype[k].type;
+        if (!plan->has[k]) continue;
+        out[k] = (struct column){.name = text_copy(plan->prototype[k].name), .type = type, .count = count};
+        if (type == COLUMN_CATEGORY) TRY(NEW_ARRAY(out[k].code, count));
+        if (type == COLUMN_TEXT) TRY(NEW_ARRAY(out[k].text, count));
+        if (type == COLUMN_REAL) TRY(NEW_ARRAY(out[k].r, count));
+        if (type == COLUMN_BOOL) TRY(NEW_ARRAY(out[k].i, count));
+    }
+done:
+    return st;
+}
+
+/* Genes and control flag of a row; false if nothing is known about it. */
+static enum status build_genes(const struct perturbation_plan *plan, const struct column *label, int64_t row, struct column *out, bool *known)
+{
     char buffer[32];
-    return text_to_real(column_as_text(dose, row, buffer), &value) ? value : NAN;
+    bool control = false;
+    const char *text = column_as_text(label, row, buffer);
+    *known = *text != '\0';
+    out[PERTURB_CONTROL].i[row] = INT64_MIN;
+    if (plan->genes_of_label) out[PERTURB_GENES].code[row] = -1;
+    if (!*known) return ST_OK;
+    if (plan->genes_of_label) {
+        out[PERTURB_GENES].code[row] = plan->genes_of_label[label->code[row]];
+        control = plan->control_of_label[label->code[row]];
+    } else {
+        enum status st = read_label(text, &out[PERTURB_GENES].text[row], &control);
+        if (st != ST_OK) return st;
+    }
+    out[PERTURB_CONTROL].i[row] = control;
+    return ST_OK;
 }
 
 static int32_t read_mode(const struct perturbation_columns *from, int64_t row)
@@ -236,58 +261,48 @@ static int32_t read_mode(const struct perturbation_columns *from, int64_t row)
     return perturb_mode_parse(word, &mode) ? (int32_t)mode : PERTURB_UNKNOWN;
 }
 
-static enum status allocate(int64_t count, struct column out[PERTURB_COLUMN_COUNT])
+/* A number, or "1+1" with one for each gene: then their common value, unknown if they differ. */
+static double read_dose(const struct column *dose, int64_t row)
 {
-    static const char *const names[] = {"perturb_genes", "perturb_mode", "perturb_dose", "perturb_guide", "perturb_control"};
-    static const enum column_type types[] = {COLUMN_CATEGORY, COLUMN_CATEGORY, COLUMN_REAL, COLUMN_CATEGORY, COLUMN_BOOL};
+    double common = NAN, value;
+    char buffer[32], part[32];
+    if (dose->type == COLUMN_REAL) return dose->r[row];
+    for (const char *at = column_as_text(dose, row, buffer);; at++) {
+        size_t length = strcspn(at, "+");
+        if (length >= sizeof part) return NAN;
+        memcpy(part, at, length);
+        part[length] = '\0';
+        if (!text_to_real(part, &value) || (!isnan(common) && value != common)) return NAN;
+        common = value;
+        at += length;
+        if (!*at) return common;
+    }
+}
+
+static void build_guide(const struct column *guide, int64_t row, struct column *out)
+{
+    char buffer[32];
+    const char *text = column_as_text(guide, row, buffer);
+    if (out->code) out->code[row] = guide->code[row];
+    else out->text[row] = *text ? text_copy(text) : NULL;
+}
+
+enum status perturbation_build(const struct perturbation_plan *plan, const struct perturbation_columns *from,
+                               struct column out[PERTURB_COLUMN_COUNT])
+{
     enum status st = ST_OK;
-    for (int k = 0; k < PERTURB_COLUMN_COUNT; k++) {
-        out[k] = (struct column){.name = text_copy(names[k]), .type = types[k], .count = count};
-        if (types[k] == COLUMN_CATEGORY) TRY(NEW_ARRAY(out[k].code, count));
-        if (types[k] == COLUMN_REAL) TRY(NEW_ARRAY(out[k].r, count));
-        if (types[k] == COLUMN_BOOL) TRY(NEW_ARRAY(out[k].i, count));
+    int64_t row = 0;
+    memset(out, 0, sizeof *out * PERTURB_COLUMN_COUNT);
+    TRY(allocate(plan, from->label->count, out));
+    for (; row < from->label->count; row++) {
+        bool known;
+        TRY(build_genes(plan, from->label, row, out, &known));
+        out[PERTURB_MODE].code[row] = known ? read_mode(from, row) : -1;
+        if (from->dose) out[PERTURB_DOSE].r[row] = known ? read_dose(from->dose, row) : NAN;
+        if (from->guide) build_guide(from->guide, row, &out[PERTURB_GUIDE]);
     }
 done:
-    return st;
-}
-
-static enum status build_row(const struct perturbation_columns *from, struct builder *b, int64_t row,
-                             struct column out[PERTURB_COLUMN_COUNT])
-{
-    enum status st = ST_OK;
-    char buffer[32];
-    struct reading reading = {.genes = -1};
-    const char *label = from->label ? column_as_text(from->label, row, buffer) : "";
-    bool known = *label != '\0';
-    if (known) TRY(read_label(b, label, &reading));
-    out[0].code[row] = reading.genes;
-    out[1].code[row] = known ? read_mode(from, row) : -1;
-    out[2].r[row] = known ? read_dose(from->dose, row) : NAN;
-    const char *guide = from->guide ? column_as_text(from->guide, row, buffer) : "";
-    out[3].code[row] = *guide ? words_add(&b->guides, guide) : -1;
-    out[4].i[row] = known ? reading.is_control : INT64_MIN;
-done:
     if (st != ST_OK) status_prefix("row %lld: ", (long long)row);
-    return st;
-}
-
-enum status perturbation_build(const struct perturbation_columns *from, int64_t count, struct column out[PERTURB_COLUMN_COUNT])
-{
-    enum status st = ST_OK;
-    struct builder b = {0};
-    memset(out, 0, sizeof *out * PERTURB_COLUMN_COUNT);
-    TRY(allocate(count, out));
-    for (int64_t row = 0; row < count; row++) TRY(build_row(from, &b, row, out));
-    struct words modes = {0};
-    for (size_t k = 0; k < sizeof mode_words / sizeof *mode_words; k++) words_add(&modes, mode_words[k]);
-    words_give(&b.genes, &out[0]);
-    words_give(&modes, &out[1]);
-    words_give(&b.guides, &out[3]);
-done:
-    words_free(&b.labels);
-    words_free(&b.genes);
-    words_free(&b.guides);
-    free(b.readings);
     for (int k = 0; st != ST_OK && k < PERTURB_COLUMN_COUNT; k++) column_free(&out[k]);
     return st;
 }

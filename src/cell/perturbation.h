@@ -1,9 +1,9 @@
 /* The perturbation record of a cell: genes, mode, dose, guide, is it a control.
  *
  * Labels in use are read as they are: `A+ctrl`, `ctrl+A` and `A` (one gene), `A+B` (a pair), `ctrl`,
- * `control`, `non-targeting`, `NT`, `safe-targeting`, … (a control). In an atlas the record is five
- * obs columns: perturb_genes (category "A+B", or "control"), perturb_mode, perturb_dose, perturb_guide
- * and perturb_control; a cell about which nothing is known has them missing. */
+ * `control`, `non-targeting`, `NT`, `safe-targeting`, … (a control). In an atlas the record is up to
+ * five obs columns: perturb_genes ("A+B", or "control"), perturb_mode, perturb_control, and perturb_dose and
+ * perturb_guide where the source says; a cell about which nothing is known has them missing. */
 #ifndef CYTOMILL_CELL_PERTURBATION_H
 #define CYTOMILL_CELL_PERTURBATION_H
 
@@ -47,15 +47,30 @@ void perturbation_free(struct perturbation *perturbation);
 /* The genes joined by '+' in alphabetical order, so that A+B and B+A are one; "" if none. Caller frees. Local. */
 char *perturbation_key(const struct perturbation *perturbation);
 
-/* Which obs columns of a source hold the record; NULL where it has none. Borrowed. */
+/* Which obs columns hold the record; NULL where there is none. Borrowed; rows of one slice. */
 struct perturbation_columns {
     const struct column *label, *mode, *dose, *guide;
     enum perturb_mode mode_default; /* where there is no mode column */
 };
-enum { PERTURB_COLUMN_COUNT = 5 };
-/* The five columns of the atlas for `count` rows; categories in order of first appearance. The caller
- * frees each with column_free. ST_INPUT: a label that cannot be read, with its row. Local. */
-MUST_CHECK enum status perturbation_build(const struct perturbation_columns *from, int64_t count,
+
+enum { PERTURB_GENES, PERTURB_MODE, PERTURB_CONTROL, PERTURB_DOSE, PERTURB_GUIDE, PERTURB_COLUMN_COUNT };
+
+/* How the columns become the record: made once from their types and categories, then used slice by slice. */
+struct perturbation_plan {
+    bool has[PERTURB_COLUMN_COUNT];                   /* dose and guide only if the source has them */
+    struct column prototype[PERTURB_COLUMN_COUNT];    /* name, type, categories; no rows. Genes are a category if
+                                                         the label is one, else text */
+    int32_t *genes_of_label;                          /* [label categories] category of perturb_genes */
+    uint8_t *control_of_label;                        /* [label categories] */
+};
+
+/* ST_INPUT: a label of the categories that cannot be read. Free with perturbation_plan_free. Local. */
+MUST_CHECK enum status perturbation_plan_create(const struct perturbation_columns *from, struct perturbation_plan *out);
+void perturbation_plan_free(struct perturbation_plan *plan);
+/* The columns of plan->has for the rows of a slice, to out[PERTURB_COLUMN_COUNT]: codes are those of the
+ * prototypes (no categories here). The caller frees each with column_free. ST_INPUT: a label that cannot be
+ * read, with its row. Local. */
+MUST_CHECK enum status perturbation_build(const struct perturbation_plan *plan, const struct perturbation_columns *from,
                                           struct column out[PERTURB_COLUMN_COUNT]);
 
 #endif
