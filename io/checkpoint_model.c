@@ -164,8 +164,9 @@ static enum status merge_config(const char *path, const struct config *stored, s
         if (strncmp(key->name, "model.", 6) != 0) continue;
         value_text(stored, key, theirs);
         value_text(config, key, ours);
+        if (strcmp(theirs, ours) == 0) continue;
         if (!config_is_given(config, key->name)) TRY(config_put(config, key->name, theirs, path));
-        else if (strcmp(theirs, ours) != 0 && !is_free_key(key->name))
+        else if (!is_free_key(key->name))
             TRY(fail(ST_INPUT, "%s: was trained with %s %s, this run asks for %s; use its configuration, or another checkpoint",
                      path, key->name, theirs, ours));
     }

@@ -1,0 +1,145 @@
+#!/usr/bin/env bash
+# plan: limit=170
+# cytomill-pretrain on a small atlas: the files it leaves, the same training on 1, 2 and 3 ranks, resume bit-equal
+# after kill -9, SIGTERM, SIGUSR1 and a stop file (exit 75), a damaged checkpoint falls back, a full disk leaves the
+# last good one, and each wrong input its one line and exit code on 1 and 3 ranks.
+set -u
+. tests/environment
+dir=$(mktemp -d); trap 'rm -rf "$dir"' EXIT
+fail() { echo "$*"; [ -s "$dir/log" ] && tail -20 "$dir/log"; exit 1; }
+
+# A 10x folder: CELLS cells of 60 to 160 of the first 400 genes of the vocabulary, five cells with next to none.
+make_folder() { # folder cells seed
+    mkdir -p "$1"
+    gunzip -c configs/genes/vocabulary.tsv.gz | awk -F'\t' 'NR > 1 && $3 != "" { print $3 "\t" $2; if (++n == 400) exit }' >"$1/genes.tsv"
+    awk -v cells="$2" -v seed="$3" -v dir="$1" 'BEGIN {
+        srand(seed)
+        for (c = 1; c <= cells; c++) {
+            print "CELL" c "-" seed > (dir "/barcodes.tsv")
+            share = c % 50 == 7 ? 0.01 : 0.15 + 0.25 * rand(); kind = c % 3
+            for (g = 1; g <= 400; g++) if (rand() < share * (g % 3 == kind ? 1.6 : 0.7)) {
+                n++; line[n] = g " " c " " 1 + (rand() < 0.3) * int(6 * rand()) } }
+        print "%%MatrixMarket matrix coordinate integer general" > (dir "/matrix.mtx")
+        print 400, cells, n > (dir "/matrix.mtx")
+        for (i = 1; i <= n; i++) print line[i] > (dir "/matrix.mtx") }'
+}
+make_folder "$dir/a" 220 1; make_folder "$dir/b" 90 2
+for a in a b; do cytomill-ingest "$dir/$a" --out "$dir/atlas-$a" >"$dir/log" 2>&1 || fail "no atlas $a"; done
+cat >"$dir/tiny.yaml" <<'EOF'
+model: {name: tiny, layers: 2, width: 32, heads: 2, value_width: 16, min_genes: 20, max_genes: 200}
+train: {steps: 30, batch: 6, micro_batch: 2, rate: 2e-3, schedule: cosine, warmup: 5, checkpoint_every: 8, evaluate_every: 10, evaluate_cells: 8}
+run: {precision: fp32, seed: 3}
+EOF
+pretrain() { # ranks out option...
+    local ranks=$1 out=$2; shift 2
+    if [ "$ranks" = 1 ]; then cytomill-pretrain --config "$dir/tiny.yaml" --atlas "$dir/atlas-a" --out "$out" "$@" >"$dir/log" 2>&1
+    else mpirun -n "$ranks" cytomill-pretrain --config "$dir/tiny.yaml" --atlas "$dir/atlas-a" --out "$out" "$@" >"$dir/log" 2>&1; fi
+}
+
+# dry run: everything checked, nothing written
+pretrain 2 "$dir/dry" --dry-run || fail "dry run"
+[ -e "$dir/dry" ] && fail "a dry run wrote something"
+grep -q "parameters; .* a rank" "$dir/log" && grep -q "GFLOP/s" "$dir/log" || fail "no cost"
+
+# whole runs on 1, 2, 3 ranks
+for n in 1 2 3; do
+    pretrain $n "$dir/r$n" || fail "training on $n ranks"
+    for f in checkpoint-24.h5 checkpoint-30.h5 metrics.jsonl learning.tsv run.json; do [ -s "$dir/r$n/$f" ] || fail "$n ranks left no $f"; done
+    [ -e "$dir/r$n/checkpoint-16.h5" ] && fail "more than train.keep checkpoints"
+    [ "$(ls "$dir/r$n" | grep -c partial)" -eq 0 ] || fail "a partial file is left"
+    [ "$(grep -c '"kind":"train"' "$dir/r$n/metrics.jsonl")" -eq 30 ] || fail "metrics lack steps"
+    [ "$(grep -c '"kind":"evaluate"' "$dir/r$n/metrics.jsonl")" -eq 3 ] || fail "metrics lack evaluations"
+    grep -q "mean squared error is" "$dir/log" || fail "no sentence about learning"
+done
+loss() { sed -n 's/.*"kind":"train","step":30,"loss":\([0-9.]*\).*/\1/p' "$dir/$1/metrics.jsonl"; }
+first=$(sed -n 's/.*"kind":"train","step":1,"loss":\([0-9.]*\).*/\1/p' "$dir/r1/metrics.jsonl")
+awk -v a="$(loss r1)" -v b="$(loss r2)" -v c="$(loss r3)" -v f="$first" \
+    'BEGIN { exit !(a > 0 && (a-b)^2 < 1e-6*a*a && (a-c)^2 < 1e-6*a*a && a < 0.5 * f) }' || fail "losses differ: $(loss r1) $(loss r2) $(loss r3), from $first"
+mse() { awk -F'\t' -v k="$2" '$1 == k { print $2 }' "$dir/$1/learning.tsv"; }
+for k in "gene mean" "gene + cell offset" "zero-truncated Poisson"; do
+    [ "$(mse r1 "$k")" = "$(mse r3 "$k")" ] || fail "the reference '$k' depends on ranks: $(mse r1 "$k") $(mse r3 "$k")"
+done
+
+# resume: killed, asked to stop in three ways, two of them on two ranks; the same bytes as an uninterrupted run
+same_as() { cmp "$dir/$1/checkpoint-30.h5" "$dir/$2/checkpoint-30.h5" || fail "$2 ends with other weights than $1"; }
+interrupt() { # ranks name how
+    local launcher=() pid
+    [ "$1" -gt 1 ] && launcher=(mpirun -n "$1")
+    "${launcher[@]}" cytomill-pretrain --config "$dir/tiny.yaml" --atlas "$dir/atlas-a" --out "$dir/$2" >"$dir/log" 2>&1 &
+    pid=$!
+    for _ in $(seq 2000); do
+        [ "$(grep -c '"kind":"train"' "$dir/$2/metrics.jsonl" 2>/dev/null || true)" -ge 10 ] 2>/dev/null && break
+        sleep 0.01
+    done
+    case $3 in stop) touch "$dir/$2/stop" ;; *) kill -"$3" $pid ;; esac
+    wait $pid
+    local rc=$?
+    [ "$3" = stop ] && rm -f "$dir/$2/stop"
+    [ "$3" = KILL ] || [ $rc -eq 75 ] || [ -e "$dir/$2/learning.tsv" ] || fail "$3 ended with exit $rc, not 75"
+    if [ "$3" = KILL ] && [ "$1" -gt 1 ]; then sleep 0.5; fi
+}
+for how in KILL TERM USR1; do
+    interrupt 1 "i$how" $how
+    pretrain 1 "$dir/i$how" || fail "resume after $how"
+    same_as r1 "i$how"
+done
+interrupt 2 istop stop
+pretrain 2 "$dir/istop" || fail "resume after a stop file"
+same_as r2 istop
+pretrain 1 "$dir/r1" || fail "the same command on a finished run"
+[ "$(grep -c '"kind":"train"' "$dir/iTERM/metrics.jsonl")" -eq 30 ] || fail "metrics of a resumed run repeat steps"
+
+# time given is over: exit 0 with a checkpoint
+pretrain 1 "$dir/short" --set train.max_seconds=0.001 --set train.steps=100000 || fail "max_seconds"
+ls "$dir/short"/checkpoint-*.h5 >/dev/null 2>&1 || fail "max_seconds left no checkpoint"
+
+# a damaged newest checkpoint: one generation back, and the same end
+cp -r "$dir/r1" "$dir/damaged"
+size=$(stat -c %s "$dir/damaged/checkpoint-30.h5")
+printf 'XXXX' | dd of="$dir/damaged/checkpoint-30.h5" bs=1 seek=$((size * 2 / 3)) conv=notrunc 2>/dev/null
+pretrain 1 "$dir/damaged" || fail "resume from the generation before"
+grep -q "going back" "$dir/log" || fail "damage was not told"
+same_as r1 damaged
+
+# wrong inputs: one line, the right exit code, on 1 and 3 ranks
+expect() { # code words out option...
+    local code=$1 words=$2 out=$3 n rc; shift 3
+    for n in 1 3; do
+        pretrain $n "$out" "$@"; rc=$?
+        [ $rc -eq "$code" ] || fail "exit $rc instead of $code on $n ranks: $*"
+        [ "$(grep -c 'error\[' "$dir/log")" -eq 1 ] || fail "not one error line on $n ranks: $*"
+        grep -q "error\[$code .*$words" "$dir/log" || fail "the error line lacks '$words'"
+    done
+}
+expect 4 "atlas" "$dir/r1" --atlas "$dir/atlas-b" --set train.steps=40
+expect 4 "model.heads 2, this run asks for 4" "$dir/r1" --set model.heads=4
+expect 4 "run.seed" "$dir/r1" --seed 9
+head -c 3000 <(gunzip -c configs/genes/vocabulary.tsv.gz) | sed '$d' >"$dir/other.tsv"
+expect 4 "vocabulary" "$dir/r1" --set data.vocabulary="$dir/other.tsv"
+printf 'id\tsymbol\tensembl\thgnc\n1\tNOSUCH\tENSG99999999999\tHGNC:0\n' >"$dir/none.tsv"
+expect 4 "none of its .* features is in the vocabulary" "$dir/new" --set data.vocabulary="$dir/none.tsv"
+awk -F'\t' 'NR == 1 { print "id\tsymbol\tensembl\thgnc"; print "1\t" $2 "\t" $1 "\t" }' "$dir/a/genes.tsv" >"$dir/one.tsv"
+expect 4 "vocabulary keeps .* of the counts" "$dir/new" --set data.vocabulary="$dir/one.tsv"
+expect 4 "no modality 'protein'; it has rna" "$dir/new" --set data.modality=protein
+expect 4 "no cell is left" "$dir/new" --set model.min_genes=399
+expect 3 "nosuch" "$dir/new" --cells "nosuch == 'B'"
+expect 4 "atlas" "$dir/new" --atlas "$dir/nowhere"
+expect 5 "not empty" "$dir/r1" --fresh
+expect 3 "train.warmup" "$dir/new" --set train.warmup=30
+expect 3 "model.heads" "$dir/new" --set model.heads=3
+expect 7 "not finite\|loss is" "$dir/nan" --set train.rate=10 --set train.decay=10 --set train.decay_kind=decoupled --set train.checkpoint_every=1
+ls "$dir/nan"/checkpoint-*.h5 >/dev/null 2>&1 || fail "a run that diverged keeps no checkpoint"
+mpirun -n 3 cytomill-pretrain --config "$dir/tiny.yaml" --atlas "$dir/atlas-a" --out "$dir/new" --set train.batch=2 >"$dir/log" 2>&1
+[ $? -eq 3 ] && grep -q "error\[3 .*3 ranks, but the global batch has 2 cells" "$dir/log" || fail "more ranks than cells"
+[ -e "$dir/new" ] && ls "$dir/new" | grep -q . && fail "a refused run left something"
+
+# a full disk: exit 5, the last good checkpoint stays and the run goes on from it
+cp -r "$dir/iTERM" "$dir/full"; rm "$dir/full/checkpoint-30.h5"
+before=$(cksum <"$dir/full/checkpoint-24.h5")
+(ulimit -f 200; pretrain 1 "$dir/full"); rc=$?
+[ $rc -eq 5 ] || fail "exit $rc instead of 5 on a full disk"
+[ "$before" = "$(cksum <"$dir/full/checkpoint-24.h5")" ] && [ ! -e "$dir/full/checkpoint-30.h5" ] || fail "a full disk hurt a checkpoint"
+ls "$dir/full" | grep -q partial && fail "a full disk left a partial file"
+pretrain 1 "$dir/full" || fail "going on after a full disk"
+same_as r1 full
+exit 0
