@@ -31,9 +31,15 @@ static volatile sig_atomic_t stop_asked;
 
 static void ask_to_stop(int signal_number) { (void)signal_number; stop_asked = 1; }
 
+/* On a stack of its own: some of oneDNN's products use the stack pointer as a pointer into their heap
+ * buffers, and a signal that came then would write its frame over the heap. The kernel hands signals
+ * to a process to its main thread, which is this one. */
 static void catch_signals(void)
 {
-    struct sigaction action = {.sa_handler = ask_to_stop, .sa_flags = SA_RESTART};
+    static char stack[1 << 16];
+    const stack_t own = {.ss_sp = stack, .ss_size = sizeof stack};
+    sigaltstack(&own, NULL);
+    struct sigaction action = {.sa_handler = ask_to_stop, .sa_flags = SA_RESTART | SA_ONSTACK};
     sigaction(SIGTERM, &action, NULL);
     sigaction(SIGUSR1, &action, NULL);
     sigaction(SIGINT, &action, NULL);
