@@ -144,9 +144,6 @@ enum status h5_array_open(hid_t parent, const char *path, struct h5_array **out)
     TRY(find_type(a));
     TRY(find_shape(a));
     TRY(find_chunks(a));
-    size_t widest = a->width > a->file_width ? a->width : a->file_width;
-    TRY(NEW_ARRAY(a->data, (size_t)a->chunk * widest + H5_FILTER_SLACK));
-    if (a->direct) TRY(NEW_ARRAY(a->scratch, (size_t)a->chunk * a->file_width + H5_FILTER_SLACK));
     *out = a;
     a = NULL;
 done:
@@ -160,12 +157,31 @@ void h5_array_close(struct h5_array **array)
     if (!a) return;
     h5_drop(&a->dataset);
     h5_drop(&a->file_type);
+    h5_array_rest(a);
     free(a->name);
+    free(a);
+    *array = NULL;
+}
+
+void h5_array_rest(struct h5_array *a)
+{
     free(a->data);
     free(a->scratch);
     free(a->stored);
-    free(a);
-    *array = NULL;
+    a->data = a->scratch = a->stored = NULL;
+    a->stored_capacity = 0;
+    a->held = -1;
+}
+
+static enum status make_buffers(struct h5_array *a)
+{
+    enum status st = ST_OK;
+    size_t widest = a->width > a->file_width ? a->width : a->file_width;
+    if (a->data) return ST_OK;
+    if (a->direct) TRY(NEW_ARRAY(a->scratch, (size_t)a->chunk * a->file_width + H5_FILTER_SLACK));
+    TRY(NEW_ARRAY(a->data, (size_t)a->chunk * widest + H5_FILTER_SLACK));
+done:
+    return st;
 }
 
 int64_t h5_array_count(const struct h5_array *a) { return a->count; }
@@ -225,6 +241,7 @@ static enum status hold_chunk(struct h5_array *a, int64_t chunk)
     enum status st = ST_OK;
     if (a->held == chunk) return ST_OK;
     a->held = -1;
+    TRY(make_buffers(a));
     if (!a->direct) {
         st = read_slice(a, chunk);
         if (st != ST_OK) status_prefix("'%s': ", a->name);

@@ -16,6 +16,8 @@ struct h5_array;
  * over 1 GiB. */
 MUST_CHECK enum status h5_array_open(hid_t parent, const char *path, struct h5_array **out);
 void h5_array_close(struct h5_array **array);
+/* Give the chunk buffers back until the next read: for files that wait for their turn. */
+void h5_array_rest(struct h5_array *array);
 int64_t h5_array_count(const struct h5_array *array);
 /* Stored as float or double (indices and indptr must not be). */
 bool h5_array_is_real(const struct h5_array *array);

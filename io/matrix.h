@@ -14,6 +14,7 @@ struct matrix {
     enum status (*starts)(struct matrix *, int64_t first, int64_t count, int64_t *starts);
     /* Rows as they lie there: start, feature (= column, in any order) and value (zeros included). */
     enum status (*read)(struct matrix *, int64_t first, int64_t count, struct cells *out);
+    void (*rest)(struct matrix *); /* give buffers back until the next read */
     void (*destroy)(struct matrix *);
 };
 

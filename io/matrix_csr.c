@@ -39,6 +39,14 @@ done:
     return st;
 }
 
+static void rest(struct matrix *m)
+{
+    struct matrix_csr *csr = (struct matrix_csr *)m;
+    h5_array_rest(csr->data);
+    h5_array_rest(csr->indices);
+    h5_array_rest(csr->indptr);
+}
+
 static void destroy(struct matrix *m)
 {
     struct matrix_csr *csr = (struct matrix_csr *)m;
@@ -79,7 +87,7 @@ enum status matrix_open_csr(hid_t group, int64_t rows, int64_t columns, struct m
         return fail(ST_INPUT, "its shape is %lld x %lld; at most 2^31 columns are allowed", (long long)rows, (long long)columns);
     TRY(NEW_ARRAY(csr, 1));
     base = &csr->base;
-    *base = (struct matrix){.rows = rows, .columns = columns, .starts = read_starts, .read = read_rows, .destroy = destroy};
+    *base = (struct matrix){.rows = rows, .columns = columns, .starts = read_starts, .read = read_rows, .rest = rest, .destroy = destroy};
     TRY(h5_array_open(group, "data", &csr->data));
     TRY(h5_array_open(group, "indices", &csr->indices));
     TRY(h5_array_open(group, "indptr", &csr->indptr));

@@ -29,6 +29,7 @@ static enum status hold_row(struct matrix_dense *d, int64_t row)
     int64_t first = row - row % d->block, height = d->base.rows - first;
     if (height > d->block) height = d->block;
     d->height = 0;
+    if (!d->data) TRY(NEW_ARRAY(d->data, d->block * d->base.columns));
     TRY(h5_read_rows(d->dataset, H5T_NATIVE_DOUBLE, first, height, d->data));
     d->held = first;
     d->height = height;
@@ -65,6 +66,14 @@ static enum status read_rows(struct matrix *m, int64_t first, int64_t count, str
     out->start[count] = n;
 done:
     return st;
+}
+
+static void rest(struct matrix *m)
+{
+    struct matrix_dense *d = (struct matrix_dense *)m;
+    free(d->data);
+    d->data = NULL;
+    d->height = 0;
 }
 
 static void destroy(struct matrix *m)
@@ -114,11 +123,10 @@ enum status matrix_open_dense(hid_t parent, const char *path, struct matrix **ou
     TRY(NEW_ARRAY(d, 1));
     base = &d->base;
     *base = (struct matrix){.rows = dims[0], .columns = dims[1], .entries = dims[0] * dims[1],
-                            .starts = read_starts, .read = read_rows, .destroy = destroy};
+                            .starts = read_starts, .read = read_rows, .rest = rest, .destroy = destroy};
     d->dataset = H5Dopen2(parent, path, H5P_DEFAULT);
     if (d->dataset < 0) TRY(h5_fail(ST_INPUT, "'%s' cannot be opened", path));
     TRY(open_cached(parent, path, dims[1], d));
-    TRY(NEW_ARRAY(d->data, d->block * dims[1]));
     *out = base;
     base = NULL;
 done:

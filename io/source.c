@@ -198,6 +198,7 @@ enum status source_set_views(struct source *s, struct feature_table *table, char
         s->views[v].feature[c] = (int32_t)s->views[v].is.features.count;
         TRY(feature_table_add(&s->views[v].is.features, &table->rows[c]));
     }
+    for (int v = 0; v < s->view_count; v++) s->views[v].is.feature_count = s->views[v].is.features.count;
 done:
     free(name);
     feature_table_free(table);
@@ -229,10 +230,23 @@ int64_t source_row_count(const struct source *s) { return s->rows; }
 int64_t source_entry_count(const struct source *s) { return s->matrix->entries; }
 int source_modality_count(const struct source *s) { return s->view_count; }
 const struct source_modality *source_modality(const struct source *s, int index) { return &s->views[index].is; }
-struct feature_table *source_features(struct source *s, int modality) { return &s->views[modality].is.features; }
+
+struct feature_table source_take_features(struct source *s, int modality)
+{
+    struct feature_table taken = s->views[modality].is.features;
+    s->views[modality].is.features = (struct feature_table){0};
+    return taken;
+}
+
 int source_obs_count(const struct source *s) { return s->reader->obs_count ? s->reader->obs_count(s) : 0; }
 const char *source_obs_name(const struct source *s, int index) { return s->reader->obs_name(s, index); }
 const char *source_obs_skipped(const struct source *s) { return s->reader->obs_skipped ? s->reader->obs_skipped(s) : ""; }
+
+void source_rest(struct source *s)
+{
+    s->matrix->rest(s->matrix);
+    cells_free(&s->raw);
+}
 
 /* Put the file's name in front of what went wrong in it. */
 static enum status named(const struct source *s, enum status st)

@@ -41,6 +41,7 @@ struct source_modality {
     enum value_kind kind;         /* from every value; valid after source_scan */
     int64_t entry_count;          /* values that are not 0; valid after source_scan */
     char why[96];                 /* if they are not counts: "fraction 0.5 in row 3" */
+    int64_t feature_count;
     struct feature_table features; /* name and id as given, symbol = the source's symbol if it has one
                                       beside the name, biotype; unmapped (cell/identity.h maps) */
 };
@@ -59,8 +60,11 @@ int64_t source_row_count(const struct source *source);
 int64_t source_entry_count(const struct source *source); /* stored entries of all modalities, zeros included */
 int source_modality_count(const struct source *source);
 const struct source_modality *source_modality(const struct source *source, int index);
-/* The feature table for changes: identity_assign writes names of genes into it. Borrowed. */
-struct feature_table *source_features(struct source *source, int modality);
+/* Move the feature table out, to be freed by the caller; the source keeps feature_count and an empty table,
+ * until source_scan turns to another place of the file. Local. */
+struct feature_table source_take_features(struct source *source, int modality);
+/* Give read buffers back until the next read: hundreds of inputs may be open at a time. Local. */
+void source_rest(struct source *source);
 
 /* The first row whose stored entries begin at or after `entry` of source_entry_count: cuts inputs
  * between ranks by work. ST_INPUT: indptr runs backwards. Local. */

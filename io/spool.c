@@ -229,6 +229,16 @@ done:
     return st;
 }
 
+static void rest(struct matrix *base)
+{
+    struct matrix_spool *m = (struct matrix_spool *)base;
+    free(m->column);
+    free(m->value);
+    m->column = NULL;
+    m->value = NULL;
+    m->held = -1;
+}
+
 static void destroy(struct matrix *base)
 {
     struct matrix_spool *m = (struct matrix_spool *)base;
@@ -239,8 +249,7 @@ static void destroy(struct matrix *base)
     free(m->file);
     free(m->pieces);
     free(m->first_piece);
-    free(m->column);
-    free(m->value);
+    rest(base);
     free(m);
 }
 
@@ -303,7 +312,7 @@ enum status spool_finish(struct comm *comm, struct spool **spool, struct matrix 
     m->held = -1;
     sum_starts(comm, s);
     *base = (struct matrix){.rows = s->rows, .columns = s->columns, .entries = s->row_entries[s->rows],
-                            .starts = read_starts, .read = read_rows, .destroy = destroy};
+                            .starts = read_starts, .read = read_rows, .rest = rest, .destroy = destroy};
     m->bucket_rows = s->bucket_rows;
     m->start = s->row_entries;
     s->row_entries = NULL;

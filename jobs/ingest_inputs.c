@@ -1,8 +1,9 @@
 #include "jobs/ingest_inputs.h"
 
-#include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -14,6 +15,54 @@ int ingest_find_modality(const struct ingest_inputs *in, const char *name)
     for (int m = 0; m < in->modality_count; m++)
         if (strcmp(in->modalities[m].name, name) == 0) return m;
     return -1;
+}
+
+enum { MODALITIES_MAX = 32 };
+
+/* ---- lists of features ---- */
+
+/* Tables with equal strings have equal digests. */
+static uint64_t digest_of(const struct feature_table *table)
+{
+    uint64_t digest = 1;
+    for (int64_t f = 0; f < table->count; f++) {
+        const char *parts[] = {table->rows[f].name, table->rows[f].id, table->rows[f].symbol};
+        for (int p = 0; p < 3; p++) digest = hash_block(parts[p], strlen(parts[p]) + 1, digest);
+    }
+    return digest ? digest : 1;
+}
+
+static struct ingest_table *find_table(const struct ingest_inputs *in, uint64_t digest)
+{
+    for (int t = 0; t < in->table_count; t++)
+        if (in->tables[t].digest == digest) return &in->tables[t];
+    return NULL;
+}
+
+/* Take the lists of features that the source holds, each once. Local. */
+static enum status keep_tables(struct ingest_inputs *in, struct ingest_input *input)
+{
+    enum status st = ST_OK;
+    for (int v = 0; v < source_modality_count(input->source); v++) {
+        if (source_modality(input->source, v)->features.count == 0) continue; /* taken before */
+        struct feature_table table = source_take_features(input->source, v);
+        input->table[v] = digest_of(&table);
+        if (find_table(in, input->table[v])) {
+            feature_table_free(&table);
+            continue;
+        }
+        struct ingest_table *larger = realloc(in->tables, sizeof *larger * (size_t)(in->table_count + 1));
+        if (!larger) return fail(ST_MEMORY, "no memory for the features of %s", source_path(input->source));
+        in->tables = larger;
+        in->tables[in->table_count++] = (struct ingest_table){input->table[v], table};
+    }
+    return st;
+}
+
+static enum status check_modalities(const struct ingest_input *input)
+{
+    if (source_modality_count(input->source) <= MODALITIES_MAX) return ST_OK;
+    return fail(ST_INPUT, "%s: more than %d modalities; set ingest.other_features=drop", source_path(input->source), MODALITIES_MAX);
 }
 
 /* ---- opening ---- */
@@ -42,22 +91,34 @@ static enum status counts_of(const struct config *config, int input, int inputs,
     return ST_OK;
 }
 
-/* What tells this file from a later one of the same name. Rank 0 looks. */
+/* Hash of a whole file; false if it cannot be mapped. */
+static bool hash_file(const char *path, int64_t bytes, uint64_t *out)
+{
+    int file = open(path, O_RDONLY | O_CLOEXEC);
+    void *data = file < 0 || bytes == 0 ? MAP_FAILED : mmap(NULL, (size_t)bytes, PROT_READ, MAP_PRIVATE, file, 0);
+    if (file >= 0) close(file);
+    if (data == MAP_FAILED) return false;
+    *out = hash_block(data, (size_t)bytes, 0);
+    munmap(data, (size_t)bytes);
+    return true;
+}
+
+/* What tells this file from a later one of the same name: of a folder, its matrix. Rank 0 looks. */
 static char *identity_of(const char *path)
 {
     static const char *const inside[] = {"/matrix.mtx.gz", "/matrix.mtx", ""};
-    struct stat info;
-    char digest[SHA256_HEX];
-    for (size_t i = 0; i < sizeof inside / sizeof *inside; i++) {
-        char *file = text_format("%s%s", path, inside[i]), *found = NULL;
+    char *found = NULL;
+    for (size_t i = 0; i < sizeof inside / sizeof *inside && !found; i++) {
+        char *file = text_format("%s%s", path, inside[i]);
+        struct stat info;
+        uint64_t hash;
         bool there = stat(file, &info) == 0 && S_ISREG(info.st_mode);
-        if (there && info.st_size < 64 << 20 && hash_sha256_file(file, digest) == ST_OK) found = text_format("sha256:%s", digest);
+        if (there && info.st_size <= 1 << 30 && hash_file(file, info.st_size, &hash))
+            found = text_format("xxh3:%016llx size:%lld", (unsigned long long)hash, (long long)info.st_size);
         else if (there) found = text_format("size:%lld mtime:%lld", (long long)info.st_size, (long long)info.st_mtime);
         free(file);
-        if (found) return found;
     }
-    status_clear();
-    return text_copy("unknown");
+    return found ? found : text_copy("unknown");
 }
 
 static enum status open_one(struct comm *comm, const struct config *config, const char *path, int index, struct ingest_inputs *in)
@@ -69,6 +130,9 @@ static enum status open_one(struct comm *comm, const struct config *config, cons
     TRY(source_open(comm, path, &options, &input->source));
     if (comm->rank == 0) input->identity = identity_of(path);
     comm_bcast_text(comm, &input->identity, 0);
+    TRY(comm_agree(comm, check_modalities(input)));
+    TRY(comm_agree(comm, NEW_ARRAY(input->table, MODALITIES_MAX)));
+    TRY(comm_agree(comm, keep_tables(in, input)));
     input->rows = source_row_count(input->source);
     input->first_row = in->rows;
     in->rows += input->rows;
@@ -116,13 +180,14 @@ static enum status find_modality(struct ingest_inputs *in, const struct source_m
     enum status st = ST_OK;
     *out = ingest_find_modality(in, from->name);
     if (*out >= 0) return ST_OK;
+    if (in->modality_count == MODALITIES_MAX) return fail(ST_INPUT, "more than %d modalities in all; set ingest.other_features=drop", MODALITIES_MAX);
     struct ingest_modality *larger = realloc(in->modalities, sizeof *larger * (size_t)(in->modality_count + 1));
     if (!larger) return fail(ST_MEMORY, "no memory for modality %s", from->name);
     in->modalities = larger;
     struct ingest_modality *m = &in->modalities[*out = in->modality_count];
     *m = (struct ingest_modality){.name = text_copy(from->name), .kind = from->kind};
     in->modality_count++;
-    TRY(names_create(&m->keys, from->features.count));
+    TRY(names_create(&m->keys, from->feature_count));
 done:
     return st;
 }
@@ -173,36 +238,53 @@ done:
     return st;
 }
 
-/* Name the genes of one modality of one input and put them into the union. Local. */
-static enum status take_features(struct ingest_inputs *in, struct ingest_input *input, int view, const struct hgnc *hgnc)
+/* An earlier input with the same list of genes, as samples of one study have; NULL if there is none. */
+static const struct ingest_input *find_alike(const struct ingest_inputs *in, const struct ingest_input *input, int m)
+{
+    for (const struct ingest_input *other = in->inputs; other < input; other++)
+        if (other->digest[m] == input->digest[m]) return other;
+    return NULL;
+}
+
+/* Name the genes and put them into the union. Local. */
+static enum status unite_features(struct ingest_inputs *in, struct ingest_input *input, int view, int m, const struct hgnc *hgnc)
 {
     enum status st = ST_OK;
-    const struct source_modality *from = source_modality(input->source, view);
-    struct feature_table *table = source_features(input->source, view);
-    int m;
-    int64_t shared;
-    TRY(find_modality(in, from, &m));
+    struct feature_table *table = &find_table(in, input->table[view])->features;
     struct ingest_modality *to = &in->modalities[m];
-    TRY(merge_kinds(to, input->source, from));
-    if (strcmp(from->name, "rna") == 0) {
+    bool first = to->features.count == 0;
+    int64_t shared;
+    if (strcmp(to->name, "rna") == 0) {
         st = identity_assign(hgnc, table, &to->identity);
         if (st != ST_OK) status_prefix("%s: ", source_path(input->source));
         if (st != ST_OK) goto done;
     }
-    bool first = to->features.count == 0;
-    TRY(NEW_ARRAY(input->feature[m], table->count));
     TRY(unite_table(to, table, input->feature[m], &shared));
     if (!first && shared == 0)
         TRY(fail(ST_INPUT, "%s: shares no feature of modality %s with the inputs before it ('%s' here, '%s' there); other names or another species: "
-                           "ingest it into an atlas of its own", source_path(input->source), from->name, identity_key(&table->rows[0]),
+                           "ingest it into an atlas of its own", source_path(input->source), to->name, identity_key(&table->rows[0]),
                  identity_key(&to->features.rows[0])));
-    input->view[m] = view;
-    to->entry_count += from->entry_count;
 done:
     return st;
 }
 
-enum { MODALITIES_MAX = 32 };
+static enum status take_features(struct ingest_inputs *in, struct ingest_input *input, int view, const struct hgnc *hgnc)
+{
+    enum status st = ST_OK;
+    const struct source_modality *from = source_modality(input->source, view);
+    int m;
+    TRY(find_modality(in, from, &m));
+    TRY(merge_kinds(&in->modalities[m], input->source, from));
+    TRY(NEW_ARRAY(input->feature[m], from->feature_count));
+    input->view[m] = view;
+    input->digest[m] = input->table[view];
+    const struct ingest_input *alike = find_alike(in, input, m);
+    if (alike) memcpy(input->feature[m], alike->feature[m], sizeof **input->feature * (size_t)from->feature_count);
+    else TRY(unite_features(in, input, view, m, hgnc));
+    in->modalities[m].entry_count += from->entry_count;
+done:
+    return st;
+}
 
 static enum status take_input(struct ingest_inputs *in, struct ingest_input *input, const struct hgnc *hgnc)
 {
@@ -210,12 +292,9 @@ static enum status take_input(struct ingest_inputs *in, struct ingest_input *inp
     TRY(NEW_ARRAY(input->view, MODALITIES_MAX));
     TRY(NEW_ARRAY(input->feature, MODALITIES_MAX));
     TRY(NEW_ARRAY(input->measured, MODALITIES_MAX));
+    TRY(NEW_ARRAY(input->digest, MODALITIES_MAX));
     for (int m = 0; m < MODALITIES_MAX; m++) input->view[m] = -1;
-    for (int v = 0; v < source_modality_count(input->source); v++) {
-        if (in->modality_count == MODALITIES_MAX)
-            TRY(fail(ST_INPUT, "%s: more than %d modalities; set ingest.other_features=drop", source_path(input->source), MODALITIES_MAX));
-        TRY(take_features(in, input, v, hgnc));
-    }
+    for (int v = 0; v < source_modality_count(input->source); v++) TRY(take_features(in, input, v, hgnc));
 done:
     return st;
 }
@@ -229,7 +308,7 @@ static enum status mark_measured(struct ingest_inputs *in)
             struct ingest_input *input = &in->inputs[i];
             if (input->view[m] < 0) continue;
             TRY(NEW_ARRAY(input->measured[m], in->modalities[m].features.count));
-            int64_t n = source_modality(input->source, input->view[m])->features.count;
+            int64_t n = source_modality(input->source, input->view[m])->feature_count;
             for (int64_t f = 0; f < n; f++) input->measured[m][input->feature[m][f]] = 1;
         }
 done:
@@ -250,12 +329,14 @@ static enum status need_counts(const struct config *config, const struct ingest_
 
 /* ---- all of it ---- */
 
-static enum status scan_one(struct comm *comm, const struct config *config, struct ingest_input *input)
+static enum status scan_one(struct comm *comm, const struct config *config, struct ingest_inputs *in, struct ingest_input *input)
 {
     enum status st = ST_OK;
     TRY(comm_agree(comm, NEW_ARRAY(input->sizes, (int64_t)source_modality_count(input->source) * (input->my_count + 1))));
     TRY(source_scan(comm, input->source, input->my_first, input->my_count, input->sizes));
+    TRY(comm_agree(comm, keep_tables(in, input))); /* of another place, if it turned to one */
     TRY(comm_agree(comm, need_counts(config, input)));
+    source_rest(input->source);
 done:
     return st;
 }
@@ -288,7 +369,7 @@ static enum status scan_all(struct comm *comm, const struct config *config, stru
     enum status st = ST_OK;
     struct progress p = progress_start("scan", "cells", in->rows, 0, comm->rank == 0);
     for (int i = 0; i < in->count; i++) {
-        TRY(scan_one(comm, config, &in->inputs[i]));
+        TRY(scan_one(comm, config, in, &in->inputs[i]));
         progress_update(&p, in->inputs[i].first_row + in->inputs[i].rows, NULL, 0);
     }
     progress_finish(&p);
@@ -296,11 +377,20 @@ done:
     return st;
 }
 
+static void free_tables(struct ingest_inputs *in)
+{
+    for (int t = 0; t < in->table_count; t++) feature_table_free(&in->tables[t].features);
+    free(in->tables);
+    in->tables = NULL;
+    in->table_count = 0;
+}
+
 static enum status unite_all(struct ingest_inputs *in, const struct hgnc *hgnc)
 {
     enum status st = ST_OK;
     for (int i = 0; i < in->count; i++) TRY(take_input(in, &in->inputs[i], hgnc));
     TRY(mark_measured(in));
+    free_tables(in);
 done:
     return st;
 }
@@ -327,6 +417,8 @@ static void close_input(struct ingest_input *input, int modalities)
     }
     free(input->feature);
     free(input->measured);
+    free(input->digest);
+    free(input->table);
     free(input->view);
     free(input->sizes);
     free(input->identity);
@@ -341,6 +433,7 @@ void ingest_inputs_close(struct ingest_inputs *in)
         names_destroy(&in->modalities[m].keys);
         identity_report_free(&in->modalities[m].identity);
     }
+    free_tables(in);
     free(in->inputs);
     free(in->modalities);
     if (in->spool) rmdir(in->spool); /* empty by now; whoever is last succeeds */

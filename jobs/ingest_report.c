@@ -83,7 +83,7 @@ static void write_sources(const struct ingest_report *r, FILE *file)
         for (int v = 0; v < source_modality_count(input->source); v++) {
             const struct source_modality *m = source_modality(input->source, v);
             char *detail = text_format("%s from %s, %s", m->name, m->taken, value_kind_word(m->kind));
-            row(file, "source_features", path, (double)m->features.count, detail);
+            row(file, "source_features", path, (double)m->feature_count, detail);
             free(detail);
         }
         row(file, "source_values", path, (double)r->figures->source_entries[i], "non-zero");
@@ -113,7 +113,7 @@ static void write_genes(const struct ingest_report *r, FILE *file)
         const struct ingest_modality *modality = &r->in->modalities[m];
         row(file, "features", modality->name, (double)modality->features.count, value_kind_word(modality->kind));
         if (strcmp(modality->name, "rna") != 0) continue;
-        for (int k = 0; k < MAP_RULE_COUNT; k++) row(file, "genes_by_rule", map_rule_word((enum map_rule)k), (double)modality->identity.by_rule[k], "summed over sources");
+        for (int k = 0; k < MAP_RULE_COUNT; k++) row(file, "genes_by_rule", map_rule_word((enum map_rule)k), (double)modality->identity.by_rule[k], "summed over distinct lists of genes");
         write_list(file, "ambiguous", &modality->identity.ambiguous);
         write_list(file, "id_symbol_conflict", &modality->identity.conflicts);
         write_list(file, "repeated_name", &modality->identity.repeated);
@@ -190,7 +190,7 @@ static void print_sources(const struct ingest_report *r, FILE *file)
         fprintf(file, "  %s: %s cells, %s", source_path(input->source), text_count(input->rows, cells), source_format(input->source));
         for (int v = 0; v < source_modality_count(input->source); v++) {
             const struct source_modality *m = source_modality(input->source, v);
-            fprintf(file, ", %s: %s of %lld features from %s", m->name, value_kind_word(m->kind), (long long)m->features.count, m->taken);
+            fprintf(file, ", %s: %s of %lld features from %s", m->name, value_kind_word(m->kind), (long long)m->feature_count, m->taken);
         }
         fputc('\n', file);
         for (int f = 0; f < 4; f++) flags[f] += r->figures->source_flags[4 * i + f];

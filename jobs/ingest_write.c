@@ -173,6 +173,7 @@ static enum status write_input(struct work *w, struct job *job, struct progress 
         progress_update(p, *rows_done, NULL, 0);
         if (job_stop(job)) return ST_REQUEUE;
     }
+    source_rest(input->source);
 done:
     return st;
 }
