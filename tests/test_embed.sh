@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# plan: limit=180
+# plan: limit=240
 # cytomill-embed on a small file: every row present or with its reason, obs carried, file bytes equal for 1, 2 and
 # 3 ranks, rows equal when the input is shuffled or split, the own file of a large embedding, restart after
 # kill -9 and after a stop, wrong input refused with its exit code. Files are read with anndata, which their users use.
@@ -7,7 +7,7 @@ set -u
 . tests/environment
 python=/usr/bin/python3
 "$python" -c 'import anndata' 2>/dev/null || { echo "anndata is not installed"; exit 77; }
-dir=$(mktemp -d); trap 'rm -rf "$dir"' EXIT
+dir=$(mktemp -d); trap 'umount "$dir/full" 2>/dev/null; rm -rf "$dir"' EXIT
 vocabulary=configs/genes/vocabulary.tsv.gz
 fail() { echo "$*"; exit 1; }
 make_cells() { "$python" -W ignore tests/make_cells.py "$dir/$1.h5ad" $vocabulary 300 "${2:-}" || fail "no $1.h5ad"; }
@@ -144,6 +144,14 @@ for how in run run3; do
 done
 expect 2 'no model' cytomill-embed "$dir/whole.h5ad" --out "$dir/x.h5ad"
 [ -e "$dir/x.h5ad" ] || [ -e "$dir/x.h5ad.partial" ] && fail "a refused run left a file"
+
+mkdir "$dir/full"
+if mount -t tmpfs -o size=64k none "$dir/full" 2>/dev/null; then
+    for how in run run3; do
+        expect 5 'no room\|No space' $how "$dir/whole.h5ad" --out "$dir/full/e.h5ad"
+        [ -z "$(ls -A "$dir/full")" ] || fail "a full disk holds something unfinished: $(ls "$dir/full")"
+    done
+fi
 
 run "$dir/whole.h5ad" --out "$dir/x.h5ad" --dry-run 2>"$dir/log" || fail "dry run"
 grep -q 'about .* for 300 cells' "$dir/log" || fail "the dry run predicts nothing"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# plan: limit=180
+# plan: limit=240
 # cytomill-sweep on a small atlas: results and hits with the same bytes on 1, 2 and 3 ranks, after kill -9, and when
 # two jobs of an array share the work; hits.tsv is what results.h5 says, in the right order; group, goal, read-out and
 # over-expression; unknown genes named with their nearest; wrong options refused with their exit codes.
@@ -7,7 +7,7 @@ set -u
 . tests/environment
 python=/usr/bin/python3
 "$python" -c 'import anndata, h5py' 2>/dev/null || { echo "anndata or h5py is not installed"; exit 77; }
-dir=$(mktemp -d); trap 'rm -rf "$dir"' EXIT
+dir=$(mktemp -d); trap 'umount "$dir/full" 2>/dev/null; rm -rf "$dir"' EXIT
 vocabulary=configs/genes/vocabulary.tsv.gz
 fail() { echo "$*"; exit 1; }
 expect() { # exit code, words of the error line, command...
@@ -150,6 +150,13 @@ for how in run run3; do
     expect 4 'select' $how --out "$dir/x" --group "cell_type == 'nobody'"
     expect 2 'no output' $how
 done
+mkdir "$dir/full"
+if mount -t tmpfs -o size=32k none "$dir/full" 2>/dev/null; then
+    for how in run run3; do
+        expect 5 'no room\|No space' $how --out "$dir/full"
+        [ -z "$(find "$dir/full" -name 'hits*' -o -name results.h5)" ] || fail "a full disk holds something under a final name"
+    done
+fi
 expect 5 'another sweep' run --out "$dir/s1" --order 1
 expect 5 'fresh' run --out "$dir/s1" --fresh
 expect 4 'not an atlas' cytomill-sweep --model "$dir/m.h5" --atlas "$dir/cells.h5ad" --out "$dir/x"
