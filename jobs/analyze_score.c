@@ -311,8 +311,7 @@ const struct job_spec analyze_score = {
     .usage = "EMBEDDING.h5ad... --label COLUMN [--train EXPR --test EXPR] [--atlas ATLAS] --out FILE.tsv",
     .reads = "embedding files (of cytomill-embed, cytomill-analyze pca, scanpy); the counts they were made of for the baselines",
     .writes = "FILE.tsv, one line a representation and direction; FILE.labels.tsv, one line a label",
-    .example = "cytomill-analyze score e.h5ad --atlas atlas --label cell_line --train \"technology == 'CEL-seq2'\" "
-               "--test \"technology == 'Drop-seq'\" --out scores.tsv",
+    .example = "cytomill-analyze score e.h5ad --label cell_line --train \"batch == 'a'\" --test \"batch == 'b'\" --out scores.tsv",
     .sections = "run data analyze",
     .positional = "analyze.embedding",
     .options = options,

@@ -253,7 +253,7 @@ static const struct job_spec spec = {
     .writes = "FILE.h5ad: all obs columns, obsm/X_<model> (X itself above embed.obsm_max_gib), uns/cytomill;\n"
               "        FILE.h5ad.run.json: when, where, how fast; until done FILE.h5ad.partial and its .ledger;\n"
               "        a file FILE.h5ad.stop (or --stop-file) ends it in good order",
-    .example = "mpirun -n 2 cytomill-embed --model build/demo/pretrain/model.h5 build/demo/atlas --out emb.h5ad",
+    .example = "mpirun -n 2 cytomill-embed --model run/checkpoint-1000.h5 atlas --out emb.h5ad",
     .sections = "run data model embed",
     .positional = "run.input",
     .options = options,

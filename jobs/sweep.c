@@ -348,7 +348,7 @@ static const struct job_spec spec = {
     .reads = "CKPT, a checkpoint; ATLAS, an atlas of counts",
     .writes = "DIR/hits.tsv, DIR/hits_columns.tsv (what its columns mean), DIR/results.h5 (every set),\n"
               "        DIR/run.json; until done DIR/*.partial and their ledgers",
-    .example = "mpirun -n 2 cytomill-sweep --model build/demo/pretrain/model.h5 --atlas build/demo/atlas --genes CD3D,LYZ,NKG7 --out sweep",
+    .example = "mpirun -n 2 cytomill-sweep --model run/checkpoint-1000.h5 --atlas atlas --genes CD3D,LYZ,NKG7 --out sweep",
     .sections = "run data model embed sweep",
     .options = options,
     .prepare = prepare,
