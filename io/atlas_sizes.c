@@ -15,7 +15,7 @@ struct parcel {
     int64_t count;
 };
 
-enum { PARCEL_ROWS = 1 << 18 };
+enum { PARCEL_ROWS = 1 << 14 };
 
 static void parcel_free(struct parcel *p)
 {

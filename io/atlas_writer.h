@@ -62,7 +62,7 @@ MUST_CHECK enum status owned_create(const struct comm *comm, const struct atlas_
 MUST_CHECK enum status owned_sum_up(const struct comm *comm, const struct atlas_writer *w, struct owned *owned);
 void owned_free(const struct atlas_writer *w, struct owned *owned);
 /* Send sizes to their owners (answer false), or fetch the rows' starts from them (true), in rounds of
- * 262,144 rows. Collective, agreed. ST_INTERNAL: a row that two ranks announced. */
+ * 16,384 rows. Collective, agreed. ST_INTERNAL: a row that two ranks announced. */
 MUST_CHECK enum status sizes_travel(struct comm *comm, struct atlas_writer *w, struct owned *owned, bool answer);
 
 /* var of a modality's shards: made once, written into each. Borrows the strings of the table. */
