@@ -138,27 +138,28 @@ static void scene_close(struct scene *s)
     free(s->x), free(s->dy);
 }
 
-static double block_flops_per_s(struct scene *s, bool train)
+static double block_flops_per_s(struct scene *s, bool train, double *ms)
 {
     double start = clock_s();
-    double flops = pass_block(s, train);
-    return flops / (clock_s() - start);
+    double flops = pass_block(s, train), taken_s = clock_s() - start;
+    *ms = 1e3 * taken_s;
+    return flops / taken_s;
 }
 
 static void bench_block(int threads, enum dtype type)
 {
     struct yardstick stick;
     struct scene scene;
-    double rate[ROUNDS], forward[ROUNDS], both[ROUNDS];
+    double rate[ROUNDS], forward[ROUNDS], both[ROUNDS], forward_ms[ROUNDS], both_ms[ROUNDS];
     omp_set_num_threads(threads);
     yardstick_open(&stick, threads, type);
     scene_open(&scene, threads, type);
     pass_block(&scene, true);
     for (int i = 0; i < ROUNDS; i++) {
         double before = yardstick_flops_per_s(&stick);
-        forward[i] = block_flops_per_s(&scene, false);
+        forward[i] = block_flops_per_s(&scene, false, &forward_ms[i]);
         double between = yardstick_flops_per_s(&stick);
-        both[i] = block_flops_per_s(&scene, true);
+        both[i] = block_flops_per_s(&scene, true, &both_ms[i]);
         double after = yardstick_flops_per_s(&stick);
         rate[i] = between;
         forward[i] /= (before + between) / 2;
@@ -167,6 +168,8 @@ static void bench_block(int threads, enum dtype type)
     report("yardstick product 2048x1536x1536", threads, type, median(rate, ROUNDS) / 1e9, "GFLOP/s", 0);
     report("ERetNet block, forward", threads, type, median(forward, ROUNDS), "of yardstick", 0.88);
     report("ERetNet block, forward + backward", threads, type, median(both, ROUNDS), "of yardstick", 0.80);
+    report("ERetNet block, forward, time", threads, type, median(forward_ms, ROUNDS), "ms", 0);
+    report("ERetNet block, forward + backward, time", threads, type, median(both_ms, ROUNDS), "ms", 0);
     scene_close(&scene);
     yardstick_close(&stick);
 }

@@ -146,6 +146,12 @@ class Twin:
     def w(self, name):
         return self.weights[name].to(self.act)
 
+    def linear(self, x, name):
+        """x W^T. bfloat16 is rounded operands and results with a float32 sum, which is what hardware
+        does; written out because PyTorch is very slow at it on processors without bfloat16."""
+        w = self.w(name)
+        return (x.float() @ w.float().T).to(self.act) if self.act == torch.bfloat16 else x @ w.T
+
     def tap(self, name, tensor):
         self.taps.setdefault(name, []).append(tensor)
         return tensor
@@ -161,7 +167,7 @@ class Twin:
         t2 = t1 @ fine("w3.weight").T if self.keeps("value_w3") else t1 * 0
         if self.keeps("value_residual"): t2 = t2 + fine("a") * t1
         prob = torch.softmax(t2, -1) if self.keeps("value_softmax") else t2
-        return prob.to(self.act) @ self.w(p + "table.weight").T
+        return self.linear(prob.to(self.act), p + "table.weight")
 
     def embed(self, cell):
         """[1 + n, D]: the cls token, then gene_emb + value embedding (mask_emb where hidden)."""
@@ -187,7 +193,7 @@ class Twin:
         """O = Q sum_j K_j^T V_j per head, RMS-normed per head, gated by SiLU(u): [S, D] -> [S, D]."""
         s, p = self.shape, f"encoder.{i}.attn."
         c, n = s.width // s.heads, x.shape[0] - 1
-        q, k, v, u = (self.tap(f"block.{i}.{m}", x @ self.w(f"{p}{m}_proj.weight").T) for m in "qkvu")
+        q, k, v, u = (self.tap(f"block.{i}.{m}", self.linear(x, f"{p}{m}_proj.weight")) for m in "qkvu")
         heads = lambda y: y.to(self.fine).reshape(-1, s.heads, c)
         relu_q = torch.relu if self.keeps("relu_q") else (lambda y: y)
         relu_k = torch.relu if self.keeps("relu_k") else (lambda y: y)
@@ -199,15 +205,15 @@ class Twin:
         o = o.reshape(-1, s.width)
         if self.keeps("gate"): o = o * F.silu(u.to(self.fine))
         o = self.tap(f"block.{i}.retention", o.to(self.act))
-        y = o @ self.w(f"{p}o_proj.weight").T if self.keeps("o_proj") else o
+        y = self.linear(o, p + "o_proj.weight") if self.keeps("o_proj") else o
         return self.tap(f"block.{i}.mixer", y)
 
     def sglu(self, x, i):
         """y = Wo((Wu x) * (Wv x)): [S, D] -> [S, D]."""
         p = f"encoder.{i}.ffn."
-        g = x @ self.w(p + "u_proj.weight").T
-        if self.keeps("ffn_gate"): g = g * (x @ self.w(p + "v_proj.weight").T)
-        return self.tap(f"block.{i}.ffn", self.tap(f"block.{i}.gate", g) @ self.w(p + "o_proj.weight").T)
+        g = self.linear(x, p + "u_proj.weight")
+        if self.keeps("ffn_gate"): g = g * self.linear(x, p + "v_proj.weight")
+        return self.tap(f"block.{i}.ffn", self.linear(self.tap(f"block.{i}.gate", g), p + "o_proj.weight"))
 
     def residual_norm(self, x, y, i, which):
         """LayerNorm(lambda x + y), lambda = (2L)^(1/4)."""
@@ -238,11 +244,11 @@ class Twin:
     def decode(self, x, cell):
         """Predictions of the n genes: gene-wise MLP on each row, and sigmoid(M gene_emb) . cls."""
         h = x[1:]
-        if self.keeps("decoder_w1"): h = h @ self.w("value_dec.w1.weight").T
+        if self.keeps("decoder_w1"): h = self.linear(h, "value_dec.w1.weight")
         h = self.leaky(h.to(self.fine), "decoder_slope")
         gene_wise = h @ self.weights["value_dec.w2.weight"].to(self.fine)[0]
         query = self.w("gene_emb")[torch.from_numpy(cell.gene).long()]
-        if self.keeps("cellwise_map"): query = query @ self.w("cellwise_dec.map.weight").T
+        if self.keeps("cellwise_map"): query = self.linear(query, "cellwise_dec.map.weight")
         query = query.to(self.fine)
         if self.keeps("cellwise_sigmoid"): query = torch.sigmoid(query)
         return self.tap("genewise", gene_wise), self.tap("cellwise", query @ x[0].to(self.fine))
