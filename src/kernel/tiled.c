@@ -1,5 +1,6 @@
 #include "kernel/tiled.h"
 
+#include <omp.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -83,6 +84,8 @@ enum status tiled_create(const struct multiply_spec *spec, int64_t largest, stru
     enum status st = ST_OK;
     struct trial t = {0};
     bool equal = false;
+    int threads = omp_get_max_threads();
+    omp_set_num_threads(1); /* as in use: a trial shared among the library's threads cuts rows elsewhere */
     *out = (struct tiled){{NULL}, {0}};
     for (size_t i = 0; !equal && i < sizeof sizes / sizeof *sizes; i++) {
         multiply_destroy(&out->multiply[0]);
@@ -95,6 +98,7 @@ enum status tiled_create(const struct multiply_spec *spec, int64_t largest, stru
     }
     TRY(find_small(out, &t, s));
 done:
+    omp_set_num_threads(threads);
     trial_free(&t);
     return st;
 }
