@@ -260,6 +260,14 @@ size_t multiply_scratch_bytes(const struct multiply *m) { return m->scratch_byte
 
 static void address(dnnl_memory_t memory, const void *at) { dnnl_memory_set_data_handle(memory, (void *)(uintptr_t)at); }
 
+/* A call that was accepted when it was prepared cannot fail but by a broken invariant. */
+static void must_run(dnnl_status_t failed)
+{
+    if (!failed) return;
+    fprintf(stderr, "oneDNN failed with status %d in a prepared call: internal error\n", (int)failed);
+    abort();
+}
+
 static void reorder_run(struct reorder *r, int thread, void *packed, const void *b, void *scratch)
 {
     struct operands *o = &r->operands[thread];
@@ -267,18 +275,19 @@ static void reorder_run(struct reorder *r, int thread, void *packed, const void 
     address(o->b, packed);
     address(o->scratch, scratch);
     dnnl_exec_arg_t args[] = {{DNNL_ARG_FROM, o->a}, {DNNL_ARG_TO, o->b}, {DNNL_ARG_SCRATCHPAD, o->scratch}};
-    dnnl_primitive_execute(r->primitive, stream, 3, args);
+    must_run(dnnl_primitive_execute(r->primitive, stream, 3, args));
 }
 
 void multiply_pack(struct multiply *m, int thread, void *packed, const void *b, enum dtype b_type, bool transposed,
                    void *scratch)
 {
     int64_t n = m->spec.n, k = m->spec.k;
-    for (int i = 0; i < m->reorder_count; i++)
-        if (m->reorders[i].from == b_type && m->reorders[i].transposed == transposed)
-            reorder_run(&m->reorders[i], thread, packed, b, scratch);
-    if (!m->is_rows) return;
-    if (transposed) vector_convert(packed, m->spec.type, b, b_type, n * k);
+    if (!m->is_rows) {
+        int i = 0;
+        while (i < m->reorder_count && (m->reorders[i].from != b_type || m->reorders[i].transposed != transposed)) i++;
+        must_run(i < m->reorder_count ? dnnl_success : dnnl_invalid_arguments);
+        reorder_run(&m->reorders[i], thread, packed, b, scratch);
+    } else if (transposed) vector_convert(packed, m->spec.type, b, b_type, n * k);
     else vector_transpose(packed, m->spec.type, b, b_type, k, n, n, k);
 }
 
@@ -291,18 +300,16 @@ void multiply_run(struct multiply *m, int thread, void *c, const void *a, const 
     address(o->scratch, scratch);
     dnnl_exec_arg_t args[] = {
         {DNNL_ARG_SRC, o->a}, {DNNL_ARG_WEIGHTS, o->b}, {DNNL_ARG_DST, o->c}, {DNNL_ARG_SCRATCHPAD, o->scratch}};
-    dnnl_primitive_execute(m->primitive, stream, 4, args);
+    must_run(dnnl_primitive_execute(m->primitive, stream, 4, args));
 }
 
 static bool limited_below_avx512;
 
 void multiply_limit_isa(const char *isa)
 {
-    dnnl_cpu_isa_t most = strcmp(isa, "avx512") == 0 ? dnnl_cpu_isa_all
-                        : strcmp(isa, "avx2") == 0   ? dnnl_cpu_isa_avx2
-                                                     : dnnl_cpu_isa_sse41;
     limited_below_avx512 = strcmp(isa, "avx512") != 0;
-    if (!engine) dnnl_set_max_cpu_isa(most);
+    if (limited_below_avx512 && !engine)
+        dnnl_set_max_cpu_isa(strcmp(isa, "avx2") == 0 ? dnnl_cpu_isa_avx2 : dnnl_cpu_isa_sse41);
 }
 
 bool multiply_bf16_native(void)

@@ -263,20 +263,19 @@ static unsigned char *bucket_b(const struct product *p, int64_t i)
     return shared_scratch(p) + GROUP_BUCKETS * p->a_bytes + (size_t)i * p->b_bytes;
 }
 
-/* B of bucket i: x, zero-padded to a whole bucket. */
+/* B of bucket i: x in the inner type, zero-padded to a whole bucket. */
 static void bucket_pack_x(const struct product *p, const struct buckets *b, int64_t i, int thread)
 {
     int64_t in = p->spec.in, rows = bucket_rows(b, i), first = (b->first + i) * PRODUCT_BUCKET;
     const void *x = dtype_at(b->x, first * in, p->spec.type);
     unsigned char *whole = thread_scratch(p, thread), *library = whole + inner_bytes(p, PRODUCT_BUCKET * in);
     struct multiply *m = p->weight ? p->weight : p->weight_tail;
-    if (rows < PRODUCT_BUCKET) {
-        size_t row_bytes = (size_t)in * dtype_bytes(p->spec.type);
-        memcpy(whole, x, (size_t)rows * row_bytes);
-        memset(whole + (size_t)rows * row_bytes, 0, (size_t)(PRODUCT_BUCKET - rows) * row_bytes);
+    if (rows < PRODUCT_BUCKET || p->inner != p->spec.type) {
+        vector_convert(whole, p->inner, x, p->spec.type, rows * in);
+        memset(dtype_at(whole, rows * in, p->inner), 0, (size_t)((PRODUCT_BUCKET - rows) * in) * dtype_bytes(p->inner));
         x = whole;
     }
-    multiply_pack(m, thread, bucket_b(p, i), x, p->spec.type, false, library);
+    multiply_pack(m, thread, bucket_b(p, i), x, p->inner, false, library);
 }
 
 /* A of bucket i, columns of one block: dy^T, [out, PRODUCT_BUCKET]. */
