@@ -9,6 +9,7 @@
 
 #include "base/names.h"
 #include "base/text.h"
+#include "cell/identity.h"
 #include "io/h5.h"
 #include "io/probe.h"
 #include "io/source_parts.h"
@@ -209,15 +210,20 @@ enum status source_check_ids(char *const *ids, int64_t count, const char *what)
 {
     enum status st = ST_OK;
     struct names *seen = NULL;
+    char *id = NULL;
     int64_t held;
     TRY(names_create(&seen, count));
     for (int64_t i = 0; i < count; i++) {
-        TRY(names_add(seen, ids[i], i, &held));
+        free(id);
+        id = text_copy(ids[i]);
+        if (!identity_trim_id(id)) continue;
+        TRY(names_add(seen, id, i, &held));
         if (held != i)
             TRY(fail(ST_INPUT, "%s: id '%s' stands twice, at %lld and %lld; ids must be unique: remove or rename one", what, ids[i],
                      (long long)held + 1, (long long)i + 1));
     }
 done:
+    free(id);
     names_destroy(&seen);
     return st;
 }

@@ -53,7 +53,8 @@ MUST_CHECK enum status source_set_views(struct source *source, struct feature_ta
                                         const char *fallback, const char *taken);
 void source_free_views(struct source *source);
 
-/* ST_INPUT if an id stands twice. `what` names the list. Local. */
+/* ST_INPUT if an Ensembl id stands twice (symbols that stand where ids should are names, and names may
+ * repeat). `what` names the list. Local. */
 MUST_CHECK enum status source_check_ids(char *const *ids, int64_t count, const char *what);
 
 #endif
