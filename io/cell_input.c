@@ -56,7 +56,7 @@ static enum status find_identity(struct comm *comm, struct cell_input *in)
     }
     if (comm->rank == 0)
         st = stat(in->path, &info) == 0 && S_ISDIR(info.st_mode) ? folder_identity(in->path, in->identity)
-                                                                : file_identity(in->path, in->identity);
+                                                                 : file_identity(in->path, in->identity);
     TRY(comm_agree(comm, st));
     comm_bcast(comm, in->identity, SHA256_HEX, 0);
 done:
@@ -86,10 +86,12 @@ static enum status modality_missing(const struct cell_input *in, const char *wan
     return st;
 }
 
-static enum status refuse_kind(const struct cell_input *in, const char *modality, enum value_kind kind, const char *where)
+static enum status refuse_kind(const struct cell_input *in, const char *modality, enum value_kind kind,
+                               const char *where)
 {
-    return fail(ST_INPUT, "%s: modality '%s'%s%s holds %s values; this job needs counts: name where they are "
-                          "(--set embed.counts=raw/X or layers/NAME), or give an input that has them",
+    return fail(ST_INPUT,
+                "%s: modality '%s'%s%s holds %s values; this job needs counts: name where they are "
+                "(--set embed.counts=raw/X or layers/NAME), or give an input that has them",
                 in->path, modality, *where ? " in " : "", where, value_kind_word(kind));
 }
 
@@ -111,7 +113,8 @@ static enum status choose_modality(struct cell_input *in, const char *wanted)
     return m->kind == VALUE_COUNTS ? ST_OK : refuse_kind(in, wanted, m->kind, m->taken);
 }
 
-static enum status open_source(struct comm *comm, const struct config *config, const char *counts, struct cell_input *in)
+static enum status open_source(struct comm *comm, const struct config *config, const char *counts,
+                               struct cell_input *in)
 {
     enum status st = ST_OK;
     struct source_options options = source_options_default();
@@ -128,7 +131,8 @@ done:
 
 /* ---- selection ---- */
 
-static enum status source_column(struct source *source, const char *name, int64_t first, int64_t count, struct column *out)
+static enum status source_column(struct source *source, const char *name, int64_t first, int64_t count,
+                                 struct column *out)
 {
     for (int k = 0; k < source_obs_count(source); k++)
         if (strcmp(source_obs_name(source, k), name) == 0) return source_obs_read(source, k, first, count, out);
@@ -184,7 +188,9 @@ static enum status select_source(struct comm *comm, struct cell_input *in, const
     TRY(comm_agree(comm, st));
     TRY(comm_gather_all(comm, found, found_count * (int64_t)sizeof *found, (void **)&in->rows, &bytes, NULL));
     in->count = bytes / (int64_t)sizeof *found;
-    if (in->count == 0) st = fail(ST_INPUT, "%s: --cells \"%s\" selects none of its %ld cells", in->path, expression, (long)in->row_count);
+    if (in->count == 0)
+        st = fail(ST_INPUT, "%s: --cells \"%s\" selects none of its %ld cells", in->path, expression,
+                  (long)in->row_count);
     TRY(comm_agree(comm, st));
 done:
     select_destroy(&select);
@@ -279,8 +285,8 @@ enum status cell_input_names(struct cell_input *in, int64_t first, int64_t count
 {
     int64_t row, rows;
     find_span(in, first, count, &row, &rows);
-    enum status st = in->atlas ? atlas_names_read(in->atlas, row, rows, out)
-                               : source_names_read(in->source, row, rows, out);
+    enum status st =
+        in->atlas ? atlas_names_read(in->atlas, row, rows, out) : source_names_read(in->source, row, rows, out);
     if (st == ST_OK && in->rows) keep_selected_values(out, in->rows + first, count);
     return st;
 }

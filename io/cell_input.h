@@ -18,14 +18,14 @@
 #include "mpi/comm.h"
 
 struct cell_input {
-    const char *path;     /* as given; borrowed */
-    struct atlas *atlas;  /* one of the two is NULL */
+    const char *path;    /* as given; borrowed */
+    struct atlas *atlas; /* one of the two is NULL */
     struct source *source;
-    int modality;         /* the one of data.modality */
+    int modality;                         /* the one of data.modality */
     const struct feature_table *features; /* borrowed from atlas or source */
-    int64_t row_count;    /* all rows of the input */
-    int64_t count;        /* cells that take part: those run.cells selects */
-    int64_t *rows;        /* [count] their rows, ascending; NULL = all */
+    int64_t row_count;                    /* all rows of the input */
+    int64_t count;                        /* cells that take part: those run.cells selects */
+    int64_t *rows;                        /* [count] their rows, ascending; NULL = all */
     char identity[SHA256_HEX]; /* of the atlas index, or of the file's bytes (above 8 GiB of its size and time) */
 };
 

@@ -4,7 +4,8 @@
 #include "kernel/product.h"
 
 /* Rank 0 reads from the ledger what all ranks and jobs have done, about once a second. */
-static enum status show_progress(const struct chunk_loop *loop, struct partial *partial, struct progress *p, double *shown_s)
+static enum status show_progress(const struct chunk_loop *loop, struct partial *partial, struct progress *p,
+                                 double *shown_s)
 {
     int64_t done;
     double now = clock_s();
@@ -18,7 +19,8 @@ static enum status show_progress(const struct chunk_loop *loop, struct partial *
 
 static void answer_others(void *queue) { queue_poll(queue); }
 
-static enum status work_through(const struct chunk_loop *loop, struct partial *partial, struct queue *queue, struct progress *p)
+static enum status work_through(const struct chunk_loop *loop, struct partial *partial, struct queue *queue,
+                                struct progress *p)
 {
     enum status st = ST_OK;
     int64_t chunk;

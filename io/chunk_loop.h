@@ -12,9 +12,9 @@
 #include "io/partial.h"
 
 struct chunk_loop {
-    const char *what;        /* in front of progress lines */
-    const char *rate;        /* name of the rate: "cells_per_s" */
-    double items_per_chunk;  /* what the rate counts */
+    const char *what;                                  /* in front of progress lines */
+    const char *rate;                                  /* name of the rate: "cells_per_s" */
+    double items_per_chunk;                            /* what the rate counts */
     enum status (*work)(void *context, int64_t chunk); /* compute, write, mark; local */
     void *context;
     bool (*stop)(const void *stop_context); /* asked to end in good order? local */

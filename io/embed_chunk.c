@@ -102,7 +102,8 @@ static enum status embed_by_length(struct inference *inf, struct embed_chunk *wo
     while (low < high) {
         bool fits = !inference_is_full(inf, (int64_t)(work->order[high - 1] >> 32));
         if (fits) append(inf, work, (int64_t)(uint32_t)work->order[--high]);
-        else if (!inference_is_full(inf, (int64_t)(work->order[low] >> 32))) append(inf, work, (int64_t)(uint32_t)work->order[low++]);
+        else if (!inference_is_full(inf, (int64_t)(work->order[low] >> 32)))
+            append(inf, work, (int64_t)(uint32_t)work->order[low++]);
         else TRY(flush_batch(inf, work));
     }
     TRY(flush_batch(inf, work));

@@ -10,14 +10,14 @@
 /* Memory for chunks of up to `capacity` cells. */
 struct embed_chunk {
     int64_t capacity, count;
-    struct cells cells;       /* as read */
+    struct cells cells; /* as read */
     struct token_cell cell;
-    uint64_t *order;          /* [count] (tokens << 32 | cell), shortest first */
-    int *slot;                /* [cells of a micro-batch] cell of each row of z_batch */
-    float *z_batch;           /* [cells of a micro-batch, D] */
-    float *z;                 /* [count, D] result */
-    uint8_t *reason;          /* [count] enum embed_reason */
-    int64_t tokens;           /* tokens computed so far, over all chunks */
+    uint64_t *order; /* [count] (tokens << 32 | cell), shortest first */
+    int *slot;       /* [cells of a micro-batch] cell of each row of z_batch */
+    float *z_batch;  /* [cells of a micro-batch, D] */
+    float *z;        /* [count, D] result */
+    uint8_t *reason; /* [count] enum embed_reason */
+    int64_t tokens;  /* tokens computed so far, over all chunks */
 };
 
 /* Local. ST_MEMORY. */
@@ -26,7 +26,7 @@ void embed_chunk_free(struct embed_chunk *work);
 
 /* Cells [first, first+count) of the input into work->z and work->reason (rows without embedding are
  * not written). The result depends on the cells and the model alone. Local. */
-MUST_CHECK enum status embed_chunk_run(struct inference *inference, struct cell_input *input, int64_t first, int64_t count,
-                                       struct embed_chunk *work);
+MUST_CHECK enum status embed_chunk_run(struct inference *inference, struct cell_input *input, int64_t first,
+                                       int64_t count, struct embed_chunk *work);
 
 #endif

@@ -12,12 +12,12 @@
 struct embedding {
     struct embedding_plan plan;
     struct h5ad_layout layout;
-    struct obs_layout obs;    /* carried columns, then `embedded` and `embedding_reason` */
+    struct obs_layout obs; /* carried columns, then `embedded` and `embedding_reason` */
     struct h5ad_matrix obsm;
-    char **var_names;         /* [D] when the embedding is X */
+    char **var_names; /* [D] when the embedding is X */
     struct h5ad_file *file;
     struct partial partial;
-    int matrix;               /* number of the dataset of embeddings */
+    int matrix; /* number of the dataset of embeddings */
     bool complete;
 };
 
@@ -39,7 +39,8 @@ static enum status name_dimensions(struct embedding *e)
     if (st != ST_OK) return st;
     for (int d = 0; d < e->plan.width; d++) e->var_names[d] = text_format("%s_%d", e->plan.model, d);
     e->layout.x = H5AD_DENSE;
-    e->layout.var = (struct h5ad_frame){.rows = e->plan.width, .index_bytes = (int32_t)strlen(e->plan.model) + 12,
+    e->layout.var = (struct h5ad_frame){.rows = e->plan.width,
+                                        .index_bytes = (int32_t)strlen(e->plan.model) + 12,
                                         .index = (const char *const *)e->var_names};
     return ST_OK;
 }
@@ -48,8 +49,8 @@ static enum status plan_layout(struct comm *comm, struct embedding *e)
 {
     enum status st = ST_OK;
     TRY(obs_layout_create(comm, e->plan.input, &e->obs));
-    e->layout = (struct h5ad_layout){.obs = e->obs.frame, .var = {.index_bytes = 1}, .uns = e->plan.notes,
-                                     .uns_count = e->plan.note_count};
+    e->layout = (struct h5ad_layout){
+        .obs = e->obs.frame, .var = {.index_bytes = 1}, .uns = e->plan.notes, .uns_count = e->plan.note_count};
     if ((double)e->obs.frame.rows * e->plan.width * sizeof(float) > e->plan.obsm_max_bytes) {
         TRY(comm_agree(comm, name_dimensions(e)));
     } else {
@@ -98,7 +99,8 @@ static enum status look_at_final(struct embedding *e)
     status_clear();
     e->complete = readable && strcmp(key, e->plan.key) == 0;
     if (!e->complete)
-        st = fail(ST_OUTPUT, "%s: exists and is not this model's embedding of this input; choose another --out or remove it",
+        st = fail(ST_OUTPUT,
+                  "%s: exists and is not this model's embedding of this input; choose another --out or remove it",
                   e->plan.path);
     free(key);
     return st;

@@ -21,9 +21,9 @@
 #include "mpi/comm.h"
 
 /* Why a cell has no embedding. */
-#define EMBED_REASON_LIST(X)                                                                       \
-    X(EMBED_OK, "embedded")                                                                        \
-    X(EMBED_NO_GENE, "no gene of the vocabulary")                                                  \
+#define EMBED_REASON_LIST(X) \
+    X(EMBED_OK, "embedded") \
+    X(EMBED_NO_GENE, "no gene of the vocabulary") \
     X(EMBED_NOT_FINITE, "embedding is not finite")
 enum embed_reason {
 #define X(name, words) name,
@@ -35,16 +35,16 @@ const char *embed_reason_words(enum embed_reason reason);
 
 /* All borrowed until the commit. */
 struct embedding_plan {
-    const char *path;             /* final name */
+    const char *path; /* final name */
     struct cell_input *input;
-    const char *model;            /* obsm/X_<model> */
-    int width;                    /* D */
+    const char *model; /* obsm/X_<model> */
+    int width;         /* D */
     int64_t chunk_cells;
     double obsm_max_bytes;
     const struct h5ad_note *notes; /* [note_count] provenance, under uns */
     int note_count;
-    char key[SHA256_HEX];         /* names all that the content depends on */
-    bool fresh;                   /* refuse what is there already */
+    char key[SHA256_HEX]; /* names all that the content depends on */
+    bool fresh;           /* refuse what is there already */
 };
 
 struct embedding;

@@ -35,8 +35,8 @@ static bool needs_look(enum column_type type)
 }
 
 /* facts[0..1] for names of rows, then two for each carried column. */
-static enum status measure_block(const struct obs_layout *layout, struct cell_input *input, int64_t first, int64_t count,
-                                 int64_t *facts)
+static enum status measure_block(const struct obs_layout *layout, struct cell_input *input, int64_t first,
+                                 int64_t count, int64_t *facts)
 {
     enum status st = ST_OK;
     struct column c = {0};
@@ -91,16 +91,22 @@ static void fill_fields(struct obs_layout *layout, struct cell_input *input, con
 {
     for (int k = 0; k < layout->carried; k++) {
         const struct column *c = &layout->sample[k];
-        layout->fields[k] = (struct h5ad_field){
-            .name = cell_input_obs_name(input, layout->column[k]), .type = c->type,
-            .text_bytes = facts[2 + 2 * k] > 0 ? (int32_t)facts[2 + 2 * k] : 1, .nullable = facts[3 + 2 * k] != 0,
-            .category = (const char *const *)c->category, .category_count = c->category_count};
+        layout->fields[k] = (struct h5ad_field){.name = cell_input_obs_name(input, layout->column[k]),
+                                                .type = c->type,
+                                                .text_bytes = facts[2 + 2 * k] > 0 ? (int32_t)facts[2 + 2 * k] : 1,
+                                                .nullable = facts[3 + 2 * k] != 0,
+                                                .category = (const char *const *)c->category,
+                                                .category_count = c->category_count};
     }
     layout->fields[layout->carried] = (struct h5ad_field){.name = embedded_name, .type = COLUMN_BOOL};
-    layout->fields[layout->carried + 1] = (struct h5ad_field){
-        .name = reason_name, .type = COLUMN_CATEGORY, .category = reasons_in_words + 1, .category_count = EMBED_REASON_COUNT - 1};
-    layout->frame = (struct h5ad_frame){.rows = input->count, .index_bytes = facts[0] > 0 ? (int32_t)facts[0] : 1,
-                                        .fields = layout->fields, .field_count = layout->field_count};
+    layout->fields[layout->carried + 1] = (struct h5ad_field){.name = reason_name,
+                                                              .type = COLUMN_CATEGORY,
+                                                              .category = reasons_in_words + 1,
+                                                              .category_count = EMBED_REASON_COUNT - 1};
+    layout->frame = (struct h5ad_frame){.rows = input->count,
+                                        .index_bytes = facts[0] > 0 ? (int32_t)facts[0] : 1,
+                                        .fields = layout->fields,
+                                        .field_count = layout->field_count};
 }
 
 enum status obs_layout_create(struct comm *comm, struct cell_input *input, struct obs_layout *layout)
@@ -187,15 +193,16 @@ done:
     return st;
 }
 
-enum status obs_layout_read_reasons(const struct obs_layout *layout, struct h5ad_file *file, int64_t first, int64_t count,
-                                    uint8_t *reasons)
+enum status obs_layout_read_reasons(const struct obs_layout *layout, struct h5ad_file *file, int64_t first,
+                                    int64_t count, uint8_t *reasons)
 {
     enum status st = ST_OK;
     int32_t *codes = NULL;
     TRY(NEW_ARRAY(codes, count));
     TRY(h5ad_read(file, h5ad_find(file, "obs/embedding_reason/codes"), first, count, codes));
     for (int64_t i = 0; i < count; i++) {
-        if (codes[i] < -1 || codes[i] >= EMBED_REASON_COUNT - 1) codes[i] = EMBED_NOT_FINITE - 1; /* damaged: fails its hash */
+        if (codes[i] < -1 || codes[i] >= EMBED_REASON_COUNT - 1)
+            codes[i] = EMBED_NOT_FINITE - 1; /* damaged: fails its hash */
         reasons[i] = (uint8_t)(codes[i] + 1);
     }
 done:

@@ -19,7 +19,8 @@ static struct model_limits limits_of(const struct inference *inf, const struct c
     int64_t longest = inf->rules.max_genes + 1 + SET_SIZE_MAX; /* a sweep may insert a set of genes */
     if (tokens < longest) tokens = longest;
     int64_t cells = tokens / SHORTEST_CELL;
-    return (struct model_limits){.cells = cells > 1 ? (int)cells : 1, .tokens = tokens, .threads = threads, .bf16 = inf->bf16};
+    return (struct model_limits){
+        .cells = cells > 1 ? (int)cells : 1, .tokens = tokens, .threads = threads, .bf16 = inf->bf16};
 }
 
 static char *describe(const struct config *config)
@@ -53,7 +54,8 @@ static enum status find_checkpoint(struct comm *comm, const struct config *confi
     struct stat info;
     const char *given = config_text(config, "run.model");
     *path = NULL;
-    if (!*given) st = fail(ST_USAGE, "no model given; name a checkpoint, or the folder of a training run, with --model");
+    if (!*given)
+        st = fail(ST_USAGE, "no model given; name a checkpoint, or the folder of a training run, with --model");
     TRY(comm_agree(comm, st));
     int64_t folder = stat(given, &info) == 0 && S_ISDIR(info.st_mode);
     comm_max_i64(comm, &folder, 1);
@@ -108,8 +110,9 @@ enum status inference_map(struct inference *inf, const struct feature_table *fea
     TRY(NEW_ARRAY(inf->lookup, features->count));
     inf->mapped = vocab_map(inf->vocab, features, inf->lookup);
     if (inf->mapped == 0)
-        TRY(fail(ST_INPUT, "%s: none of its %ld features is among the %d genes of the model's vocabulary (first feature "
-                           "'%s', first gene '%s' %s); is it another species, or are the gene names not in var?",
+        TRY(fail(ST_INPUT,
+                 "%s: none of its %ld features is among the %d genes of the model's vocabulary (first feature "
+                 "'%s', first gene '%s' %s); is it another species, or are the gene names not in var?",
                  input, (long)features->count, inf->vocab->count, features->count ? features->rows[0].name : "",
                  inf->vocab->genes[0].symbol, inf->vocab->genes[0].ensembl));
 done:

@@ -24,13 +24,13 @@ struct inference {
     struct model *model;
     struct vocab *vocab;
     struct token_rules rules;
-    struct batch batch;   /* one micro-batch: room for the longest cell at least */
-    int32_t *lookup;      /* [features of the input] vocabulary ids, 0 = none; after inference_map */
-    int64_t mapped;       /* features of the input that the vocabulary knows */
-    int width;            /* D */
+    struct batch batch; /* one micro-batch: room for the longest cell at least */
+    int32_t *lookup;    /* [features of the input] vocabulary ids, 0 = none; after inference_map */
+    int64_t mapped;     /* features of the input that the vocabulary knows */
+    int width;          /* D */
     bool bf16;
-    char weights[32];     /* "xxh3:…" of all weights */
-    char *config_text;    /* the model and data sections that made it, as YAML */
+    char weights[32];  /* "xxh3:…" of all weights */
+    char *config_text; /* the model and data sections that made it, as YAML */
     struct model_cost cost;
 };
 

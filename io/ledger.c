@@ -91,8 +91,8 @@ enum status ledger_refresh(struct ledger *ledger)
 
 enum status ledger_look(struct ledger *ledger, int64_t chunk, bool *done)
 {
-    enum status st = place_read(ledger->fd, ledger->path, record_offset(chunk), &ledger->records[chunk],
-                                sizeof *ledger->records);
+    enum status st =
+        place_read(ledger->fd, ledger->path, record_offset(chunk), &ledger->records[chunk], sizeof *ledger->records);
     *done = st == ST_OK && ledger_is_done(ledger, chunk);
     return st;
 }
@@ -148,10 +148,13 @@ static enum status check_header(struct ledger *ledger, const struct header *want
     enum status st = ST_OK;
     TRY(place_read(ledger->fd, ledger->path, 0, &ledger->header, sizeof ledger->header));
     if (memcmp(ledger->header.magic, magic, sizeof magic) != 0)
-        TRY(fail(ST_OUTPUT, "%s: not a ledger; remove it and the .partial file beside it to start again", ledger->path));
+        TRY(fail(ST_OUTPUT, "%s: not a ledger; remove it and the .partial file beside it to start again",
+                 ledger->path));
     if (ledger->header.chunks != wanted->chunks || memcmp(ledger->header.key, wanted->key, SHA256_HEX) != 0)
-        TRY(fail(ST_OUTPUT, "%s: unfinished work of another model, input or option lies there; finish it with the same "
-                            "command, choose another --out, or remove it and the .partial file beside it", ledger->path));
+        TRY(fail(ST_OUTPUT,
+                 "%s: unfinished work of another model, input or option lies there; finish it with the same "
+                 "command, choose another --out, or remove it and the .partial file beside it",
+                 ledger->path));
 done:
     return st;
 }

@@ -56,7 +56,10 @@ enum status partial_open(struct comm *comm, const char *path, int64_t chunks, co
                          partial_lay_out lay_out, void *context, struct partial *p)
 {
     enum status st = ST_OK;
-    *p = (struct partial){.path = text_copy(path), .work = text_format("%s.partial", path), .chunks = chunks, .fd = -1,
+    *p = (struct partial){.path = text_copy(path),
+                          .work = text_format("%s.partial", path),
+                          .chunks = chunks,
+                          .fd = -1,
                           .ledger_path = text_format("%s.partial.ledger", path)};
     if (comm->rank == 0) {
         st = check_ledger(p, key);
@@ -110,7 +113,8 @@ enum status partial_queue(struct comm *comm, struct partial *p, struct queue **o
     comm_bcast(comm, &count, sizeof count, 0);
     comm_bcast(comm, chunks, count * (int64_t)sizeof *chunks, 0);
     if (count < p->chunks)
-        comm_note(comm, "%s: resuming, %ld of %ld chunks are done", p->work, (long)(p->chunks - count), (long)p->chunks);
+        comm_note(comm, "%s: resuming, %ld of %ld chunks are done", p->work, (long)(p->chunks - count),
+                  (long)p->chunks);
     TRY(queue_open(comm, chunks, count, out));
 done:
     free(chunks);

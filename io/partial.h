@@ -22,7 +22,7 @@ struct partial {
     char *path, *work, *ledger_path; /* NAME, NAME.partial, NAME.partial.ledger */
     int64_t chunks;
     struct ledger *ledger;
-    int fd; /* of NAME.partial, for reading and writing */
+    int fd;          /* of NAME.partial, for reading and writing */
     double synced_s; /* when it last reached the disk */
 };
 
@@ -39,7 +39,8 @@ void partial_close(struct partial *partial);
 
 /* Read back the chunks done before and take back the marks of those that do not match. Ranks share
  * the work. Collective, agreed. */
-MUST_CHECK enum status partial_verify(struct comm *comm, struct partial *partial, partial_matches matches, void *context);
+MUST_CHECK enum status partial_verify(struct comm *comm, struct partial *partial, partial_matches matches,
+                                      void *context);
 
 /* A queue of the chunks that are not done, this job's share of its Slurm array first. Says how many
  * are done already. Collective, agreed. */

@@ -60,7 +60,8 @@ enum status run_record_write(struct comm *comm, const char *path, const char *pr
         json_object_set_new(record, "threads_per_rank", json_integer(threads));
         json_object_set_new(record, "hosts", host_list(hosts, comm->size));
         for (int m = 0; m < count; m++)
-            json_object_set_new(record, metrics[m].name, isfinite(metrics[m].value) ? json_real(metrics[m].value) : json_null());
+            json_object_set_new(record, metrics[m].name,
+                                isfinite(metrics[m].value) ? json_real(metrics[m].value) : json_null());
         json_object_set_new(record, "configuration", config_as_string(config));
         if (json_dump_file(record, path, JSON_INDENT(2)) != 0) st = fail(ST_OUTPUT, "%s: cannot be written", path);
         json_decref(record);

@@ -26,8 +26,8 @@ static enum status offer(struct top tops[PART_COUNT], const struct results *r, i
     return top_offer(&tops[single ? PART_SINGLES : PART_SETS], (struct hit){fabs(mean), set});
 }
 
-static enum status scan_share(const struct comm *comm, struct results *r, int64_t min_cells, struct top tops[PART_COUNT],
-                              int64_t *unranked)
+static enum status scan_share(const struct comm *comm, struct results *r, int64_t min_cells,
+                              struct top tops[PART_COUNT], int64_t *unranked)
 {
     enum { BLOCK = 16384 };
     enum status st = ST_OK;
@@ -67,7 +67,8 @@ done:
 /* ---- the table ---- */
 
 static const char *const dictionary[][3] = {
-    {"rank", "", "place by |interaction| among sets of two genes and more, by |effect| among single genes; empty: too few cells"},
+    {"rank", "",
+     "place by |interaction| among sets of two genes and more, by |effect| among single genes; empty: too few cells"},
     {"size", "genes", "genes of the set"},
     {"genes", "", "symbols, joined by +"},
     {"ensembl", "", "Ensembl ids in the same order"},
@@ -133,7 +134,8 @@ static enum status print_dictionary(FILE *file, struct results *r, const struct 
 }
 
 /* Write FOLDER/name by temporary name and rename. */
-static enum status write_table(const char *folder, const char *name, struct results *r, const struct top tops[PART_COUNT],
+static enum status write_table(const char *folder, const char *name, struct results *r,
+                               const struct top tops[PART_COUNT],
                                enum status (*print)(FILE *, struct results *, const struct top[PART_COUNT]))
 {
     enum status st = ST_OK;

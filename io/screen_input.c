@@ -71,7 +71,8 @@ done:
     return st;
 }
 
-enum status gene_list_read(const struct config *config, const char *key, const struct vocab *vocab, struct gene_list *out)
+enum status gene_list_read(const struct config *config, const char *key, const struct vocab *vocab,
+                           struct gene_list *out)
 {
     enum status st = ST_OK;
     int count, unknown_count = 0;
@@ -86,8 +87,9 @@ enum status gene_list_read(const struct config *config, const char *key, const s
     TRY(NEW_ARRAY(out->gene, count));
     for (int i = 0; i < count; i++) TRY(add_gene(out, listed[i], key, vocab, &unknown, &unknown_count));
     if (unknown_count > 0)
-        st = fail(ST_INPUT, "%s: %d of %d genes are not in the model's vocabulary of %d: %s%s; correct or leave them out",
-                  key, unknown_count, count, vocab->count, unknown.data, unknown_count > 8 ? ", ..." : "");
+        st = fail(ST_INPUT,
+                  "%s: %d of %d genes are not in the model's vocabulary of %d: %s%s; correct or leave them out", key,
+                  unknown_count, count, vocab->count, unknown.data, unknown_count > 8 ? ", ..." : "");
 done:
     if (st != ST_OK) gene_list_free(out);
     text_free(&unknown);
@@ -142,7 +144,8 @@ enum status screen_draw(struct comm *comm, struct cell_input *input, const struc
     if (st == ST_OK) sort_u64(drawn, n);
     if (st == ST_OK) st = add_cells(input, inf, (const int64_t *)drawn, n, hidden, out);
     if (st == ST_OK && out->count == 0)
-        st = fail(ST_INPUT, "%s: none of the %ld cells drawn has a gene of the model's vocabulary", input->path, (long)n);
+        st = fail(ST_INPUT, "%s: none of the %ld cells drawn has a gene of the model's vocabulary", input->path,
+                  (long)n);
     free(drawn);
     return comm_agree(comm, st);
 }
@@ -204,7 +207,9 @@ static enum status choose_detected(const struct vocab *vocab, const uint8_t *hid
         out->gene[out->count++] = best;
         detected[best] = 0;
     }
-    return out->count > 0 ? ST_OK : fail(ST_INPUT, "no gene of the vocabulary is detected in the group; name a panel with sweep.genes");
+    return out->count > 0
+               ? ST_OK
+               : fail(ST_INPUT, "no gene of the vocabulary is detected in the group; name a panel with sweep.genes");
 }
 
 enum status screen_most_detected(struct comm *comm, struct cell_input *input, const struct inference *inf,
@@ -252,8 +257,8 @@ done:
     return st;
 }
 
-enum status screen_percentiles(struct comm *comm, struct cell_input *input, const struct inference *inf, const int64_t *rows,
-                               int64_t row_count, const struct gene_list *panel, float *raised)
+enum status screen_percentiles(struct comm *comm, struct cell_input *input, const struct inference *inf,
+                               const int64_t *rows, int64_t row_count, const struct gene_list *panel, float *raised)
 {
     struct panel_tally t = {0};
     enum status st = NEW_ARRAY(t.in_panel, inf->vocab->count + 1);

@@ -35,14 +35,14 @@ MUST_CHECK enum status screen_draw(struct comm *comm, struct cell_input *input, 
 
 /* The `count` genes detected in most cells of rows[], ties by vocabulary id, without mitochondrial
  * (MT-), ribosomal (RPL, RPS) and hidden genes. Ranks share the reading. Collective, agreed. */
-MUST_CHECK enum status screen_most_detected(struct comm *comm, struct cell_input *input, const struct inference *inference,
-                                            const int64_t *rows, int64_t row_count, const uint8_t *hidden, int count,
-                                            struct gene_list *out);
+MUST_CHECK enum status screen_most_detected(struct comm *comm, struct cell_input *input,
+                                            const struct inference *inference, const int64_t *rows, int64_t row_count,
+                                            const uint8_t *hidden, int count, struct gene_list *out);
 
 /* raised[i]: the 99th percentile of the counts of panel gene i among the cells of rows[] that express
  * it; 0 where none does. Exact. Ranks share the reading. Collective, agreed. */
-MUST_CHECK enum status screen_percentiles(struct comm *comm, struct cell_input *input, const struct inference *inference,
-                                          const int64_t *rows, int64_t row_count, const struct gene_list *panel,
-                                          float *raised);
+MUST_CHECK enum status screen_percentiles(struct comm *comm, struct cell_input *input,
+                                          const struct inference *inference, const int64_t *rows, int64_t row_count,
+                                          const struct gene_list *panel, float *raised);
 
 #endif

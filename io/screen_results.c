@@ -24,7 +24,8 @@ static const struct set_column {
 #define AT(f) offsetof(struct score_sum, f)
     {"size", KIND_SIZE, 0, 0, "genes", "genes of the set"},
     {"genes", KIND_GENES, 0, 0, "", "places of its genes in /panel, -1 beyond its size"},
-    {"cells", KIND_COUNT, AT(cells), 0, "cells", "cells in the sums: the set was done to them and their scores are finite"},
+    {"cells", KIND_COUNT, AT(cells), 0, "cells",
+     "cells in the sums: the set was done to them and their scores are finite"},
     {"not_finite", KIND_COUNT, AT(not_finite), 0, "cells", "cells left out because a score was not finite"},
     {"sum_effect", KIND_SUM, AT(effect), 0, "", "sum over cells of the effect"},
     {"sum_effect_squared", KIND_SUM, AT(effect_squared), 0, "", "sum of its squares"},
@@ -32,13 +33,17 @@ static const struct set_column {
     {"sum_expected_squared", KIND_SUM, AT(expected_squared), 0, "", "sum of its squares"},
     {"sum_interaction", KIND_SUM, AT(interaction), 0, "", "sum over cells of effect - expected"},
     {"sum_interaction_squared", KIND_SUM, AT(interaction_squared), 0, "", "sum of its squares"},
-    {"effect", KIND_MEAN, AT(effect), AT(effect_squared), "", "mean effect: 1 - cos(z_S, z), or the shift of the cosine to the goal"},
+    {"effect", KIND_MEAN, AT(effect), AT(effect_squared), "",
+     "mean effect: 1 - cos(z_S, z), or the shift of the cosine to the goal"},
     {"effect_se", KIND_ERROR, AT(effect), AT(effect_squared), "", "its standard error over cells"},
-    {"expected", KIND_MEAN, AT(expected), AT(expected_squared), "", "mean of the same score of z + sum_i (z_i - z), on the same cells"},
+    {"expected", KIND_MEAN, AT(expected), AT(expected_squared), "",
+     "mean of the same score of z + sum_i (z_i - z), on the same cells"},
     {"expected_se", KIND_ERROR, AT(expected), AT(expected_squared), "", "its standard error"},
-    {"interaction", KIND_MEAN, AT(interaction), AT(interaction_squared), "", "mean of effect - expected; 0 for a single gene"},
+    {"interaction", KIND_MEAN, AT(interaction), AT(interaction_squared), "",
+     "mean of effect - expected; 0 for a single gene"},
     {"interaction_se", KIND_ERROR, AT(interaction), AT(interaction_squared), "", "its standard error"},
-    {"readout_sum", KIND_READOUT, /* the last: read_readout */ 0, 0, "ln(1 + scaled count)", "sum over cells of the shift of each read-out gene's prediction"}};
+    {"readout_sum", KIND_READOUT, /* the last: read_readout */ 0, 0, "ln(1 + scaled count)",
+     "sum over cells of the shift of each read-out gene's prediction"}};
 enum { COLUMN_COUNT = sizeof columns / sizeof *columns };
 
 static int64_t row_items(const struct results *r, int c)
@@ -76,8 +81,8 @@ done:
     return st;
 }
 
-static enum status write_genes(hid_t file, const char *name, const struct results *r, const int32_t *genes, int64_t count,
-                               hid_t *group)
+static enum status write_genes(hid_t file, const char *name, const struct results *r, const int32_t *genes,
+                               int64_t count, hid_t *group)
 {
     enum status st = ST_OK;
     const char **symbols = NULL, **ids = NULL;
@@ -143,7 +148,8 @@ static enum status find_offsets(const char *path, struct results *r)
         hid_t dataset = H5Dopen2(file, name, H5P_DEFAULT);
         r->offset[c] = dataset >= 0 && row_bytes(r, c) > 0 ? h5_dataset_offset(dataset) : -1;
         if (dataset < 0 || (row_bytes(r, c) > 0 && r->offset[c] < 0))
-            st = fail(ST_OUTPUT, "%s: dataset %s is missing or not contiguous; remove the file to start again", path, name);
+            st = fail(ST_OUTPUT, "%s: dataset %s is missing or not contiguous; remove the file to start again", path,
+                      name);
         h5_drop(&dataset);
         free(name);
         if (st != ST_OK) break;
@@ -166,7 +172,8 @@ static enum status look_at_final(struct results *r, bool fresh)
     r->complete = readable && strcmp(key, r->plan.key) == 0;
     if (fresh) st = fail(ST_OUTPUT, "%s: already there; remove it or leave out --fresh", r->plan.path);
     else if (!r->complete)
-        st = fail(ST_OUTPUT, "%s: holds another sweep (other model, cells, panel or options); choose another --out", r->plan.path);
+        st = fail(ST_OUTPUT, "%s: holds another sweep (other model, cells, panel or options); choose another --out",
+                  r->plan.path);
     free(key);
     h5_drop(&file);
     return st;
@@ -189,7 +196,8 @@ static enum status read_readout(struct results *r, int64_t first, int64_t count,
 {
     int64_t bytes = row_bytes(r, COLUMN_COUNT - 1);
     if (bytes == 0) return ST_OK;
-    return place_read(r->partial.fd, r->partial.work, r->offset[COLUMN_COUNT - 1] + first * bytes, readout, count * bytes);
+    return place_read(r->partial.fd, r->partial.work, r->offset[COLUMN_COUNT - 1] + first * bytes, readout,
+                      count * bytes);
 }
 
 static enum status chunk_matches(void *context, int64_t chunk, uint64_t hash, bool *matches)

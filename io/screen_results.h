@@ -24,15 +24,15 @@
 
 /* All borrowed. */
 struct results_plan {
-    const char *path;               /* DIR/results.h5 */
+    const char *path; /* DIR/results.h5 */
     struct combination_space space;
     int64_t chunk_sets;
     const struct vocab *vocab;
     const int32_t *panel, *readout; /* vocabulary ids: [space.genes], [readout_count] */
     int readout_count;
-    const int64_t *carriers;        /* [space.genes] cells of the group with a token of the gene */
-    const float *raised;            /* [space.genes] counts raised to, or NULL */
-    const struct h5ad_note *notes;  /* [note_count] root attributes, text or number */
+    const int64_t *carriers;       /* [space.genes] cells of the group with a token of the gene */
+    const float *raised;           /* [space.genes] counts raised to, or NULL */
+    const struct h5ad_note *notes; /* [note_count] root attributes, text or number */
     int note_count;
     char key[SHA256_HEX];
 };
@@ -45,13 +45,15 @@ struct results {
 };
 
 /* Lay out, resume or recognise. Collective, agreed. ST_OUTPUT: another sweep's results lie there. */
-MUST_CHECK enum status results_open(struct comm *comm, const struct results_plan *plan, bool fresh, struct results *out);
+MUST_CHECK enum status results_open(struct comm *comm, const struct results_plan *plan, bool fresh,
+                                    struct results *out);
 void results_close(struct results *results);
 
 /* Sets [*first, *first + *count) of a chunk. Local. */
 void results_chunk_sets(const struct results *results, int64_t chunk, int64_t *first, int64_t *count);
 /* Write a chunk: sums[count], readout[count, readout_count]; mark it done. Local. */
-MUST_CHECK enum status results_put(struct results *results, int64_t chunk, const struct score_sum *sums, const double *readout);
+MUST_CHECK enum status results_put(struct results *results, int64_t chunk, const struct score_sum *sums,
+                                   const double *readout);
 /* Read the sums of sets [first, first+count) back. Local. */
 MUST_CHECK enum status results_read(struct results *results, int64_t first, int64_t count, struct score_sum *sums);
 /* Every chunk must be done: rename. Collective, agreed. */

@@ -19,16 +19,16 @@ struct screening {
     struct screening_plan plan;
     struct score_rule rule;
     int width;
-    float *base;       /* [cells, D] */
-    float *goal;       /* [D] or NULL */
-    float *readout;    /* [readout_count, D] prediction = readout . z */
+    float *base;    /* [cells, D] */
+    float *goal;    /* [D] or NULL */
+    float *readout; /* [readout_count, D] prediction = readout . z */
     struct partial singles;
-    int64_t blocks;    /* of cells, per gene, in singles */
+    int64_t blocks;          /* of cells, per gene, in singles */
     struct pending *pending; /* [cells of a micro-batch] */
-    float *z;          /* [cells of a micro-batch, D] */
-    float *single_rows; /* [SET_SIZE_MAX, D] */
-    double *scratch;   /* [D] */
-    int32_t *gene;     /* [longest cell + SET_SIZE_MAX] an edited cell */
+    float *z;                /* [cells of a micro-batch, D] */
+    float *single_rows;      /* [SET_SIZE_MAX, D] */
+    double *scratch;         /* [D] */
+    int32_t *gene;           /* [longest cell + SET_SIZE_MAX] an edited cell */
     float *value;
     int64_t tokens;
 };
@@ -92,7 +92,8 @@ static enum status mean_of_goal(struct comm *comm, struct screening *s)
         s->goal[d] = (float)(sum / (double)s->plan.goal->count);
         if (!isfinite(s->goal[d])) st = ST_NUMERIC;
     }
-    if (st != ST_OK) st = fail(ST_NUMERIC, "the mean embedding of the goal cells is not finite; is the checkpoint damaged?");
+    if (st != ST_OK)
+        st = fail(ST_NUMERIC, "the mean embedding of the goal cells is not finite; is the checkpoint damaged?");
     st = comm_agree(comm, st);
 done:
     free(z);
@@ -244,14 +245,16 @@ static enum status singles_match(void *context, int64_t chunk, uint64_t hash, bo
     float *z = NULL;
     singles_block(s, chunk, &gene, &first, &count);
     TRY(NEW_ARRAY(z, count * s->width));
-    TRY(place_read(s->singles.fd, s->singles.work, single_offset(s, gene, first), z, count * s->width * (int64_t)sizeof *z));
+    TRY(place_read(s->singles.fd, s->singles.work, single_offset(s, gene, first), z,
+                   count * s->width * (int64_t)sizeof *z));
     *matches = hash_rows(z, count * s->width) == hash;
 done:
     free(z);
     return st;
 }
 
-enum status screening_open_singles(struct comm *comm, struct screening *s, const char *folder, const char key[SHA256_HEX])
+enum status screening_open_singles(struct comm *comm, struct screening *s, const char *folder,
+                                   const char key[SHA256_HEX])
 {
     enum status st = ST_OK;
     char *path = text_format("%s/singles", folder);
@@ -291,7 +294,8 @@ enum status screening_do_singles(struct screening *s, int64_t chunk)
         edit_append(&inf->batch, s->gene, s->value, tokens, s->plan.cells->id[first + i]);
     }
     TRY(flush_singles(s, z));
-    TRY(place_write(s->singles.fd, s->singles.work, single_offset(s, gene, first), z, count * s->width * (int64_t)sizeof *z));
+    TRY(place_write(s->singles.fd, s->singles.work, single_offset(s, gene, first), z,
+                    count * s->width * (int64_t)sizeof *z));
     TRY(partial_mark(&s->singles, chunk, hash_rows(z, count * s->width)));
 done:
     free(z);
@@ -309,7 +313,8 @@ static enum status add_scores(struct screening *s, const int64_t *members, int s
     for (int i = 0; i < size; i++) {
         float *row = s->single_rows + (int64_t)i * s->width;
         rows[i] = row;
-        TRY(place_read(s->singles.fd, s->singles.work, single_offset(s, members[i], cell), row, s->width * (int64_t)sizeof *row));
+        TRY(place_read(s->singles.fd, s->singles.work, single_offset(s, members[i], cell), row,
+                       s->width * (int64_t)sizeof *row));
     }
     if (!z) z = rows[0]; /* a single gene: computed before */
     int64_t before = sum->cells;
@@ -372,7 +377,8 @@ done:
     return st;
 }
 
-enum status screening_do_sets(struct screening *s, int64_t first, int64_t count, struct score_sum *sums, double *readout)
+enum status screening_do_sets(struct screening *s, int64_t first, int64_t count, struct score_sum *sums,
+                              double *readout)
 {
     enum status st = ST_OK;
     struct set_chunk chunk = {first, sums, readout};

@@ -24,12 +24,12 @@
 struct screening_plan {
     struct inference *inference;
     const struct cohort *cells;
-    const struct cohort *goal;     /* NULL: shift from the start */
+    const struct cohort *goal; /* NULL: shift from the start */
     struct combination_space space;
-    const int32_t *panel;          /* [space.genes] vocabulary ids */
+    const int32_t *panel; /* [space.genes] vocabulary ids */
     enum edit_mode mode;
-    const float *raised;           /* [space.genes] counts to raise to; over-expression only */
-    const int32_t *readout;        /* [readout_count] vocabulary ids */
+    const float *raised;    /* [space.genes] counts to raise to; over-expression only */
+    const int32_t *readout; /* [readout_count] vocabulary ids */
     int readout_count;
 };
 
@@ -54,7 +54,8 @@ MUST_CHECK enum status screening_do_sets(struct screening *screening, int64_t fi
                                          struct score_sum *sums, double *readout);
 
 /* Seconds a rank needs for one cell, measured on a few micro-batches of the cohort. Local. */
-MUST_CHECK enum status screening_time(struct inference *inference, const struct cohort *cells, double *seconds_per_cell);
+MUST_CHECK enum status screening_time(struct inference *inference, const struct cohort *cells,
+                                      double *seconds_per_cell);
 
 /* Tokens computed by this rank so far; unperturbed embeddings [cells, D] (borrowed). Local. */
 int64_t screening_tokens(const struct screening *screening);

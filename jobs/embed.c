@@ -20,8 +20,8 @@ struct embed {
     struct cell_input input;
     struct embedding *out;
     struct embed_chunk work;
-    double seconds;    /* of the run so far */
-    int64_t cells;     /* embedded by this rank */
+    double seconds; /* of the run so far */
+    int64_t cells;  /* embedded by this rank */
     int64_t reasons[EMBED_REASON_COUNT];
 };
 
@@ -36,8 +36,8 @@ static enum status find_input(const struct config *config, const char **path)
     const char *atlas = config_text(config, "run.atlas");
     *path = count > 0 ? inputs[0] : atlas;
     if (count > 1 || (count == 1 && *atlas && strcmp(atlas, inputs[0]) != 0))
-        return fail(ST_USAGE, "several inputs given ('%s', '%s'); embed takes one atlas or one count file",
-                    inputs[0], count > 1 ? inputs[1] : atlas);
+        return fail(ST_USAGE, "several inputs given ('%s', '%s'); embed takes one atlas or one count file", inputs[0],
+                    count > 1 ? inputs[1] : atlas);
     if (!**path) return fail(ST_USAGE, "no input given; name an atlas, an .h5ad or a 10x file or folder");
     if (!*config_text(config, "run.out")) return fail(ST_USAGE, "no output given; name it with --out FILE.h5ad");
     return ST_OK;
@@ -60,11 +60,14 @@ static enum status check_vocabulary(struct job *job, struct embed *e)
     double share = 0, least = config_real(job->config, "data.min_vocabulary_share");
     TRY(comm_agree(&job->world, inference_map(&e->inf, e->input.features, e->input.path)));
     TRY(cell_input_kept_share(&job->world, &e->input, e->inf.lookup, SAMPLE, &share));
-    comm_note(&job->world, "%s: %ld of %ld features and %.1f %% of the counts are in the model's vocabulary of %d genes",
+    comm_note(&job->world,
+              "%s: %ld of %ld features and %.1f %% of the counts are in the model's vocabulary of %d genes",
               e->input.path, (long)e->inf.mapped, (long)e->input.features->count, 100 * share, e->inf.vocab->count);
     if (share < least)
-        st = fail(ST_INPUT, "%s: the model's vocabulary keeps %.2f %% of its counts, below data.min_vocabulary_share = %g; "
-                            "is it another species, or are gene names not in var?", e->input.path, 100 * share, least);
+        st = fail(ST_INPUT,
+                  "%s: the model's vocabulary keeps %.2f %% of its counts, below data.min_vocabulary_share = %g; "
+                  "is it another species, or are gene names not in var?",
+                  e->input.path, 100 * share, least);
     TRY(comm_agree(&job->world, st));
 done:
     return st;
@@ -87,11 +90,13 @@ static enum status predict_cost(struct job *job, struct embed *e)
     TRY(comm_agree(&job->world, st));
     comm_sum_f64(&job->world, &seconds, 1);
     double total = seconds / job->world.size / (double)sample * (double)e->input.count / job->world.size;
-    comm_note(&job->world, "about %s on %d ranks for %s cells (%.0f tokens each, %.3g TFLOP in all), measured on %ld cells; "
-                           "output %s of embeddings",
+    comm_note(&job->world,
+              "about %s on %d ranks for %s cells (%.0f tokens each, %.3g TFLOP in all), measured on %ld cells; "
+              "output %s of embeddings",
               text_duration(total, duration), job->world.size, text_count(e->input.count, count),
               (double)e->work.tokens / (double)sample,
-              1e-12 * e->inf.cost.forward_flops_per_token * (double)e->work.tokens / (double)sample * (double)e->input.count,
+              1e-12 * e->inf.cost.forward_flops_per_token * (double)e->work.tokens / (double)sample *
+                  (double)e->input.count,
               (long)sample, text_bytes((double)e->input.count * e->inf.width * sizeof(float), size));
 done:
     embed_chunk_free(&e->work);
@@ -111,10 +116,11 @@ static enum status prepare(struct job *job)
     TRY(cell_input_open(&job->world, job->config, path, config_text(job->config, "embed.counts"), &e->input));
     TRY(inference_open(&job->world, job->config, job->placement.threads, &e->inf));
     TRY(check_vocabulary(job, e));
-    comm_note(&job->world, "%s: %ld parameters, width %d, %s per rank, %s, %s", model_name(e->inf.model),
-              (long)e->inf.cost.parameters, e->inf.width,
-              text_bytes((double)(e->inf.cost.weight_bytes + e->inf.cost.packed_bytes + e->inf.cost.activation_bytes), size),
-              e->inf.bf16 ? "bf16" : "fp32", kernel_isa_name());
+    comm_note(
+        &job->world, "%s: %ld parameters, width %d, %s per rank, %s, %s", model_name(e->inf.model),
+        (long)e->inf.cost.parameters, e->inf.width,
+        text_bytes((double)(e->inf.cost.weight_bytes + e->inf.cost.packed_bytes + e->inf.cost.activation_bytes), size),
+        e->inf.bf16 ? "bf16" : "fp32", kernel_isa_name());
     if (job->dry_run) TRY(predict_cost(job, e));
 done:
     return st;
@@ -126,9 +132,9 @@ done:
 static void make_key(const struct job *job, const struct embed *e, char key[SHA256_HEX])
 {
     struct text all = {0};
-    text_add(&all, "embedding 1\n%s\n%s\n%s\n%s\n%s\n%s\n%s\n", e->inf.weights, e->inf.config_text, e->inf.vocab->sha256,
-             e->input.identity, config_text(job->config, "run.cells"), config_text(job->config, "embed.counts"),
-             kernel_isa_name());
+    text_add(&all, "embedding 1\n%s\n%s\n%s\n%s\n%s\n%s\n%s\n", e->inf.weights, e->inf.config_text,
+             e->inf.vocab->sha256, e->input.identity, config_text(job->config, "run.cells"),
+             config_text(job->config, "embed.counts"), kernel_isa_name());
     text_add(&all, "%d %d %ld %g\n", e->inf.bf16, e->inf.width, (long)chunk_cells(job),
              config_real(job->config, "embed.obsm_max_gib"));
     hash_sha256(all.data, all.length, key);
@@ -137,10 +143,13 @@ static void make_key(const struct job *job, const struct embed *e, char key[SHA2
 
 static enum status open_output(struct job *job, struct embed *e)
 {
-    struct embedding_plan plan = {
-        .path = config_text(job->config, "run.out"), .input = &e->input, .model = model_name(e->inf.model),
-        .width = e->inf.width, .chunk_cells = chunk_cells(job), .fresh = config_bool(job->config, "run.fresh"),
-        .obsm_max_bytes = config_real(job->config, "embed.obsm_max_gib") * (double)(1 << 30)};
+    struct embedding_plan plan = {.path = config_text(job->config, "run.out"),
+                                  .input = &e->input,
+                                  .model = model_name(e->inf.model),
+                                  .width = e->inf.width,
+                                  .chunk_cells = chunk_cells(job),
+                                  .fresh = config_bool(job->config, "run.fresh"),
+                                  .obsm_max_bytes = config_real(job->config, "embed.obsm_max_gib") * (double)(1 << 30)};
     make_key(job, e, plan.key);
     const struct h5ad_note notes[] = {
         {.name = "cytomill/key", .text = plan.key},
@@ -186,8 +195,13 @@ static enum status run(struct job *job)
         goto done;
     }
     TRY(comm_agree(&job->world, embed_chunk_create(&e->inf, chunk_cells(job), &e->work)));
-    struct chunk_loop loop = {.what = "embed", .rate = "cells_per_s", .items_per_chunk = (double)chunk_cells(job),
-                              .work = do_chunk, .context = e, .stop = asked_to_stop, .stop_context = job};
+    struct chunk_loop loop = {.what = "embed",
+                              .rate = "cells_per_s",
+                              .items_per_chunk = (double)chunk_cells(job),
+                              .work = do_chunk,
+                              .context = e,
+                              .stop = asked_to_stop,
+                              .stop_context = job};
     TRY(chunk_loop_run(&job->world, embedding_partial(e->out), &loop));
     TRY(embedding_reopen(&job->world, e->out));
     TRY(embedding_count_reasons(&job->world, e->out, e->reasons));
@@ -202,7 +216,8 @@ static enum status compress(struct job *job)
 {
     int level = (int)config_int(job->config, "embed.compress");
     if (level == 0) return ST_OK;
-    return comm_agree(&job->world, job->world.rank == 0 ? h5ad_compress(config_text(job->config, "run.out"), level) : ST_OK);
+    return comm_agree(&job->world,
+                      job->world.rank == 0 ? h5ad_compress(config_text(job->config, "run.out"), level) : ST_OK);
 }
 
 static enum status commit(struct job *job)
@@ -214,17 +229,19 @@ static enum status commit(struct job *job)
     TRY(embedding_commit(&job->world, &e->out));
     TRY(compress(job));
     comm_sum_i64(&job->world, &e->cells, 1);
-    const struct metric metrics[] = {{"cells", (double)e->input.count}, {"cells_this_run", (double)e->cells},
-                                     {"cells_per_s", (double)e->cells / e->seconds},
-                                     {"cells_without_embedding", (double)(e->reasons[EMBED_NO_GENE] + e->reasons[EMBED_NOT_FINITE])}};
-    TRY(run_record_write(&job->world, record, job->spec->program, job_version_text(), e->seconds, job->placement.threads,
-                         job->config, metrics, sizeof metrics / sizeof *metrics));
+    const struct metric metrics[] = {
+        {"cells", (double)e->input.count},
+        {"cells_this_run", (double)e->cells},
+        {"cells_per_s", (double)e->cells / e->seconds},
+        {"cells_without_embedding", (double)(e->reasons[EMBED_NO_GENE] + e->reasons[EMBED_NOT_FINITE])}};
+    TRY(run_record_write(&job->world, record, job->spec->program, job_version_text(), e->seconds,
+                         job->placement.threads, job->config, metrics, sizeof metrics / sizeof *metrics));
     for (int r = EMBED_NO_GENE; r < EMBED_REASON_COUNT; r++)
         if (e->reasons[r] > 0)
             comm_note(&job->world, "%ld cells have no embedding: %s (embedded=False, rows of NaN)", (long)e->reasons[r],
                       embed_reason_words((enum embed_reason)r));
-    comm_note(&job->world, "%s: %ld cells, %.4g cells/s", config_text(job->config, "run.out"),
-              (long)e->input.count, (double)e->cells / e->seconds);
+    comm_note(&job->world, "%s: %ld cells, %.4g cells/s", config_text(job->config, "run.out"), (long)e->input.count,
+              (double)e->cells / e->seconds);
 done:
     free(record);
     return st;
@@ -242,8 +259,7 @@ static void release(struct job *job)
 }
 
 static const struct job_option options[] = {
-    {"counts", "WHERE", "embed.counts", "counts in an .h5ad input: auto, X, raw/X, layers/NAME"},
-    {0}};
+    {"counts", "WHERE", "embed.counts", "counts in an .h5ad input: auto, X, raw/X, layers/NAME"}, {0}};
 
 static const struct job_spec spec = {
     .program = "cytomill-embed",

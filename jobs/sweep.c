@@ -18,22 +18,25 @@ struct sweep {
     struct inference inf;
     struct cell_input input;
     struct gene_list panel, readout;
-    uint8_t *hidden;             /* [V+1] read-out genes, removed from every cell */
+    uint8_t *hidden; /* [V+1] read-out genes, removed from every cell */
     struct combination_space space;
     struct cohort cells, goal;
     int64_t group_cells, goal_cells;
-    int64_t *carriers;           /* [panel] */
-    float *raised;               /* [panel] or NULL */
+    int64_t *carriers; /* [panel] */
+    float *raised;     /* [panel] or NULL */
     struct screening *screening;
     struct results results;
-    struct score_sum *sums;      /* [chunk] */
-    double *readout_sums;        /* [chunk, readout] */
+    struct score_sum *sums; /* [chunk] */
+    double *readout_sums;   /* [chunk, readout] */
     double seconds;
     char key[SHA256_HEX];
     char *results_path;
 };
 
-static bool over_expresses(const struct job *job) { return config_word_is(job->config, "sweep.mode", "over-expression"); }
+static bool over_expresses(const struct job *job)
+{
+    return config_word_is(job->config, "sweep.mode", "over-expression");
+}
 
 /* ---- prepare ---- */
 
@@ -54,8 +57,10 @@ static enum status read_genes(const struct config *config, struct sweep *s)
     for (int r = 0; r < s->readout.count; r++) s->hidden[s->readout.gene[r]] = 1;
     for (int g = 0; g < s->panel.count; g++)
         if (s->hidden[s->panel.gene[g]])
-            TRY(fail(ST_CONFIG, "gene %s is in sweep.genes and in sweep.readout; a read-out gene is removed from the input "
-                                "and cannot be perturbed", s->inf.vocab->genes[s->panel.gene[g] - 1].symbol));
+            TRY(fail(ST_CONFIG,
+                     "gene %s is in sweep.genes and in sweep.readout; a read-out gene is removed from the input "
+                     "and cannot be perturbed",
+                     s->inf.vocab->genes[s->panel.gene[g] - 1].symbol));
 done:
     return st;
 }
@@ -119,16 +124,19 @@ static enum status print_cost(struct job *job, struct sweep *s)
     double seconds = 0, pairs = pair_count(s), cells = (double)(s->cells.count + s->goal.count);
     double tokens = (double)s->cells.start[s->cells.count] / (double)s->cells.count;
     double flops = (pairs + cells) * tokens * s->inf.cost.forward_flops_per_token;
-    comm_note(&job->world, "%d genes, sets of up to %d: %s sets, %ld of %ld cells of the group, about %s perturbed cells of %.0f "
-                           "tokens, %.3g TFLOP", s->panel.count, s->space.order, text_count(combination_count(&s->space), sets),
-              (long)s->cells.count, (long)s->group_cells, text_count((int64_t)pairs, pairs_text), tokens, 1e-12 * flops);
+    comm_note(&job->world,
+              "%d genes, sets of up to %d: %s sets, %ld of %ld cells of the group, about %s perturbed cells of %.0f "
+              "tokens, %.3g TFLOP",
+              s->panel.count, s->space.order, text_count(combination_count(&s->space), sets), (long)s->cells.count,
+              (long)s->group_cells, text_count((int64_t)pairs, pairs_text), tokens, 1e-12 * flops);
     if (!job->dry_run) return ST_OK;
     enum status st = screening_time(&s->inf, &s->cells, &seconds);
     TRY(comm_agree(&job->world, st));
     comm_sum_f64(&job->world, &seconds, 1);
     comm_note(&job->world, "about %s on %d ranks, %.3g GB of results (measured: %.3g s a cell on a rank)",
               text_duration((pairs + cells) * seconds / job->world.size / job->world.size, duration), job->world.size,
-              1e-9 * (double)combination_count(&s->space) * (double)(144 + 8 * s->readout.count), seconds / job->world.size);
+              1e-9 * (double)combination_count(&s->space) * (double)(144 + 8 * s->readout.count),
+              seconds / job->world.size);
 done:
     return st;
 }
@@ -150,7 +158,8 @@ static enum status prepare(struct job *job)
     TRY(comm_agree(world, read_genes(job->config, s)));
     TRY(read_group(job, s));
     TRY(read_goal(job, s));
-    TRY(comm_agree(world, combination_space_create(s->panel.count, (int)config_int(job->config, "sweep.order"), &s->space)));
+    TRY(comm_agree(world,
+                   combination_space_create(s->panel.count, (int)config_int(job->config, "sweep.order"), &s->space)));
     TRY(print_cost(job, s));
 done:
     return st;
@@ -164,7 +173,8 @@ static void make_key(const struct job *job, struct sweep *s)
     struct text all = {0};
     const struct config *c = job->config;
     text_add(&all, "sweep 1\n%s\n%s\n%s\n%s\n%s\n%s\n%s\n", s->inf.weights, s->inf.config_text, s->inf.vocab->sha256,
-             s->input.identity, config_text(c, "run.cells"), config_text(c, "sweep.group"), config_text(c, "sweep.goal"));
+             s->input.identity, config_text(c, "run.cells"), config_text(c, "sweep.group"),
+             config_text(c, "sweep.goal"));
     text_add(&all, "%s %s %d %ld %ld %d %ld\n", config_text(c, "sweep.mode"), kernel_isa_name(), s->inf.bf16,
              (long)config_int(c, "run.seed"), (long)config_int(c, "sweep.max_cells"), s->space.order,
              (long)config_int(c, "sweep.chunk"));
@@ -177,30 +187,34 @@ static void make_key(const struct job *job, struct sweep *s)
 static enum status open_results(struct job *job, struct sweep *s)
 {
     const struct config *c = job->config;
-    struct results_plan plan = {
-        .path = s->results_path, .space = s->space, .chunk_sets = config_int(c, "sweep.chunk"), .vocab = s->inf.vocab,
-        .panel = s->panel.gene, .readout = s->readout.gene, .readout_count = s->readout.count,
-        .carriers = s->carriers, .raised = s->raised};
-    const struct h5ad_note notes[] = {
-        {.name = "version", .text = job_version_text()},
-        {.name = "model", .text = model_name(s->inf.model)},
-        {.name = "weights", .text = s->inf.weights},
-        {.name = "weights_licence", .text = config_text(c, "model.licence")},
-        {.name = "configuration", .text = s->inf.config_text},
-        {.name = "vocabulary_sha256", .text = s->inf.vocab->sha256},
-        {.name = "atlas_sha256", .text = s->input.identity},
-        {.name = "cells", .text = config_text(c, "run.cells")},
-        {.name = "group", .text = config_text(c, "sweep.group")},
-        {.name = "goal", .text = config_text(c, "sweep.goal")},
-        {.name = "mode", .text = config_text(c, "sweep.mode")},
-        {.name = "instruction_set", .text = kernel_isa_name()},
-        {.name = "precision", .text = s->inf.bf16 ? "bf16" : "fp32"},
-        {.name = "order", .number = s->space.order},
-        {.name = "seed", .number = (double)config_int(c, "run.seed")},
-        {.name = "group_cells", .number = (double)s->group_cells},
-        {.name = "cells_used", .number = (double)s->cells.count},
-        {.name = "goal_cells_used", .number = (double)s->goal.count},
-        {.name = "min_cells", .number = (double)config_int(c, "sweep.min_cells")}};
+    struct results_plan plan = {.path = s->results_path,
+                                .space = s->space,
+                                .chunk_sets = config_int(c, "sweep.chunk"),
+                                .vocab = s->inf.vocab,
+                                .panel = s->panel.gene,
+                                .readout = s->readout.gene,
+                                .readout_count = s->readout.count,
+                                .carriers = s->carriers,
+                                .raised = s->raised};
+    const struct h5ad_note notes[] = {{.name = "version", .text = job_version_text()},
+                                      {.name = "model", .text = model_name(s->inf.model)},
+                                      {.name = "weights", .text = s->inf.weights},
+                                      {.name = "weights_licence", .text = config_text(c, "model.licence")},
+                                      {.name = "configuration", .text = s->inf.config_text},
+                                      {.name = "vocabulary_sha256", .text = s->inf.vocab->sha256},
+                                      {.name = "atlas_sha256", .text = s->input.identity},
+                                      {.name = "cells", .text = config_text(c, "run.cells")},
+                                      {.name = "group", .text = config_text(c, "sweep.group")},
+                                      {.name = "goal", .text = config_text(c, "sweep.goal")},
+                                      {.name = "mode", .text = config_text(c, "sweep.mode")},
+                                      {.name = "instruction_set", .text = kernel_isa_name()},
+                                      {.name = "precision", .text = s->inf.bf16 ? "bf16" : "fp32"},
+                                      {.name = "order", .number = s->space.order},
+                                      {.name = "seed", .number = (double)config_int(c, "run.seed")},
+                                      {.name = "group_cells", .number = (double)s->group_cells},
+                                      {.name = "cells_used", .number = (double)s->cells.count},
+                                      {.name = "goal_cells_used", .number = (double)s->goal.count},
+                                      {.name = "min_cells", .number = (double)config_int(c, "sweep.min_cells")}};
     plan.notes = notes;
     plan.note_count = sizeof notes / sizeof *notes;
     memcpy(plan.key, s->key, SHA256_HEX);
@@ -210,10 +224,15 @@ static enum status open_results(struct job *job, struct sweep *s)
 static enum status open_screening(struct job *job, struct sweep *s)
 {
     enum status st = ST_OK;
-    struct screening_plan plan = {
-        .inference = &s->inf, .cells = &s->cells, .goal = s->goal.count > 0 ? &s->goal : NULL, .space = s->space,
-        .panel = s->panel.gene, .mode = over_expresses(job) ? EDIT_OVER_EXPRESS : EDIT_KNOCK_OUT, .raised = s->raised,
-        .readout = s->readout.gene, .readout_count = s->readout.count};
+    struct screening_plan plan = {.inference = &s->inf,
+                                  .cells = &s->cells,
+                                  .goal = s->goal.count > 0 ? &s->goal : NULL,
+                                  .space = s->space,
+                                  .panel = s->panel.gene,
+                                  .mode = over_expresses(job) ? EDIT_OVER_EXPRESS : EDIT_KNOCK_OUT,
+                                  .raised = s->raised,
+                                  .readout = s->readout.gene,
+                                  .readout_count = s->readout.count};
     int64_t chunk = config_int(job->config, "sweep.chunk");
     st = NEW_ARRAY(s->sums, chunk);
     if (st == ST_OK) st = NEW_ARRAY(s->readout_sums, chunk * (s->readout.count + 1));
@@ -248,9 +267,13 @@ static enum status work_through(struct job *job, struct sweep *s)
 {
     enum status st = ST_OK;
     struct partial *singles = screening_singles(s->screening);
-    struct chunk_loop loop = {.what = "single genes", .rate = "genes_per_s", .work = do_singles, .context = s,
+    struct chunk_loop loop = {.what = "single genes",
+                              .rate = "genes_per_s",
+                              .work = do_singles,
+                              .context = s,
                               .items_per_chunk = (double)s->panel.count / (double)singles->chunks,
-                              .stop = asked_to_stop, .stop_context = job};
+                              .stop = asked_to_stop,
+                              .stop_context = job};
     TRY(chunk_loop_run(&job->world, singles, &loop));
     loop.what = "gene sets";
     loop.rate = "sets_per_s";
@@ -298,15 +321,16 @@ static enum status commit(struct job *job)
                    config_int(job->config, "sweep.min_cells"), &unranked));
     TRY(results_commit(&job->world, &s->results));
     TRY(partial_discard(&job->world, screening_singles(s->screening)));
-    const struct metric metrics[] = {{"sets", (double)combination_count(&s->space)}, {"cells", (double)s->cells.count},
+    const struct metric metrics[] = {{"sets", (double)combination_count(&s->space)},
+                                     {"cells", (double)s->cells.count},
                                      {"tokens_this_run", (double)tokens},
                                      {"sets_with_too_few_cells", (double)unranked},
                                      {"tokens_per_s", (double)tokens / s->seconds}};
     record = text_format("%s/run.json", folder);
-    TRY(run_record_write(&job->world, record, job->spec->program, job_version_text(), s->seconds, job->placement.threads,
-                         job->config, metrics, sizeof metrics / sizeof *metrics));
-    comm_note(&job->world, "%s/hits.tsv: %ld sets, %ld of them in fewer than sweep.min_cells cells and not ranked", folder,
-              (long)combination_count(&s->space), (long)unranked);
+    TRY(run_record_write(&job->world, record, job->spec->program, job_version_text(), s->seconds,
+                         job->placement.threads, job->config, metrics, sizeof metrics / sizeof *metrics));
+    comm_note(&job->world, "%s/hits.tsv: %ld sets, %ld of them in fewer than sweep.min_cells cells and not ranked",
+              folder, (long)combination_count(&s->space), (long)unranked);
 done:
     free(record);
     return st;
@@ -348,7 +372,8 @@ static const struct job_spec spec = {
     .reads = "CKPT, a checkpoint; ATLAS, an atlas of counts",
     .writes = "DIR/hits.tsv, DIR/hits_columns.tsv (what its columns mean), DIR/results.h5 (every set),\n"
               "        DIR/run.json; until done DIR/*.partial and their ledgers",
-    .example = "mpirun -n 2 cytomill-sweep --model run/checkpoint-1000.h5 --atlas atlas --genes CD3D,LYZ,NKG7 --out sweep",
+    .example =
+        "mpirun -n 2 cytomill-sweep --model run/checkpoint-1000.h5 --atlas atlas --genes CD3D,LYZ,NKG7 --out sweep",
     .sections = "run data model embed sweep",
     .options = options,
     .prepare = prepare,

@@ -44,7 +44,8 @@ static enum status write_chunks(void)
         chunk_content(c, content);
         TRY(place_write(data, data_path, c * CHUNK_BYTES, content, CHUNK_BYTES / 2));
         usleep(200);
-        TRY(place_write(data, data_path, c * CHUNK_BYTES + CHUNK_BYTES / 2, content + CHUNK_BYTES / 2, CHUNK_BYTES / 2));
+        TRY(place_write(data, data_path, c * CHUNK_BYTES + CHUNK_BYTES / 2, content + CHUNK_BYTES / 2,
+                        CHUNK_BYTES / 2));
         TRY(ledger_mark(ledger, c, hash_block(content, CHUNK_BYTES, 0)));
     }
 done:

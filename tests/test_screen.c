@@ -47,27 +47,36 @@ static void cell_without_the_gene_is_untouched(void **state)
 
 static void over_expression_raises_and_never_lowers(void **state)
 {
-    struct edit p = {.mode = EDIT_OVER_EXPRESS, .size = 2, .gene = (int32_t[]){7, 8},
-                             .raised = (float[]){1.0f, 1.0f}, .max_tokens = 5};
+    struct edit p = {.mode = EDIT_OVER_EXPRESS,
+                     .size = 2,
+                     .gene = (int32_t[]){7, 8},
+                     .raised = (float[]){1.0f, 1.0f},
+                     .max_tokens = 5};
     expect_tokens(&p, 5, genes, (float[]){1.5f, 1.0f, 2.0f, 0.5f, 3.0f});
 }
 
 static void over_expression_inserts_in_place(void **state)
 {
-    struct edit p = {.mode = EDIT_OVER_EXPRESS, .size = 3, .gene = (int32_t[]){1, 9, 50},
-                             .raised = (float[]){1.0f, 1.25f, 1.75f}, .max_tokens = 8};
+    struct edit p = {.mode = EDIT_OVER_EXPRESS,
+                     .size = 3,
+                     .gene = (int32_t[]){1, 9, 50},
+                     .raised = (float[]){1.0f, 1.25f, 1.75f},
+                     .max_tokens = 8};
     expect_tokens(&p, 8, (int32_t[]){1, 3, 7, 8, 9, 20, 41, 50},
                   (float[]){1.0f, 1.5f, 0.25f, 2.0f, 1.25f, 0.5f, 3.0f, 1.75f});
 }
 
 static void over_expression_at_the_cap_replaces_the_last_drawn(void **state)
 {
-    struct edit one = {.mode = EDIT_OVER_EXPRESS, .size = 1, .gene = (int32_t[]){9},
-                               .raised = (float[]){1.0f}, .max_tokens = 5};
+    struct edit one = {
+        .mode = EDIT_OVER_EXPRESS, .size = 1, .gene = (int32_t[]){9}, .raised = (float[]){1.0f}, .max_tokens = 5};
     expect_tokens(&one, 5, (int32_t[]){7, 8, 9, 20, 41}, (float[]){0.25f, 2.0f, 1.0f, 0.5f, 3.0f});
     /* gene 3, drawn last, is itself in the set: the one before it goes */
-    struct edit two = {.mode = EDIT_OVER_EXPRESS, .size = 2, .gene = (int32_t[]){3, 9},
-                               .raised = (float[]){1.75f, 1.0f}, .max_tokens = 5};
+    struct edit two = {.mode = EDIT_OVER_EXPRESS,
+                       .size = 2,
+                       .gene = (int32_t[]){3, 9},
+                       .raised = (float[]){1.75f, 1.0f},
+                       .max_tokens = 5};
     expect_tokens(&two, 5, (int32_t[]){3, 7, 9, 20, 41}, (float[]){1.75f, 0.25f, 1.0f, 0.5f, 3.0f});
 }
 
@@ -183,17 +192,16 @@ static void k_best_equal_a_sort(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(knock_out_removes_only_the_set),
-        cmocka_unit_test(cell_without_the_gene_is_untouched),
-        cmocka_unit_test(over_expression_raises_and_never_lowers),
-        cmocka_unit_test(over_expression_inserts_in_place),
-        cmocka_unit_test(over_expression_at_the_cap_replaces_the_last_drawn),
-        cmocka_unit_test(appended_cell_is_an_embedding_cell),
-        cmocka_unit_test(scores_of_a_hand_computed_case),
-        cmocka_unit_test(sums_give_mean_and_error),
-        cmocka_unit_test(undefined_scores_are_counted_not_added),
-        cmocka_unit_test(percentiles_are_exact),
-        cmocka_unit_test(k_best_equal_a_sort)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(knock_out_removes_only_the_set),
+                                       cmocka_unit_test(cell_without_the_gene_is_untouched),
+                                       cmocka_unit_test(over_expression_raises_and_never_lowers),
+                                       cmocka_unit_test(over_expression_inserts_in_place),
+                                       cmocka_unit_test(over_expression_at_the_cap_replaces_the_last_drawn),
+                                       cmocka_unit_test(appended_cell_is_an_embedding_cell),
+                                       cmocka_unit_test(scores_of_a_hand_computed_case),
+                                       cmocka_unit_test(sums_give_mean_and_error),
+                                       cmocka_unit_test(undefined_scores_are_counted_not_added),
+                                       cmocka_unit_test(percentiles_are_exact),
+                                       cmocka_unit_test(k_best_equal_a_sort)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -29,7 +29,7 @@ static char folder[64], *checkpoint;
 static struct config *make_config(const char *tokens)
 {
     struct config *config;
-    const char *settings[] = {"model.layers=2", "model.width=32", "model.heads=2", "model.value_width=16",
+    const char *settings[] = {"model.layers=2",     "model.width=32",  "model.heads=2",     "model.value_width=16",
                               "model.max_genes=12", "model.name=tiny", "run.precision=fp32"};
     assert_int_equal(config_create(&config), ST_OK);
     for (size_t i = 0; i < sizeof settings / sizeof *settings; i++)
@@ -169,8 +169,8 @@ struct naive {
 };
 
 /* One set over all cells, from nothing. */
-static struct naive score_naively(struct inference *inf, const struct cohort *cells, enum edit_mode mode, const float *goal,
-                                  const int64_t *members, int size)
+static struct naive score_naively(struct inference *inf, const struct cohort *cells, enum edit_mode mode,
+                                  const float *goal, const int64_t *members, int size)
 {
     struct naive out = {0};
     int width = inf->width;
@@ -223,7 +223,8 @@ static void mean_embedding(struct inference *inf, const struct cohort *cells, fl
 }
 
 static void compare_set(struct inference *inf, const struct cohort *cells, enum edit_mode mode, const float *goal,
-                        const struct combination_space *space, int64_t set, const struct score_sum *sum, const double *reads)
+                        const struct combination_space *space, int64_t set, const struct score_sum *sum,
+                        const double *reads)
 {
     int64_t members[SET_SIZE_MAX];
     int size = combination_unrank(space, set, members);
@@ -239,8 +240,8 @@ static void compare_set(struct inference *inf, const struct cohort *cells, enum 
 
 enum { SETS = 14 }; /* 4 singles, 6 pairs, 4 triples */
 
-static void run_screen(enum edit_mode mode, bool with_goal, const char *tokens, bool compare, struct score_sum sums[SETS],
-                       double reads[SETS * READOUT])
+static void run_screen(enum edit_mode mode, bool with_goal, const char *tokens, bool compare,
+                       struct score_sum sums[SETS], double reads[SETS * READOUT])
 {
     struct inference inf;
     struct cohort cells, goal_cells;
@@ -254,8 +255,13 @@ static void run_screen(enum edit_mode mode, bool with_goal, const char *tokens, 
     make_cells(&inf.rules, hidden, &cells);
     make_cells(&inf.rules, NULL, &goal_cells);
     assert_int_equal(cells.count, CELLS);
-    struct screening_plan plan = {.inference = &inf, .cells = &cells, .goal = with_goal ? &goal_cells : NULL, .panel = panel,
-                                  .mode = mode, .raised = mode == EDIT_OVER_EXPRESS ? raised : NULL, .readout = readout,
+    struct screening_plan plan = {.inference = &inf,
+                                  .cells = &cells,
+                                  .goal = with_goal ? &goal_cells : NULL,
+                                  .panel = panel,
+                                  .mode = mode,
+                                  .raised = mode == EDIT_OVER_EXPRESS ? raised : NULL,
+                                  .readout = readout,
                                   .readout_count = READOUT};
     assert_int_equal(combination_space_create(PANEL, 3, &plan.space), ST_OK);
     assert_int_equal(combination_count(&plan.space), SETS);
@@ -329,9 +335,10 @@ static void read_out_is_the_cellwise_head(void **state)
 
 int main(int argc, char **argv)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(knock_out_shift), cmocka_unit_test(knock_out_towards_a_goal), cmocka_unit_test(over_expression_shift),
-        cmocka_unit_test(counts_are_those_of_the_carriers), cmocka_unit_test(read_out_is_the_cellwise_head)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(knock_out_shift), cmocka_unit_test(knock_out_towards_a_goal),
+                                       cmocka_unit_test(over_expression_shift),
+                                       cmocka_unit_test(counts_are_those_of_the_carriers),
+                                       cmocka_unit_test(read_out_is_the_cellwise_head)};
     if (comm_open(&argc, &argv, &world) != ST_OK) return 1;
     strcpy(folder, "/tmp/cytomill-screening-XXXXXX");
     if (world.rank == 0 && !mkdtemp(folder)) return 1;

@@ -5,7 +5,8 @@
 static enum status grow(void *array, int64_t count, size_t item_bytes)
 {
     void **place = array, *larger = realloc(*place, (size_t)count * item_bytes);
-    if (!larger) return fail(ST_MEMORY, "no memory for the cells of the screen (%ld items); lower sweep.max_cells", (long)count);
+    if (!larger)
+        return fail(ST_MEMORY, "no memory for the cells of the screen (%ld items); lower sweep.max_cells", (long)count);
     *place = larger;
     return ST_OK;
 }
@@ -30,8 +31,8 @@ done:
     return st;
 }
 
-enum status cohort_add(struct cohort *c, struct token_cell *cell, const struct token_rules *rules, const uint8_t *hidden,
-                       int64_t id)
+enum status cohort_add(struct cohort *c, struct token_cell *cell, const struct token_rules *rules,
+                       const uint8_t *hidden, int64_t id)
 {
     int kept = cell->count < rules->max_genes ? cell->count : rules->max_genes;
     enum status st = reserve(c, kept);

@@ -11,12 +11,12 @@
 /* Zero-initialise; free with cohort_free. */
 struct cohort {
     int64_t count;
-    int64_t *start;  /* [count+1] first token of each cell */
-    int64_t *id;     /* [count] row of the atlas */
-    double *total;   /* [count] counts over vocabulary genes: the library size that stays */
-    int32_t *gene;   /* [start[count]] ascending in a cell */
-    float *value;    /* [start[count]] */
-    int32_t *drawn;  /* [start[count]] place in the order of drawing */
+    int64_t *start; /* [count+1] first token of each cell */
+    int64_t *id;    /* [count] row of the atlas */
+    double *total;  /* [count] counts over vocabulary genes: the library size that stays */
+    int32_t *gene;  /* [start[count]] ascending in a cell */
+    float *value;   /* [start[count]] */
+    int32_t *drawn; /* [start[count]] place in the order of drawing */
     int64_t cell_capacity, token_capacity;
 };
 
@@ -30,7 +30,8 @@ void cohort_free(struct cohort *cohort);
 static inline struct token_list cohort_tokens(const struct cohort *cohort, int64_t i)
 {
     int64_t at = cohort->start[i];
-    return (struct token_list){(int)(cohort->start[i + 1] - at), cohort->gene + at, cohort->value + at, cohort->drawn + at};
+    return (struct token_list){(int)(cohort->start[i + 1] - at), cohort->gene + at, cohort->value + at,
+                               cohort->drawn + at};
 }
 /* Cells that have a token of this gene. Local. */
 int64_t cohort_carriers(const struct cohort *cohort, int32_t gene);

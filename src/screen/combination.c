@@ -20,8 +20,10 @@ enum status combination_space_create(int64_t genes, int order, struct combinatio
     for (int k = 1; k <= order; k++) {
         int64_t c = combination_choose(genes, k);
         if (c < 0 || __builtin_add_overflow(out->first[k], c, &out->first[k + 1]))
-            return fail(ST_CONFIG, "sets of %d out of %ld genes are more than 63 bits can number; take a smaller panel or sweep.order",
-                        k, (long)genes);
+            return fail(
+                ST_CONFIG,
+                "sets of %d out of %ld genes are more than 63 bits can number; take a smaller panel or sweep.order", k,
+                (long)genes);
     }
     return ST_OK;
 }

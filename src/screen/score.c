@@ -2,10 +2,7 @@
 
 #include <math.h>
 
-static double cosine_of(double dot, double a2, double b2)
-{
-    return a2 > 0 && b2 > 0 ? dot / sqrt(a2 * b2) : NAN;
-}
+static double cosine_of(double dot, double a2, double b2) { return a2 > 0 && b2 > 0 ? dot / sqrt(a2 * b2) : NAN; }
 
 static double cosine(const float *a, const float *b, int width)
 {

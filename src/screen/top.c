@@ -3,10 +3,7 @@
 #include <stdbool.h>
 #include <stdlib.h>
 
-static bool better(struct hit a, struct hit b)
-{
-    return a.key != b.key ? a.key > b.key : a.number < b.number;
-}
+static bool better(struct hit a, struct hit b) { return a.key != b.key ? a.key > b.key : a.number < b.number; }
 
 void top_create(int64_t capacity, struct top *out) { *out = (struct top){.capacity = capacity}; }
 
