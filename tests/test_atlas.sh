@@ -21,6 +21,8 @@ for order in shuffle ordered; do
 done
 mpirun -n 3 $tool verify "$dir/shuffle-1" || fail "verifying on 3 ranks"
 $tool make "$dir/tiny" 5 64 && $tool verify "$dir/tiny" || fail "five cells, one shard"
+# more shards than a process may have files open
+(ulimit -n 300 && $tool make "$dir/many" 1000 64 && $tool verify "$dir/many") || fail "few file descriptors"
 ls "$dir" | grep partial && fail "something unfinished is left"
 [ "$($tool select "$dir/ordered-1" 'source_row < 10')" = 30 ] || fail "selection"
 
