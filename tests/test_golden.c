@@ -19,7 +19,7 @@
 #ifdef CYTOMILL_DOUBLE
 static const double inner_limit = 1e-13, loss_limit = 1e-13, gradient_limit = 1e-12, step_limit = 1e-9;
 #else
-static const double inner_limit = 1e-6, loss_limit = 1e-6, gradient_limit = 3e-6, step_limit = 2e-5;
+static const double inner_limit = 1e-6, loss_limit = 1e-6, gradient_limit = 3e-6, step_limit = 4e-5;
 #endif
 /* A deleted term must move what is compared by at least this many limits. */
 static const double deletion_factor = 100;
@@ -63,7 +63,7 @@ static void close_model(struct fixture *f)
 
 /* Quantities that are a few numbers have their bf16 error by luck: they are judged over several
  * draws of the weights (test_short_quantities_bf16). */
-static const char *const short_names[] = {"loss", "cellwise", "value_enc.value_enc.a", "value_enc.value_enc.w1.weight",
+static const char *const short_names[] = {"cellwise", "value_enc.value_enc.a", "value_enc.value_enc.w1.weight",
                                           "value_enc.value_enc.w3.weight"};
 enum { SHORT = sizeof short_names / sizeof *short_names, DRAWS = 8 };
 
@@ -146,6 +146,13 @@ static void test_inner_values_bf16(void **state) { check_inner_values(true); }
 
 static double scale_of(void) { return 1 / golden_doubles(&golden, "%s", "loss")[2]; }
 
+/* The bf16 error of one sum is luck, so it is bounded by that of the predictions it is made of: a
+ * relative error e of p moves sum (p - y)^2 by at most 2 e |p| / |p - y| + ..., where y is no larger. */
+static double bf16_loss_limit(void)
+{
+    return 4 * bf16_factor * fmax(*golden_doubles(&golden, "%s", "bf16.tap.genewise"), *golden_doubles(&golden, "%s", "bf16.tap.cellwise"));
+}
+
 static void check_gradients(bool low)
 {
     struct fixture f;
@@ -157,7 +164,7 @@ static void check_gradients(bool low)
     const double found[] = {loss.genewise, loss.cellwise, loss.weight};
     int failed = 0;
     for (int i = 0; i < 3; i++)
-        if (fabs(found[i] / truth[i] - 1) > grown(loss_limit) && !(low && i < 2)) /* bf16: in is_short() */
+        if (fabs(found[i] / truth[i] - 1) > (low ? bf16_loss_limit() : grown(loss_limit)))
             print_error("loss %d: %.9g, twin %.9g\n", i, found[i], truth[i]), failed++;
     for (int i = 0; i < t->count; i++) {
         int64_t n = t->rows[i].rows * t->rows[i].cols;
@@ -174,8 +181,7 @@ static void check_gradients(bool low)
 }
 
 /* Relative error of parameter `name`'s gradient, or of the cell-wise predictions. */
-static double short_error(struct fixture *f, const char *name, int draw, const struct loss_sum *loss,
-                          const float *cellwise)
+static double short_error(struct fixture *f, const char *name, int draw, const float *cellwise)
 {
     char key[64];
     snprintf(key, sizeof key, "draw.%d.%%s", draw);
@@ -184,8 +190,7 @@ static double short_error(struct fixture *f, const char *name, int draw, const s
     double *found = malloc(sizeof *found * (size_t)(truth->count + f->batch.token_count + 2));
     int64_t n = 0;
     int row = param_find(t, name);
-    if (strcmp(name, "loss") == 0) found[n++] = loss->genewise, found[n++] = loss->cellwise;
-    else if (row >= 0) for (; n < truth->count; n++) found[n] = param_gradient(t, row)[n];
+    if (row >= 0) for (; n < truth->count; n++) found[n] = param_gradient(t, row)[n];
     else for (int64_t i = 0; i < f->batch.token_count; i++)
         if (f->batch.role[i] != TOKEN_CLS) found[n++] = cellwise[i];
     assert_int_equal(n, truth->count);
@@ -221,7 +226,7 @@ static void test_short_quantities_bf16(void **state)
         memset(t->gradient, 0, (size_t)t->size * sizeof(real));
         OK(model_predict(f.model, &f.batch, NULL, cellwise));
         OK(model_gradient(f.model, &f.batch, scale_of(), 0, &loss));
-        for (int i = 0; i < SHORT; i++) errors[i][draw - 1] = short_error(&f, short_names[i], draw, &loss, cellwise);
+        for (int i = 0; i < SHORT; i++) errors[i][draw - 1] = short_error(&f, short_names[i], draw, cellwise);
     }
     for (int i = 0; i < SHORT; i++) {
         double error = median(errors[i]), limit = bf16_factor * *golden_doubles(&golden, "bf16.draws.%s", short_names[i]);

@@ -26,7 +26,7 @@ from twin import TERMS, Shape, Twin, adam_steps, make_cell, parity_weights
 
 CELL_GENES = (13, 9, 4, 20)  # 4: fewer than five genes, so all are in the loss and none is hidden
 REALISTIC_GENES = (211, 302)
-SHORT = ("loss", "cellwise", "value_enc.value_enc.a", "value_enc.value_enc.w1.weight", "value_enc.value_enc.w3.weight")
+SHORT = ("cellwise", "value_enc.value_enc.a", "value_enc.value_enc.w1.weight", "value_enc.value_enc.w3.weight")
 DRAWS = 8
 ADAM = {"steps": 10, "rate": 1e-3}
 
@@ -77,7 +77,7 @@ def write_draws(out, shape, cells):
     for draw in range(1, DRAWS + 1):
         truth, low = (run(shape, cells, act, draw=draw) for act in (torch.float64, torch.bfloat16))
         for name in SHORT:
-            pick = lambda r: r[1][:2] if name == "loss" else r[0][name] if name in r[0] else r[2][name]
+            pick = lambda r: r[0][name] if name in r[0] else r[2][name]
             out.add(f"draw.{draw}.{name}", pick(truth))
             errors[name].append(relative_error(pick(low), pick(truth)))
     for name in SHORT: out.add("bf16.draws." + name, np.array([np.median(errors[name])]))
