@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# plan: limit=170
+# plan: limit=240
 # cytomill-pretrain on a small atlas: the files it leaves, the same training on 1, 2 and 3 ranks, resume bit-equal
 # after kill -9, SIGTERM, SIGUSR1 and a stop file (exit 75), a damaged checkpoint falls back, a full disk leaves the
 # last good one, and each wrong input its one line and exit code on 1 and 3 ranks.
@@ -136,7 +136,7 @@ mpirun -n 3 cytomill-pretrain --config "$dir/tiny.yaml" --atlas "$dir/atlas-a" -
 # a full disk: exit 5, the last good checkpoint stays and the run goes on from it
 cp -r "$dir/iTERM" "$dir/full"; rm "$dir/full/checkpoint-30.h5"
 before=$(cksum <"$dir/full/checkpoint-24.h5")
-(ulimit -f 200; pretrain 1 "$dir/full"); rc=$?
+(ulimit -f 8000; pretrain 1 "$dir/full"); rc=$?
 [ $rc -eq 5 ] || fail "exit $rc instead of 5 on a full disk"
 [ "$before" = "$(cksum <"$dir/full/checkpoint-24.h5")" ] && [ ! -e "$dir/full/checkpoint-30.h5" ] || fail "a full disk hurt a checkpoint"
 ls "$dir/full" | grep -q partial && fail "a full disk left a partial file"
