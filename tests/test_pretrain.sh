@@ -133,6 +133,14 @@ mpirun -n 3 cytomill-pretrain --config "$dir/tiny.yaml" --atlas "$dir/atlas-a" -
 [ $? -eq 3 ] && grep -q "error\[3 .*3 ranks, but the global batch has 2 cells" "$dir/log" || fail "more ranks than cells"
 [ -e "$dir/new" ] && ls "$dir/new" | grep -q . && fail "a refused run left something"
 
+# donors are held out whole, and cells can be drawn equally often from every donor
+awk 'BEGIN { print "barcode\tdonor"; for (c = 1; c <= 220; c++) print "CELL" c "-1\t" (c <= 100 ? "d1" : c <= 160 ? "d2" : c <= 190 ? "d3" : "d4") }' >"$dir/labels.tsv"
+cytomill-ingest "$dir/a" --out "$dir/atlas-d" --obs-table "$dir/labels.tsv" >"$dir/log" 2>&1 || fail "no atlas with donors"
+pretrain 2 "$dir/donor" --atlas "$dir/atlas-d" --set data.split_by=donor --set data.balance_by=donor --set train.steps=4 --set train.warmup=0 || fail "split by donor"
+held=$(sed -n 's/.* train on and \([0-9]*\) held out.*/\1/p' "$dir/log")
+case $held in 97|98|99|100|57|58|59|60|27|28|29|30) ;; *) fail "$held cells held out: not one donor" ;; esac
+expect 4 "not categorical" "$dir/new" --atlas "$dir/atlas-d" --set data.balance_by=qc_total
+
 # a full disk: exit 5, the last good checkpoint stays and the run goes on from it
 cp -r "$dir/iTERM" "$dir/full"; rm "$dir/full/checkpoint-30.h5"
 before=$(cksum <"$dir/full/checkpoint-24.h5")
