@@ -59,7 +59,6 @@ PROGRAMS := $(patsubst jobs/%.c,%,$(filter-out $(JOB_PARTS),$(wildcard jobs/*.c)
 BINS := $(patsubst %,$(B)/bin/cytomill-%,$(filter-out cytomill,$(PROGRAMS))) $(if $(filter cytomill,$(PROGRAMS)),$(B)/bin/cytomill)
 # Tests say in their plan which builds they are for; without a word: release and sanitize.
 TEST_SRC := $(wildcard tests/test_*.c)
-TEST_SRC_double   = $(shell grep -lE 'configs=[a-z,]*double' $(TEST_SRC))
 TEST_SRC_sanitize = $(shell grep -LE 'configs=' $(TEST_SRC); grep -lE 'configs=[a-z,]*sanitize' $(TEST_SRC))
 TEST_SRC_release  = $(TEST_SRC)
 TEST_SRC_debug    = $(TEST_SRC)
@@ -107,13 +106,13 @@ $(B)/tests/%: $(B)/obj/tests/%.o $(LIB)
 tests: all $(TESTS) $(TOOLS)
 units: $(TESTS)
 
-# The checks of the tree, every test in the release build, the unit tests under sanitizers and in double.
+# Every test in the release build (test_*_double.sh build and run theirs in double), then the unit tests under
+# sanitizers.
 check: deps
 	@.ci/detect --print
 	@$(MAKE) -j2 --no-print-directory tests
 	@$(MAKE) -j2 --no-print-directory CONFIG=sanitize units
-	@$(MAKE) -j2 --no-print-directory CONFIG=double units
-	@CONFIGS="release sanitize double" tests/run
+	@CONFIGS="release sanitize" tests/run
 
 demo: deps
 	@$(MAKE) -j2 --no-print-directory all
