@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "base/text.h"
@@ -112,10 +113,25 @@ struct draft {
 };
 static struct draft *drafts;
 
-/* A file of no name in memory (a tmpfs, else the temporary folder), opened both by HDF5 and by us. */
+static double free_bytes(const char *folder)
+{
+    struct statvfs system;
+    if (access(folder, W_OK) != 0 || statvfs(folder, &system) != 0) return 0;
+    return (double)system.f_bavail * (double)system.f_frsize;
+}
+
+/* Memory if it has a GiB to spare (containers often get 64 MiB), else the temporary folder. */
+static const char *draft_folder(void)
+{
+    const char *memory = "/dev/shm", *disk = getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp";
+    double have = free_bytes(memory);
+    return have >= 0x1p30 || have >= free_bytes(disk) ? memory : disk;
+}
+
+/* A file of no name, opened both by HDF5 and by us. */
 static enum status open_nameless(int64_t block_bytes, int *fd, hid_t *file)
 {
-    const char *folder = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp";
+    const char *folder = draft_folder();
     char *name = text_format("%s/cytomill-XXXXXX", folder);
     *fd = mkostemp(name, O_CLOEXEC);
     enum status st = *fd < 0 ? fail(ST_OUTPUT, "%s: cannot be created: %s", name, strerror(errno)) : ST_OK;
