@@ -9,16 +9,16 @@
 #include "io/h5_filter.h"
 
 /* X(name, C type, HDF5 native type) */
-#define ELEMENT_LIST(X)                                                                            \
-    X(I8, int8_t, H5T_NATIVE_INT8)                                                                 \
-    X(U8, uint8_t, H5T_NATIVE_UINT8)                                                               \
-    X(I16, int16_t, H5T_NATIVE_INT16)                                                              \
-    X(U16, uint16_t, H5T_NATIVE_UINT16)                                                            \
-    X(I32, int32_t, H5T_NATIVE_INT32)                                                              \
-    X(U32, uint32_t, H5T_NATIVE_UINT32)                                                            \
-    X(I64, int64_t, H5T_NATIVE_INT64)                                                              \
-    X(U64, uint64_t, H5T_NATIVE_UINT64)                                                            \
-    X(F32, float, H5T_NATIVE_FLOAT)                                                                \
+#define ELEMENT_LIST(X) \
+    X(I8, int8_t, H5T_NATIVE_INT8) \
+    X(U8, uint8_t, H5T_NATIVE_UINT8) \
+    X(I16, int16_t, H5T_NATIVE_INT16) \
+    X(U16, uint16_t, H5T_NATIVE_UINT16) \
+    X(I32, int32_t, H5T_NATIVE_INT32) \
+    X(U32, uint32_t, H5T_NATIVE_UINT32) \
+    X(I64, int64_t, H5T_NATIVE_INT64) \
+    X(U64, uint64_t, H5T_NATIVE_UINT64) \
+    X(F32, float, H5T_NATIVE_FLOAT) \
     X(F64, double, H5T_NATIVE_DOUBLE)
 
 enum element {
@@ -33,13 +33,13 @@ static const int64_t chunk_limit_bytes = (int64_t)1 << 30;
 struct h5_array {
     char *name;
     hid_t dataset, file_type;
-    enum element element; /* after conversion */
+    enum element element;     /* after conversion */
     size_t file_width, width; /* bytes of an element in the file and in memory */
-    bool convert;         /* file type is not the native one: byte order, half floats, booleans */
-    bool direct;          /* chunked, and every filter is ours */
+    bool convert;             /* file type is not the native one: byte order, half floats, booleans */
+    bool direct;              /* chunked, and every filter is ours */
     struct h5_pipeline pipeline;
-    int64_t count, chunk; /* elements; elements of a chunk (or slice) */
-    int64_t held;         /* number of the chunk in `data`, -1 = none */
+    int64_t count, chunk;                   /* elements; elements of a chunk (or slice) */
+    int64_t held;                           /* number of the chunk in `data`, -1 = none */
     unsigned char *data, *scratch, *stored; /* [chunk] decoded, [chunk] in between, as in the file */
     size_t stored_capacity;
 };
@@ -47,7 +47,7 @@ struct h5_array {
 static hid_t native_type(enum element e)
 {
     switch (e) {
-#define X(element_name, ctype, htype)                                                                      \
+#define X(element_name, ctype, htype) \
     case element_name: return htype;
         ELEMENT_LIST(X)
 #undef X
@@ -58,7 +58,7 @@ static hid_t native_type(enum element e)
 static size_t native_width(enum element e)
 {
     switch (e) {
-#define X(element_name, ctype, htype)                                                                      \
+#define X(element_name, ctype, htype) \
     case element_name: return sizeof(ctype);
         ELEMENT_LIST(X)
 #undef X
@@ -124,7 +124,8 @@ static enum status find_chunks(struct h5_array *a)
     a->direct = chunked && a->pipeline.ours;
     a->chunk = chunked ? (int64_t)chunk : SLICE;
     if (a->chunk > chunk_limit_bytes / (int64_t)(a->width > a->file_width ? a->width : a->file_width))
-        TRY(fail(ST_INPUT, "'%s' has chunks of %lld values; at most 1 GiB is allowed: rewrite with h5repack", a->name, (long long)a->chunk));
+        TRY(fail(ST_INPUT, "'%s' has chunks of %lld values; at most 1 GiB is allowed: rewrite with h5repack", a->name,
+                 (long long)a->chunk));
 done:
     h5_drop(&plist);
     return st;
@@ -189,7 +190,8 @@ bool h5_array_is_real(const struct h5_array *a) { return a->element == F32 || a-
 
 static enum status bad_chunk(const struct h5_array *a, int64_t chunk)
 {
-    return h5_fail(ST_INPUT, "'%s': the chunk at element %lld cannot be decoded; the file is damaged, fetch or write it again",
+    return h5_fail(ST_INPUT,
+                   "'%s': the chunk at element %lld cannot be decoded; the file is damaged, fetch or write it again",
                    a->name, (long long)(chunk * a->chunk));
 }
 
@@ -224,7 +226,8 @@ static enum status decode_chunk(struct h5_array *a, int64_t chunk)
         a->stored_capacity = stored;
     }
     if (H5Dread_chunk(a->dataset, H5P_DEFAULT, &offset, &read_mask, a->stored) < 0) return bad_chunk(a, chunk);
-    if (!h5_pipeline_decode(&a->pipeline, read_mask, a->stored, stored, a->scratch, a->data, bytes)) return bad_chunk(a, chunk);
+    if (!h5_pipeline_decode(&a->pipeline, read_mask, a->stored, stored, a->scratch, a->data, bytes))
+        return bad_chunk(a, chunk);
 done:
     return st;
 }
@@ -247,7 +250,8 @@ static enum status hold_chunk(struct h5_array *a, int64_t chunk)
         if (st != ST_OK) status_prefix("'%s': ", a->name);
     } else {
         TRY(decode_chunk(a, chunk));
-        if (a->convert && H5Tconvert(a->file_type, native_type(a->element), (size_t)a->chunk, a->data, NULL, H5P_DEFAULT) < 0)
+        if (a->convert &&
+            H5Tconvert(a->file_type, native_type(a->element), (size_t)a->chunk, a->data, NULL, H5P_DEFAULT) < 0)
             return bad_chunk(a, chunk);
     }
     if (st == ST_OK) a->held = chunk;
@@ -256,14 +260,16 @@ done:
 }
 
 /* Hand the elements [first, first+count) piece by piece to `take`, which converts them. */
-typedef enum status take_fn(const struct h5_array *a, const unsigned char *from, int64_t first, int64_t count, int64_t limit, void *to);
+typedef enum status take_fn(const struct h5_array *a, const unsigned char *from, int64_t first, int64_t count,
+                            int64_t limit, void *to);
 
-static enum status read_range(struct h5_array *a, int64_t first, int64_t count, take_fn *take, int64_t limit, void *out, size_t out_width)
+static enum status read_range(struct h5_array *a, int64_t first, int64_t count, take_fn *take, int64_t limit, void *out,
+                              size_t out_width)
 {
     enum status st = ST_OK;
     if (first < 0 || count < 0 || first > a->count - count)
-        return fail(ST_INPUT, "'%s' has %lld elements, %lld to %lld are wanted; its indptr does not belong to it", a->name,
-                    (long long)a->count, (long long)first, (long long)(first + count - 1));
+        return fail(ST_INPUT, "'%s' has %lld elements, %lld to %lld are wanted; its indptr does not belong to it",
+                    a->name, (long long)a->count, (long long)first, (long long)(first + count - 1));
     for (int64_t done_count = 0; done_count < count;) {
         int64_t at = first + done_count, chunk = at / a->chunk, inside = at % a->chunk;
         int64_t n = a->chunk - inside < count - done_count ? a->chunk - inside : count - done_count;
@@ -277,22 +283,25 @@ done:
 
 static enum status too_large(const struct h5_array *a, int64_t at, double value)
 {
-    return fail(ST_INPUT, "'%s': element %lld is %.17g, a whole number that single precision cannot hold; counts up to 16,777,216 are allowed",
+    return fail(ST_INPUT,
+                "'%s': element %lld is %.17g, a whole number that single precision cannot hold; counts up to "
+                "16,777,216 are allowed",
                 a->name, (long long)at, value);
 }
 
 /* Whole numbers up to 2^24 are exact; above it only those that happen to be. */
-#define TAKE_INT(ctype)                                                                            \
-    for (int64_t i = 0; i < count; i++) {                                                          \
-        to[i] = (float)((const ctype *)from)[i];                                                   \
-        exact &= to[i] <= 0x1p24f && to[i] >= -0x1p24f;                                            \
-    }                                                                                              \
-    for (int64_t i = 0; i < count && !exact; i++)                                                  \
-        if ((long double)to[i] != (long double)((const ctype *)from)[i])                           \
-            return too_large(a, first + i, (double)((const ctype *)from)[i]);                      \
+#define TAKE_INT(ctype) \
+    for (int64_t i = 0; i < count; i++) { \
+        to[i] = (float)((const ctype *)from)[i]; \
+        exact &= to[i] <= 0x1p24f && to[i] >= -0x1p24f; \
+    } \
+    for (int64_t i = 0; i < count && !exact; i++) \
+        if ((long double)to[i] != (long double)((const ctype *)from)[i]) \
+            return too_large(a, first + i, (double)((const ctype *)from)[i]); \
     break
 
-static enum status take_float(const struct h5_array *a, const unsigned char *from, int64_t first, int64_t count, int64_t limit, void *out)
+static enum status take_float(const struct h5_array *a, const unsigned char *from, int64_t first, int64_t count,
+                              int64_t limit, void *out)
 {
     float *to = out;
     bool exact = true;
@@ -314,20 +323,22 @@ static enum status take_float(const struct h5_array *a, const unsigned char *fro
         }
         for (int64_t i = 0; i < count && !exact; i++) {
             double v = ((const double *)from)[i];
-            if (isfinite(to[i]) && fabs(v) > 0x1p24 && v == floor(v) && (double)to[i] != v) return too_large(a, first + i, v);
+            if (isfinite(to[i]) && fabs(v) > 0x1p24 && v == floor(v) && (double)to[i] != v)
+                return too_large(a, first + i, v);
         }
         break;
     }
     return ST_OK;
 }
 
-static enum status take_int64(const struct h5_array *a, const unsigned char *from, int64_t first, int64_t count, int64_t limit, void *out)
+static enum status take_int64(const struct h5_array *a, const unsigned char *from, int64_t first, int64_t count,
+                              int64_t limit, void *out)
 {
     int64_t *to = out;
     switch (a->element) {
-#define X(element_name, ctype, htype)                                                                      \
-    case element_name:                                                                                    \
-        for (int64_t i = 0; i < count; i++) to[i] = (int64_t)((const ctype *)from)[i];             \
+#define X(element_name, ctype, htype) \
+    case element_name: \
+        for (int64_t i = 0; i < count; i++) to[i] = (int64_t)((const ctype *)from)[i]; \
         break;
         ELEMENT_LIST(X)
 #undef X
@@ -335,24 +346,25 @@ static enum status take_int64(const struct h5_array *a, const unsigned char *fro
     return ST_OK;
 }
 
-static enum status take_index(const struct h5_array *a, const unsigned char *from, int64_t first, int64_t count, int64_t limit, void *out)
+static enum status take_index(const struct h5_array *a, const unsigned char *from, int64_t first, int64_t count,
+                              int64_t limit, void *out)
 {
     int32_t *to = out;
     int64_t bad = 0;
     switch (a->element) {
-#define X(element_name, ctype, htype)                                                                      \
-    case element_name:                                                                                    \
-        for (int64_t i = 0; i < count; i++) {                                                      \
-            int64_t v = (int64_t)((const ctype *)from)[i];                                         \
-            to[i] = (int32_t)v;                                                                    \
-            bad += v < 0 || v >= limit;                                                            \
-        }                                                                                          \
-        for (int64_t i = 0; i < count && bad; i++) {                                               \
-            int64_t v = (int64_t)((const ctype *)from)[i];                                         \
-            if (v >= 0 && v < limit) continue;                                                     \
-            return fail(ST_INPUT, "'%s': element %lld is %lld; 0 to %lld are allowed, the file is damaged",    \
-                        a->name, (long long)(first + i), (long long)v, (long long)(limit - 1));    \
-        }                                                                                          \
+#define X(element_name, ctype, htype) \
+    case element_name: \
+        for (int64_t i = 0; i < count; i++) { \
+            int64_t v = (int64_t)((const ctype *)from)[i]; \
+            to[i] = (int32_t)v; \
+            bad += v < 0 || v >= limit; \
+        } \
+        for (int64_t i = 0; i < count && bad; i++) { \
+            int64_t v = (int64_t)((const ctype *)from)[i]; \
+            if (v >= 0 && v < limit) continue; \
+            return fail(ST_INPUT, "'%s': element %lld is %lld; 0 to %lld are allowed, the file is damaged", a->name, \
+                        (long long)(first + i), (long long)v, (long long)(limit - 1)); \
+        } \
         break;
         ELEMENT_LIST(X)
 #undef X

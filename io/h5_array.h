@@ -27,6 +27,7 @@ bool h5_array_is_real(const struct h5_array *array);
  * infinite. As indices: values outside 0 … limit-1 are ST_INPUT, with the place and what stands there. */
 MUST_CHECK enum status h5_array_read_float(struct h5_array *array, int64_t first, int64_t count, float *out);
 MUST_CHECK enum status h5_array_read_int64(struct h5_array *array, int64_t first, int64_t count, int64_t *out);
-MUST_CHECK enum status h5_array_read_index(struct h5_array *array, int64_t first, int64_t count, int64_t limit, int32_t *out);
+MUST_CHECK enum status h5_array_read_index(struct h5_array *array, int64_t first, int64_t count, int64_t limit,
+                                           int32_t *out);
 
 #endif

@@ -19,7 +19,8 @@ static size_t decode_deflate(const unsigned *values, size_t value_count, const u
     static struct libdeflate_decompressor *inflater;
     size_t written = 0;
     if (!inflater) inflater = libdeflate_alloc_decompressor();
-    if (!inflater || libdeflate_zlib_decompress(inflater, in, in_bytes, out, capacity, &written) != LIBDEFLATE_SUCCESS) return 0;
+    if (!inflater || libdeflate_zlib_decompress(inflater, in, in_bytes, out, capacity, &written) != LIBDEFLATE_SUCCESS)
+        return 0;
     return written;
 }
 
@@ -141,7 +142,10 @@ static size_t decode_blosc(const unsigned *values, size_t value_count, const uns
     return written > 0 ? (size_t)written : 0;
 }
 
-static uint32_t read_be32(const unsigned char *p) { return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3]; }
+static uint32_t read_be32(const unsigned char *p)
+{
+    return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+}
 
 /* The HDF5 LZ4 filter: 8 bytes of size, 4 of block size (big-endian), then blocks with 4 bytes of length. */
 static size_t decode_lz4(const unsigned *values, size_t value_count, const unsigned char *in, size_t in_bytes,
@@ -230,7 +234,8 @@ static bool is_installed(const struct filter *f)
 
 /* ---- as HDF5 filters: only the size of the result is not known beforehand ---- */
 
-static size_t run_filter(const struct filter *f, size_t value_count, const unsigned *values, size_t bytes, size_t *buffer_bytes, void **buffer)
+static size_t run_filter(const struct filter *f, size_t value_count, const unsigned *values, size_t bytes,
+                         size_t *buffer_bytes, void **buffer)
 {
     for (size_t capacity = bytes * 4 + 4096; capacity <= (size_t)1 << 30; capacity *= 4) {
         unsigned char *out = H5allocate_memory(capacity, false);
@@ -248,10 +253,11 @@ static size_t run_filter(const struct filter *f, size_t value_count, const unsig
 }
 
 /* HDF5 does not tell a filter which one it is, so each has its own entry. */
-#define ENTRY(row)                                                                                                       \
-    static size_t run_##row(unsigned flags, size_t n, const unsigned values[], size_t bytes, size_t *size, void **buffer) \
-    {                                                                                                                    \
-        return flags & H5Z_FLAG_REVERSE ? run_filter(&filters[row], n, values, bytes, size, buffer) : 0;                 \
+#define ENTRY(row) \
+    static size_t run_##row(unsigned flags, size_t n, const unsigned values[], size_t bytes, size_t *size, \
+                            void **buffer) \
+    { \
+        return flags & H5Z_FLAG_REVERSE ? run_filter(&filters[row], n, values, bytes, size, buffer) : 0; \
     }
 ENTRY(3)
 ENTRY(4)
@@ -265,8 +271,12 @@ void h5_filter_register(void)
     static bool done;
     for (int f = 0; f < FILTER_COUNT && !done; f++) {
         if (!entries[f] || !is_installed(&filters[f])) continue;
-        H5Z_class2_t entry = {.version = H5Z_CLASS_T_VERS, .id = filters[f].id, .encoder_present = 0, .decoder_present = 1,
-                              .name = filters[f].name, .filter = entries[f]};
+        H5Z_class2_t entry = {.version = H5Z_CLASS_T_VERS,
+                              .id = filters[f].id,
+                              .encoder_present = 0,
+                              .decoder_present = 1,
+                              .name = filters[f].name,
+                              .filter = entries[f]};
         H5Zregister(&entry);
     }
     done = true;
@@ -279,13 +289,20 @@ static enum status check_installed(H5Z_filter_t id, const char *name, const char
     const struct filter *f = find_filter(id);
     if (f && is_installed(f)) return ST_OK;
     if (f)
-        return fail(ST_INPUT, "'%s' is compressed with %s (HDF5 filter %d), which is not installed; install the Debian package %s, "
-                              "or rewrite the file with h5repack -f GZIP=4", object, f->name, (int)id, f->package);
+        return fail(
+            ST_INPUT,
+            "'%s' is compressed with %s (HDF5 filter %d), which is not installed; install the Debian package %s, "
+            "or rewrite the file with h5repack -f GZIP=4",
+            object, f->name, (int)id, f->package);
     out->ours = false;
     if (H5Zfilter_avail(id) > 0) return ST_OK;
-    return fail(ST_INPUT, "'%s' is compressed with HDF5 filter %d (%s), which is not installed; known here: deflate, shuffle, fletcher32, "
-                          "lzf, blosc, lz4, bzip2, zstd (Debian packages hdf5-plugin-lzf, hdf5-filter-plugin, hdf5-filter-plugin-blosc-serial); "
-                          "rewrite the file where it was made with h5repack -f GZIP=4", object, (int)id, *name ? name : "no name");
+    return fail(ST_INPUT,
+                "'%s' is compressed with HDF5 filter %d (%s), which is not installed; known here: deflate, shuffle, "
+                "fletcher32, "
+                "lzf, blosc, lz4, bzip2, zstd (Debian packages hdf5-plugin-lzf, hdf5-filter-plugin, "
+                "hdf5-filter-plugin-blosc-serial); "
+                "rewrite the file where it was made with h5repack -f GZIP=4",
+                object, (int)id, *name ? name : "no name");
 }
 
 enum status h5_pipeline_open(hid_t dataset, const char *object, struct h5_pipeline *out)
@@ -320,7 +337,9 @@ bool h5_pipeline_decode(const struct h5_pipeline *p, unsigned mask, unsigned cha
         if (mask >> i & 1) continue;
         unsigned char *to = from == scratch ? out : scratch;
         const struct filter *f = find_filter(p->stage[i].id);
-        bytes = f ? f->decode(p->stage[i].values, p->stage[i].value_count, from, bytes, to, chunk_bytes + H5_FILTER_SLACK) : 0;
+        bytes =
+            f ? f->decode(p->stage[i].values, p->stage[i].value_count, from, bytes, to, chunk_bytes + H5_FILTER_SLACK)
+              : 0;
         if (bytes == 0) return false;
         from = to;
     }

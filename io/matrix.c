@@ -53,8 +53,10 @@ static enum status put_in_order(int64_t row, int64_t n, int32_t *column, float *
     TRY(sort_row(n, column, value));
     for (int64_t i = 1; i < n; i++)
         if (column[i - 1] == column[i])
-            TRY(fail(ST_INPUT, "row %lld holds column %d twice; each may stand once: sum or remove the duplicates "
-                               "(scipy: X.sum_duplicates())", (long long)row, column[i]));
+            TRY(fail(ST_INPUT,
+                     "row %lld holds column %d twice; each may stand once: sum or remove the duplicates "
+                     "(scipy: X.sum_duplicates())",
+                     (long long)row, column[i]));
 done:
     return st;
 }

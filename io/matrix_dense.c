@@ -43,8 +43,11 @@ static enum status take_row(const double *from, int64_t columns, int64_t row, st
         if (from[c] == 0) continue;
         float v = (float)from[c];
         if (fabs(from[c]) > 0x1p24 && isfinite(v) && from[c] == floor(from[c]) && (double)v != from[c])
-            return fail(ST_INPUT, "row %lld column %lld is %.17g, a whole number that single precision cannot hold; counts up to 16,777,216 "
-                                  "are allowed", (long long)row, (long long)c, from[c]);
+            return fail(ST_INPUT,
+                        "row %lld column %lld is %.17g, a whole number that single precision cannot hold; counts up to "
+                        "16,777,216 "
+                        "are allowed",
+                        (long long)row, (long long)c, from[c]);
         out->feature[*n] = (int32_t)c;
         out->value[(*n)++] = v;
     }
@@ -95,7 +98,8 @@ static enum status open_cached(hid_t parent, const char *path, int64_t columns, 
     TRY(h5_pipeline_open(d->dataset, path, &pipeline));
     if (plist >= 0 && H5Pget_layout(plist) == H5D_CHUNKED && H5Pget_chunk(plist, 2, chunk) != 2) chunk[0] = 1;
     d->block = BLOCK_BYTES / row_bytes > 0 ? BLOCK_BYTES / row_bytes : 1;
-    if ((int64_t)chunk[0] > d->block && (int64_t)chunk[0] * row_bytes <= (int64_t)256 << 20) d->block = (int64_t)chunk[0];
+    if ((int64_t)chunk[0] > d->block && (int64_t)chunk[0] * row_bytes <= (int64_t)256 << 20)
+        d->block = (int64_t)chunk[0];
     d->block -= d->block > (int64_t)chunk[0] ? d->block % (int64_t)chunk[0] : 0;
     if (d->block > d->base.rows) d->block = d->base.rows > 0 ? d->base.rows : 1;
     access = H5Pcreate(H5P_DATASET_ACCESS);
@@ -122,8 +126,13 @@ enum status matrix_open_dense(hid_t parent, const char *path, struct matrix **ou
         return fail(ST_INPUT, "'%s' has %d dimensions; a matrix of cells x features is needed", path, rank);
     TRY(NEW_ARRAY(d, 1));
     base = &d->base;
-    *base = (struct matrix){.rows = dims[0], .columns = dims[1], .entries = dims[0] * dims[1],
-                            .starts = read_starts, .read = read_rows, .rest = rest, .destroy = destroy};
+    *base = (struct matrix){.rows = dims[0],
+                            .columns = dims[1],
+                            .entries = dims[0] * dims[1],
+                            .starts = read_starts,
+                            .read = read_rows,
+                            .rest = rest,
+                            .destroy = destroy};
     d->dataset = H5Dopen2(parent, path, H5P_DEFAULT);
     if (d->dataset < 0) TRY(h5_fail(ST_INPUT, "'%s' cannot be opened", path));
     TRY(open_cached(parent, path, dims[1], d));

@@ -16,8 +16,8 @@ enum { BLOCK = 4 << 20, TAG_LENGTH = 71, TAG_LINES = 72, LINE_MAX_BYTES = 4096 }
 
 struct mtx {
     const char *path;
-    gzFile stream;          /* rank 0 alone */
-    int64_t line;           /* lines read so far, for messages */
+    gzFile stream;             /* rank 0 alone */
+    int64_t line;              /* lines read so far, for messages */
     char rest[LINE_MAX_BYTES]; /* start of a line whose end comes with the next block */
     size_t rest_bytes;
     bool ended;
@@ -28,7 +28,9 @@ static enum status bad_stream(const struct mtx *m)
     int code;
     const char *why = gzerror(m->stream, &code);
     return fail(ST_INPUT, "%s: damaged after line %lld: %s; fetch the file again", m->path, (long long)m->line,
-                code == Z_ERRNO ? strerror(errno) : *why ? why : "the gzip stream ends early");
+                code == Z_ERRNO ? strerror(errno)
+                : *why          ? why
+                                : "the gzip stream ends early");
 }
 
 /* ---- header ---- */
@@ -50,11 +52,14 @@ static enum status check_banner(const struct mtx *m, const char *line)
 {
     char object[32], format[32], type[32], symmetry[32];
     if (sscanf(line, "%%%%MatrixMarket %31s %31s %31s %31s", object, format, type, symmetry) != 4)
-        return fail(ST_INPUT, "%s: starts with '%.40s'; '%%%%MatrixMarket matrix coordinate integer general' is needed", m->path, line);
-    bool fits = strcasecmp(object, "matrix") == 0 && strcasecmp(format, "coordinate") == 0 && strcasecmp(symmetry, "general") == 0 &&
+        return fail(ST_INPUT, "%s: starts with '%.40s'; '%%%%MatrixMarket matrix coordinate integer general' is needed",
+                    m->path, line);
+    bool fits = strcasecmp(object, "matrix") == 0 && strcasecmp(format, "coordinate") == 0 &&
+                strcasecmp(symmetry, "general") == 0 &&
                 (strcasecmp(type, "integer") == 0 || strcasecmp(type, "real") == 0);
     if (fits) return ST_OK;
-    return fail(ST_INPUT, "%s: is 'matrix %s %s %s'; 'coordinate integer|real general' is read", m->path, format, type, symmetry);
+    return fail(ST_INPUT, "%s: is 'matrix %s %s %s'; 'coordinate integer|real general' is read", m->path, format, type,
+                symmetry);
 }
 
 /* Banner, comments, and the line "features cells entries". */
@@ -68,7 +73,8 @@ static enum status read_header(struct mtx *m, int64_t size[3])
     do TRY(next_line(m, line));
     while (line[0] == '%' || line[0] == '\0');
     if (sscanf(line, "%lld %lld %lld", &rows, &columns, &entries) != 3 || rows < 0 || columns < 0 || entries < 0)
-        TRY(fail(ST_INPUT, "%s: line %lld is '%.60s'; 'features cells entries' is needed", m->path, (long long)m->line, line));
+        TRY(fail(ST_INPUT, "%s: line %lld is '%.60s'; 'features cells entries' is needed", m->path, (long long)m->line,
+                 line));
     size[0] = rows;
     size[1] = columns;
     size[2] = entries;
@@ -80,8 +86,9 @@ static enum status check_size(const struct mtx *m, const int64_t size[3], int64_
 {
     if (size[0] == features && size[1] == cells) return ST_OK;
     bool turned = size[0] == cells && size[1] == features;
-    return fail(ST_INPUT, "%s: is %lld x %lld; the folder lists %lld features and %lld barcodes%s", m->path, (long long)size[0], (long long)size[1],
-                (long long)features, (long long)cells, turned ? ": it is transposed, write it as features x cells" : "");
+    return fail(ST_INPUT, "%s: is %lld x %lld; the folder lists %lld features and %lld barcodes%s", m->path,
+                (long long)size[0], (long long)size[1], (long long)features, (long long)cells,
+                turned ? ": it is transposed, write it as features x cells" : "");
 }
 
 /* ---- entries ---- */
@@ -116,14 +123,16 @@ static bool take_value(const char **c, float *out)
 }
 
 struct block {
-    char *lines;        /* [BLOCK + LINE_MAX_BYTES] whole lines, NUL-terminated */
+    char *lines;         /* [BLOCK + LINE_MAX_BYTES] whole lines, NUL-terminated */
     int64_t bytes, line; /* bytes of them; number of the first */
 };
 
 static enum status bad_line(const struct mtx *m, int64_t line, const char *start)
 {
-    return fail(ST_INPUT, "%s: line %lld is '%.*s'; 'feature cell value' is needed, numbered from 1, values up to 16,777,216 if whole", m->path,
-                (long long)line, (int)strcspn(start, "\r\n") > 60 ? 60 : (int)strcspn(start, "\r\n"), start);
+    return fail(
+        ST_INPUT,
+        "%s: line %lld is '%.*s'; 'feature cell value' is needed, numbered from 1, values up to 16,777,216 if whole",
+        m->path, (long long)line, (int)strcspn(start, "\r\n") > 60 ? 60 : (int)strcspn(start, "\r\n"), start);
 }
 
 static enum status parse_block(const struct mtx *m, const struct block *b, struct spool *spool, int64_t *entries)
@@ -134,7 +143,10 @@ static enum status parse_block(const struct mtx *m, const struct block *b, struc
         const char *start = c;
         float value = 0;
         while (*c == ' ' || *c == '\t' || *c == '\r') c++;
-        if (*c == '\n') { c++; continue; }
+        if (*c == '\n') {
+            c++;
+            continue;
+        }
         int64_t feature = take_number(&c), cell = take_number(&c);
         if (feature < 1 || cell < 1 || !take_value(&c, &value)) TRY(bad_line(m, line, start));
         while (*c == ' ' || *c == '\t' || *c == '\r') c++;
@@ -200,7 +212,7 @@ static bool receive_block(struct comm *comm, struct block *b)
 static enum status deal(struct comm *comm, struct mtx *m, struct block *b, struct spool *spool, int64_t *entries)
 {
     enum status st = ST_OK;
-    for (int to = comm->size - 1; ; to = to > 0 ? to - 1 : comm->size - 1) {
+    for (int to = comm->size - 1;; to = to > 0 ? to - 1 : comm->size - 1) {
         TRY(fill_block(m, b));
         if (b->bytes == 0) break;
         if (to > 0) send_block(comm, b, to);
@@ -234,7 +246,8 @@ done:
     return st;
 }
 
-enum status mtx_read(struct comm *comm, const char *path, int64_t cells, int64_t features, const char *folder, struct matrix **out)
+enum status mtx_read(struct comm *comm, const char *path, int64_t cells, int64_t features, const char *folder,
+                     struct matrix **out)
 {
     enum status st = ST_OK;
     struct mtx m = {.path = path};
@@ -249,8 +262,8 @@ enum status mtx_read(struct comm *comm, const char *path, int64_t cells, int64_t
     TRY(comm_agree(comm, st));
     comm_sum_i64(comm, &entries, 1);
     if (entries != size[2])
-        st = fail(ST_INPUT, "%s: announces %lld entries and holds %lld; the file is cut off or damaged, fetch it again", path, (long long)size[2],
-                  (long long)entries);
+        st = fail(ST_INPUT, "%s: announces %lld entries and holds %lld; the file is cut off or damaged, fetch it again",
+                  path, (long long)size[2], (long long)entries);
     TRY(comm_agree(comm, st));
     TRY(spool_finish(comm, &spool, out));
 done:

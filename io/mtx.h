@@ -10,7 +10,7 @@
 /* Read `path`, which must have `features` rows and `cells` columns. ST_INPUT: header, size line or an entry
  * is wrong (with its line), entries missing or left over, damaged gzip. ST_OUTPUT: no room in `folder`.
  * Collective, agreed. */
-MUST_CHECK enum status mtx_read(struct comm *comm, const char *path, int64_t cells, int64_t features, const char *folder,
-                                struct matrix **out);
+MUST_CHECK enum status mtx_read(struct comm *comm, const char *path, int64_t cells, int64_t features,
+                                const char *folder, struct matrix **out);
 
 #endif

@@ -45,13 +45,15 @@ static char **clean_environment(void)
     char **clean = calloc((size_t)n + 1, sizeof *clean);
     for (int i = 0; clean && i < n; i++) {
         bool drop = false;
-        for (size_t p = 0; p < sizeof of_mpi / sizeof *of_mpi; p++) drop |= strncmp(environ[i], of_mpi[p], strlen(of_mpi[p])) == 0;
+        for (size_t p = 0; p < sizeof of_mpi / sizeof *of_mpi; p++)
+            drop |= strncmp(environ[i], of_mpi[p], strlen(of_mpi[p])) == 0;
         if (!drop) clean[kept++] = environ[i];
     }
     return clean;
 }
 
-static enum status start_probe(const char *program, const char *path, double seconds, int64_t memory_mib, pid_t *pid, int *out)
+static enum status start_probe(const char *program, const char *path, double seconds, int64_t memory_mib, pid_t *pid,
+                               int *out)
 {
     char time_text[32], memory_text[32];
     int ends[2];
@@ -88,7 +90,9 @@ static void listen_to(int from, double until_s, char *said, size_t size)
         int rc = left > 0 ? poll(&ready, 1, (int)(left * 1000) + 1) : 0;
         if (rc < 0 && errno == EINTR) continue;
         char rubbish[256];
-        ssize_t n = rc > 0 ? used + 1 < size ? read(from, said + used, size - 1 - used) : read(from, rubbish, sizeof rubbish) : 0;
+        ssize_t n =
+            rc > 0 ? used + 1 < size ? read(from, said + used, size - 1 - used) : read(from, rubbish, sizeof rubbish)
+                   : 0;
         if (n <= 0) break;
         if (used + 1 < size) used += (size_t)n;
     }
@@ -122,8 +126,10 @@ enum status probe_file(const char *path, const struct probe_limits *limits)
     int from = -1;
     bool late;
     char *program = find_probe();
-    if (!program) return fail(ST_INTERNAL, "cytomill-probe was not found beside this program; build or install it again");
-    double seconds = limits->time_s + (stat(path, &info) == 0 ? (double)info.st_size / 1e9 : 0), until_s = clock_s() + seconds + 1;
+    if (!program)
+        return fail(ST_INTERNAL, "cytomill-probe was not found beside this program; build or install it again");
+    double seconds = limits->time_s + (stat(path, &info) == 0 ? (double)info.st_size / 1e9 : 0),
+           until_s = clock_s() + seconds + 1;
     enum status st = start_probe(program, path, seconds, limits->memory_mib, &pid, &from);
     free(program);
     if (st != ST_OK) return st;
@@ -133,9 +139,15 @@ enum status probe_file(const char *path, const struct probe_limits *limits)
     if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return ST_OK;
     if (WIFEXITED(status) && WEXITSTATUS(status) == ST_INPUT && *said) return fail(ST_INPUT, "%s", said);
     if (late || (WIFSIGNALED(status) && (WTERMSIG(status) == SIGALRM || WTERMSIG(status) == SIGXCPU)))
-        return fail(ST_INPUT, "%s: corrupt file: walking it took over %.0f s; fetch or write it again, or raise ingest.probe_time_s", path, seconds);
+        return fail(
+            ST_INPUT,
+            "%s: corrupt file: walking it took over %.0f s; fetch or write it again, or raise ingest.probe_time_s",
+            path, seconds);
     if (WIFSIGNALED(status))
-        return fail(ST_INPUT, "%s: corrupt file: HDF5 died on it (%s); fetch or write it again", path, strsignal(WTERMSIG(status)));
-    return fail(ST_INPUT, "%s: corrupt file: HDF5 gave up on it (exit %d); fetch or write it again, or raise ingest.probe_memory_mib (%lld)", path,
-                WIFEXITED(status) ? WEXITSTATUS(status) : -1, (long long)limits->memory_mib);
+        return fail(ST_INPUT, "%s: corrupt file: HDF5 died on it (%s); fetch or write it again", path,
+                    strsignal(WTERMSIG(status)));
+    return fail(ST_INPUT,
+                "%s: corrupt file: HDF5 gave up on it (exit %d); fetch or write it again, or raise "
+                "ingest.probe_memory_mib (%lld)",
+                path, WIFEXITED(status) ? WEXITSTATUS(status) : -1, (long long)limits->memory_mib);
 }

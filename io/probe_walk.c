@@ -20,7 +20,8 @@ static herr_t visit_attribute(hid_t object, const char *name, const H5A_info_t *
 {
     hid_t attribute = H5Aopen(object, name, H5P_DEFAULT);
     if (attribute < 0) return -1;
-    hid_t type = H5Aget_type(attribute), space = H5Aget_space(attribute), native = H5Tget_native_type(type, H5T_DIR_DEFAULT);
+    hid_t type = H5Aget_type(attribute), space = H5Aget_space(attribute),
+          native = H5Tget_native_type(type, H5T_DIR_DEFAULT);
     hssize_t points = H5Sget_simple_extent_npoints(space);
     size_t width = native < 0 ? 0 : H5Tget_size(native);
     herr_t rc = points < 0 || width == 0 || (uint64_t)points * width > (64u << 20) ? -1 : 0;
@@ -57,7 +58,8 @@ static herr_t walk_dataset(hid_t dataset, const struct walk *w)
     hid_t plist = H5Dget_create_plist(dataset), type = H5Dget_type(dataset), space = H5Dget_space(dataset);
     herr_t rc = plist < 0 || type < 0 || space < 0 || H5Sget_simple_extent_npoints(space) < 0 ? -1 : 0;
     hsize_t count = 0;
-    if (rc == 0 && H5Pget_layout(plist) == H5D_CHUNKED && H5Dget_num_chunks(dataset, H5S_ALL, &count) >= 0) rc = walk_chunks(dataset, w->file_bytes);
+    if (rc == 0 && H5Pget_layout(plist) == H5D_CHUNKED && H5Dget_num_chunks(dataset, H5S_ALL, &count) >= 0)
+        rc = walk_chunks(dataset, w->file_bytes);
     h5_drop(&space);
     h5_drop(&type);
     h5_drop(&plist);

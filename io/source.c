@@ -19,8 +19,14 @@ enum { BLOCK_ENTRIES = 1 << 20 };
 struct source_options source_options_default(void)
 {
     static const char *const rna[] = {"Gene Expression"};
-    return (struct source_options){.counts = "auto", .genome = "", .modality = "rna", .rna_types = rna, .rna_type_count = 1,
-                                   .keep_other = true, .probe_time_s = 60, .probe_memory_mib = 1024};
+    return (struct source_options){.counts = "auto",
+                                   .genome = "",
+                                   .modality = "rna",
+                                   .rna_types = rna,
+                                   .rna_type_count = 1,
+                                   .keep_other = true,
+                                   .probe_time_s = 60,
+                                   .probe_memory_mib = 1024};
 }
 
 /* ---- opening ---- */
@@ -54,18 +60,23 @@ static bool has_hdf5_signature(int file, int64_t bytes)
 static enum status look_at(const char *path, bool *is_folder)
 {
     struct stat info;
-    if (stat(path, &info) != 0) return fail(ST_INPUT, "%s: cannot be opened: %s; give a 10x folder, a 10x .h5 or an .h5ad file", path, strerror(errno));
+    if (stat(path, &info) != 0)
+        return fail(ST_INPUT, "%s: cannot be opened: %s; give a 10x folder, a 10x .h5 or an .h5ad file", path,
+                    strerror(errno));
     *is_folder = S_ISDIR(info.st_mode);
     if (*is_folder) {
         if (access(path, R_OK | X_OK) == 0) return ST_OK;
-        return fail(ST_INPUT, "%s: the folder cannot be read: %s; ask for permission to read it", path, strerror(errno));
+        return fail(ST_INPUT, "%s: the folder cannot be read: %s; ask for permission to read it", path,
+                    strerror(errno));
     }
     int file = open(path, O_RDONLY | O_CLOEXEC);
     if (file < 0) return fail(ST_INPUT, "%s: cannot be opened: %s", path, strerror(errno));
     bool found = has_hdf5_signature(file, info.st_size);
     close(file);
     if (found) return ST_OK;
-    return fail(ST_INPUT, "%s: is not an HDF5 file (%lld bytes, no signature); .h5ad and 10x .h5 are, and a Matrix Market input is given as its folder",
+    return fail(ST_INPUT,
+                "%s: is not an HDF5 file (%lld bytes, no signature); .h5ad and 10x .h5 are, and a Matrix Market input "
+                "is given as its folder",
                 path, (long long)info.st_size);
 }
 
@@ -154,7 +165,10 @@ static char *modality_of(const struct source *s, const char *type)
 {
     static const struct {
         const char *type, *name;
-    } known[] = {{"Antibody Capture", "adt"}, {"CRISPR Guide Capture", "guide"}, {"Multiplexing Capture", "hto"}, {"Peaks", "atac"}};
+    } known[] = {{"Antibody Capture", "adt"},
+                 {"CRISPR Guide Capture", "guide"},
+                 {"Multiplexing Capture", "hto"},
+                 {"Peaks", "atac"}};
     for (int i = 0; i < s->rna_type_count; i++)
         if (strcmp(type, s->rna_types[i]) == 0) return text_copy("rna");
     if (!s->keep_other) return NULL;
@@ -185,7 +199,8 @@ done:
     return st;
 }
 
-enum status source_set_views(struct source *s, struct feature_table *table, char *const *types, const char *fallback, const char *taken)
+enum status source_set_views(struct source *s, struct feature_table *table, char *const *types, const char *fallback,
+                             const char *taken)
 {
     enum status st = ST_OK;
     char *name = NULL;
@@ -219,8 +234,8 @@ enum status source_check_ids(char *const *ids, int64_t count, const char *what)
         if (!identity_trim_id(id)) continue;
         TRY(names_add(seen, id, i, &held));
         if (held != i)
-            TRY(fail(ST_INPUT, "%s: id '%s' stands twice, at %lld and %lld; ids must be unique: remove or rename one", what, ids[i],
-                     (long long)held + 1, (long long)i + 1));
+            TRY(fail(ST_INPUT, "%s: id '%s' stands twice, at %lld and %lld; ids must be unique: remove or rename one",
+                     what, ids[i], (long long)held + 1, (long long)i + 1));
     }
 done:
     free(id);
@@ -246,7 +261,10 @@ struct feature_table source_take_features(struct source *s, int modality)
 
 int source_obs_count(const struct source *s) { return s->reader->obs_count ? s->reader->obs_count(s) : 0; }
 const char *source_obs_name(const struct source *s, int index) { return s->reader->obs_name(s, index); }
-const char *source_obs_skipped(const struct source *s) { return s->reader->obs_skipped ? s->reader->obs_skipped(s) : ""; }
+const char *source_obs_skipped(const struct source *s)
+{
+    return s->reader->obs_skipped ? s->reader->obs_skipped(s) : "";
+}
 
 void source_rest(struct source *s)
 {
@@ -271,7 +289,10 @@ enum status source_obs_read(struct source *s, int index, int64_t first, int64_t 
     return named(s, s->reader->read_obs(s, index, first, count, out));
 }
 
-enum status source_row_at(struct source *s, int64_t entry, int64_t *row) { return named(s, matrix_row_at(s->matrix, entry, row)); }
+enum status source_row_at(struct source *s, int64_t entry, int64_t *row)
+{
+    return named(s, matrix_row_at(s->matrix, entry, row));
+}
 
 enum status source_block(struct source *s, int64_t first, int64_t end, int64_t *count)
 {
@@ -281,7 +302,8 @@ enum status source_block(struct source *s, int64_t first, int64_t end, int64_t *
 /* ---- pass 1 ---- */
 
 /* Values of row `r` of s->raw that belong to each view: check them and count what is not 0. */
-static void scan_row(struct source *s, int64_t r, struct value_check *checks, float *values, int64_t *sizes, int64_t stride)
+static void scan_row(struct source *s, int64_t r, struct value_check *checks, float *values, int64_t *sizes,
+                     int64_t stride)
 {
     int64_t start = s->raw.start[r], end = s->raw.start[r + 1];
     for (int v = 0; v < s->view_count; v++) {
@@ -325,8 +347,10 @@ static enum status agree_on_kinds(struct comm *comm, struct source *s, struct va
         struct source_modality *m = &s->views[v].is;
         for (int r = 0; r < comm->size; r++) value_check_merge(&check, &all[r * s->view_count + v]);
         if (value_check_is_broken(&check) && st == ST_OK)
-            st = fail(ST_INPUT, "%s: '%s' holds NaN or an infinite value in row %lld; only finite numbers are allowed: "
-                                "remove these cells or take the counts from elsewhere (--counts)", s->path, m->taken, (long long)check.broken_row);
+            st = fail(ST_INPUT,
+                      "%s: '%s' holds NaN or an infinite value in row %lld; only finite numbers are allowed: "
+                      "remove these cells or take the counts from elsewhere (--counts)",
+                      s->path, m->taken, (long long)check.broken_row);
         m->kind = value_check_kind(&check);
         if (m->kind == VALUE_BINARY && s->always_counts) m->kind = VALUE_COUNTS;
         m->entry_count = check.count;

@@ -21,14 +21,14 @@
 
 /* What the user may say about an input; strings are borrowed. Start from source_options_default(). */
 struct source_options {
-    const char *counts;            /* "auto", "X", "raw/X" or "layers/NAME" (.h5ad) */
-    const char *genome;            /* group of a 10x v2 .h5 with several; "" = there must be one */
-    const char *const *rna_types;  /* 10x feature types that become modality rna */
+    const char *counts;           /* "auto", "X", "raw/X" or "layers/NAME" (.h5ad) */
+    const char *genome;           /* group of a 10x v2 .h5 with several; "" = there must be one */
+    const char *const *rna_types; /* 10x feature types that become modality rna */
     int rna_type_count;
-    const char *modality;          /* of .h5ad inputs whose var does not say: "rna" */
-    bool keep_other;               /* other feature types: modalities of their own, or left out */
-    const char *spool;             /* folder for transposed copies; removed by source_close; NULL = $TMPDIR */
-    double probe_time_s;           /* limits of the probe process (io/probe.h) */
+    const char *modality; /* of .h5ad inputs whose var does not say: "rna" */
+    bool keep_other;      /* other feature types: modalities of their own, or left out */
+    const char *spool;    /* folder for transposed copies; removed by source_close; NULL = $TMPDIR */
+    double probe_time_s;  /* limits of the probe process (io/probe.h) */
     int64_t probe_memory_mib;
 };
 struct source_options source_options_default(void);
@@ -36,11 +36,11 @@ struct source_options source_options_default(void);
 struct source;
 
 struct source_modality {
-    const char *name;             /* "rna", "adt", "hto", … */
-    const char *taken;            /* where the values lie in the file: "X", "raw/X", "matrix", … */
-    enum value_kind kind;         /* from every value; valid after source_scan */
-    int64_t entry_count;          /* values that are not 0; valid after source_scan */
-    char why[96];                 /* if they are not counts: "fraction 0.5 in row 3" */
+    const char *name;     /* "rna", "adt", "hto", … */
+    const char *taken;    /* where the values lie in the file: "X", "raw/X", "matrix", … */
+    enum value_kind kind; /* from every value; valid after source_scan */
+    int64_t entry_count;  /* values that are not 0; valid after source_scan */
+    char why[96];         /* if they are not counts: "fraction 0.5 in row 3" */
     int64_t feature_count;
     struct feature_table features; /* name and id as given, symbol = the source's symbol if it has one
                                       beside the name, biotype; unmapped (cell/identity.h maps) */
@@ -80,18 +80,21 @@ MUST_CHECK enum status source_block(struct source *source, int64_t first, int64_
  * (row-major; NULL to skip). With counts "auto" a .h5ad that holds counts nowhere in X falls through to raw/X and layers, so
  * the modality's `taken` and features may change: look at them after this call. ST_INPUT: indptr
  * backwards, index out of range, repeated index in a row, NaN, infinity, named with row. Collective. */
-MUST_CHECK enum status source_scan(struct comm *comm, struct source *source, int64_t first, int64_t count, int64_t *sizes);
+MUST_CHECK enum status source_scan(struct comm *comm, struct source *source, int64_t first, int64_t count,
+                                   int64_t *sizes);
 
 /* Pass 2. Rows [first, first+count) of a modality into `out` (overwritten, memory reused): features
  * ascending, no zeros, ids = row of the source. At most 2^31 entries at a time. ST_INPUT as above. Local. */
-MUST_CHECK enum status source_read(struct source *source, int modality, int64_t first, int64_t count, struct cells *out);
+MUST_CHECK enum status source_read(struct source *source, int modality, int64_t first, int64_t count,
+                                   struct cells *out);
 
 /* Names of rows (barcodes, obs index) as a COLUMN_TEXT slice; the caller frees with column_free. Local. */
 MUST_CHECK enum status source_names_read(struct source *source, int64_t first, int64_t count, struct column *out);
 /* obs columns of the source; categories are the file's, so codes agree between slices. */
 int source_obs_count(const struct source *source);
 const char *source_obs_name(const struct source *source, int index);
-MUST_CHECK enum status source_obs_read(struct source *source, int index, int64_t first, int64_t count, struct column *out);
+MUST_CHECK enum status source_obs_read(struct source *source, int index, int64_t first, int64_t count,
+                                       struct column *out);
 /* Columns that could not be read (nested, unknown type), one "name: reason" a line; "" if none. */
 const char *source_obs_skipped(const struct source *source);
 

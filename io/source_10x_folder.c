@@ -40,7 +40,10 @@ static enum status need_file(const char *folder, const char *name, char **out)
 {
     *out = find_file(folder, name);
     if (*out) return ST_OK;
-    return fail(ST_INPUT, "%s: has no %s or %s.gz; a 10x folder holds matrix.mtx, barcodes.tsv and genes.tsv or features.tsv, gzipped or not", folder, name, name);
+    return fail(ST_INPUT,
+                "%s: has no %s or %s.gz; a 10x folder holds matrix.mtx, barcodes.tsv and genes.tsv or features.tsv, "
+                "gzipped or not",
+                folder, name, name);
 }
 
 /* Lines of a text file. `text` keeps the bytes, `lines` points into it. */
@@ -52,7 +55,8 @@ static enum status read_lines(const char *path, char **text, char ***lines, int6
     *lines = NULL;
     *count = 0;
     TRY(text_read_file(path, text, &bytes));
-    if (!text_is_utf8(*text, bytes) || memchr(*text, '\0', bytes)) TRY(fail(ST_INPUT, "%s: is not UTF-8 text; save it as UTF-8", path));
+    if (!text_is_utf8(*text, bytes) || memchr(*text, '\0', bytes))
+        TRY(fail(ST_INPUT, "%s: is not UTF-8 text; save it as UTF-8", path));
     int64_t most = 1;
     for (size_t i = 0; i < bytes; i++) most += (*text)[i] == '\n';
     TRY(NEW_ARRAY(*lines, most));
@@ -159,4 +163,5 @@ done:
     return st;
 }
 
-const struct source_format source_10x_folder = {.name = "10x folder", .open = open_folder, .close = close_folder, .read_names = read_names};
+const struct source_format source_10x_folder = {
+    .name = "10x folder", .open = open_folder, .close = close_folder, .read_names = read_names};

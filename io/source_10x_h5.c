@@ -43,8 +43,9 @@ static enum status refuse_several(const struct group_list *list, const char *wan
 {
     struct text names = {0};
     for (int i = 0; i < list->count; i++) text_add(&names, "%s%s", i ? ", " : "", list->names[i]);
-    enum status st = *wanted ? fail(ST_CONFIG, "has no genome '%s'; it has %s: choose one with --genome", wanted, names.data)
-                             : fail(ST_CONFIG, "holds several genomes (%s); choose one with --genome", names.data);
+    enum status st =
+        *wanted ? fail(ST_CONFIG, "has no genome '%s'; it has %s: choose one with --genome", wanted, names.data)
+                : fail(ST_CONFIG, "holds several genomes (%s); choose one with --genome", names.data);
     text_free(&names);
     return st;
 }
@@ -58,9 +59,11 @@ static enum status choose_group(struct source *s, struct h5_10x *own)
         own->group = text_copy("matrix");
         return ST_OK;
     }
-    if (H5Literate(own->file, H5_INDEX_NAME, H5_ITER_INC, &at, visit_link, &list) < 0) TRY(h5_fail(ST_INPUT, "its groups cannot be listed"));
+    if (H5Literate(own->file, H5_INDEX_NAME, H5_ITER_INC, &at, visit_link, &list) < 0)
+        TRY(h5_fail(ST_INPUT, "its groups cannot be listed"));
     if (list.count == 0)
-        TRY(fail(ST_INPUT, "is an HDF5 file but neither .h5ad (obs, var, X) nor 10x .h5 ('matrix' with 'features', or a group with 'barcodes'); "
+        TRY(fail(ST_INPUT, "is an HDF5 file but neither .h5ad (obs, var, X) nor 10x .h5 ('matrix' with 'features', or "
+                           "a group with 'barcodes'); "
                            "give one of these"));
     for (int i = 0; i < list.count; i++)
         if (list.count == 1 || strcmp(list.names[i], s->genome) == 0) own->group = text_copy(list.names[i]);
@@ -88,7 +91,8 @@ static enum status read_list(const struct h5_10x *own, const char *name, bool ne
     }
     TRY(h5_shape(own->file, path, &rank, dims));
     if (rank != 1 || (expected >= 0 && dims[0] != expected))
-        TRY(fail(ST_INPUT, "'%s' has %lld entries where %lld are needed; the file is damaged", path, rank == 1 ? (long long)dims[0] : -1LL, (long long)expected));
+        TRY(fail(ST_INPUT, "'%s' has %lld entries where %lld are needed; the file is damaged", path,
+                 rank == 1 ? (long long)dims[0] : -1LL, (long long)expected));
     dataset = H5Dopen2(own->file, path, H5P_DEFAULT);
     TRY(h5_pipeline_open(dataset, path, &pipeline));
     *count = dims[0];
@@ -137,7 +141,9 @@ static enum status keep_genome(const struct source *s, struct feature_lists *l)
         others += *l->genome[i] && strcmp(l->genome[i], l->genome[0]) != 0;
     }
     if (others == 0) return ST_OK; /* one genome: nothing to choose */
-    if (kept == 0) return fail(ST_CONFIG, "has no feature of genome '%s'; its first has '%s': choose with --genome", s->genome, l->count ? l->genome[0] : "");
+    if (kept == 0)
+        return fail(ST_CONFIG, "has no feature of genome '%s'; its first has '%s': choose with --genome", s->genome,
+                    l->count ? l->genome[0] : "");
     for (int64_t i = 0; i < l->count; i++)
         if (*l->genome[i] && strcmp(l->genome[i], s->genome) != 0) {
             free(l->type[i]);
@@ -183,8 +189,9 @@ static enum status check_shape(const struct source *s, const struct h5_10x *own,
     if (!h5_exists(own->file, path)) TRY(fail(ST_INPUT, "has no '%s'; a 10x file needs it", path));
     TRY(h5_read(own->file, path, H5T_NATIVE_INT64, 2, shape));
     if (shape[0] != columns || shape[1] != s->rows)
-        TRY(fail(ST_INPUT, "'%s' says %lld x %lld and the lists hold %lld features and %lld barcodes; the file is damaged", path, (long long)shape[0],
-                 (long long)shape[1], (long long)columns, (long long)s->rows));
+        TRY(fail(ST_INPUT,
+                 "'%s' says %lld x %lld and the lists hold %lld features and %lld barcodes; the file is damaged", path,
+                 (long long)shape[0], (long long)shape[1], (long long)columns, (long long)s->rows));
 done:
     free(path);
     return st;
@@ -232,11 +239,13 @@ static enum status read_names(struct source *s, int64_t first, int64_t count, st
     TRY(NEW_ARRAY(out->text, count));
     if (count > 0) TRY(h5_read_texts(own->file, path, first, count, out->text));
     for (int64_t i = 0; i < count; i++)
-        if (!text_is_utf8(out->text[i], strlen(out->text[i]))) TRY(fail(ST_INPUT, "barcode %lld is not UTF-8 text", (long long)(first + i)));
+        if (!text_is_utf8(out->text[i], strlen(out->text[i])))
+            TRY(fail(ST_INPUT, "barcode %lld is not UTF-8 text", (long long)(first + i)));
 done:
     free(path);
     if (st != ST_OK) column_free(out);
     return st;
 }
 
-const struct source_format source_10x_h5 = {.name = "10x .h5", .open = open_file, .close = close_file, .read_names = read_names};
+const struct source_format source_10x_h5 = {
+    .name = "10x .h5", .open = open_file, .close = close_file, .read_names = read_names};

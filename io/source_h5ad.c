@@ -54,17 +54,20 @@ static enum status describe_sparse(hid_t file, struct place *p)
     int64_t shape[2];
     TRY(h5_group_open(file, p->path, &group));
     bool old = h5_attr_exists(group, "h5sparse_format");
-    if (!old && !h5_attr_exists(group, "encoding-type")) TRY(fail(ST_INPUT, "'%s' says no encoding; csr_matrix, csc_matrix or a dense array is read", p->path));
+    if (!old && !h5_attr_exists(group, "encoding-type"))
+        TRY(fail(ST_INPUT, "'%s' says no encoding; csr_matrix, csc_matrix or a dense array is read", p->path));
     TRY(h5_attr_read_text(group, old ? "h5sparse_format" : "encoding-type", &encoding));
     if (strncmp(encoding, "csr", 3) != 0 && strncmp(encoding, "csc", 3) != 0)
-        TRY(fail(ST_INPUT, "'%s' is encoded as '%s'; csr_matrix, csc_matrix or a dense array is read", p->path, encoding));
+        TRY(fail(ST_INPUT, "'%s' is encoded as '%s'; csr_matrix, csc_matrix or a dense array is read", p->path,
+                 encoding));
     p->layout = encoding[2] == 'r' ? BY_ROWS : BY_COLUMNS;
     const char *name = old ? "h5sparse_shape" : "shape";
     attribute = h5_attr_exists(group, name) ? H5Aopen(group, name, H5P_DEFAULT) : H5_NONE;
     hid_t space = attribute < 0 ? H5_NONE : H5Aget_space(attribute);
     bool two = space >= 0 && H5Sget_simple_extent_npoints(space) == 2;
     h5_drop(&space);
-    if (!two || H5Aread(attribute, H5T_NATIVE_INT64, shape) < 0) TRY(h5_fail(ST_INPUT, "'%s' says no shape of two numbers", p->path));
+    if (!two || H5Aread(attribute, H5T_NATIVE_INT64, shape) < 0)
+        TRY(h5_fail(ST_INPUT, "'%s' says no shape of two numbers", p->path));
     p->rows = shape[0];
     p->columns = shape[1];
 done:
@@ -186,8 +189,12 @@ static enum status take_named(struct source *s, struct h5ad *own)
     if (strcmp(path, "raw/X") == 0 && !h5_exists(own->file, path) && h5_exists(own->file, "raw.X")) path = "raw.X";
     bool known = strcmp(path, "X") == 0 || strncmp(path, "raw", 3) == 0 || strncmp(path, "layers/", 7) == 0;
     if (!known) return fail(ST_CONFIG, "--counts is '%s'; auto, X, raw/X or layers/NAME is allowed", s->counts);
-    if (!h5_exists(own->file, path)) return fail(ST_INPUT, "has no '%s'; --counts=auto looks for counts wherever they lie", s->counts);
-    return add_place(own, path, strcmp(path, "raw/X") == 0 ? "raw/var" : strcmp(path, "raw.X") == 0 ? "raw.var" : "var");
+    if (!h5_exists(own->file, path))
+        return fail(ST_INPUT, "has no '%s'; --counts=auto looks for counts wherever they lie", s->counts);
+    return add_place(own, path,
+                     strcmp(path, "raw/X") == 0   ? "raw/var"
+                     : strcmp(path, "raw.X") == 0 ? "raw.var"
+                                                  : "var");
 }
 
 /* The first place that may hold counts, else the first. */
@@ -201,8 +208,10 @@ static int preferred(const struct h5ad *own)
 /* ---- features ---- */
 
 /* Names that columns of var go by. */
-static const char *const id_names[] = {"gene_ids", "gene_id", "ensembl_id", "ensembl", "ensembl_gene_id", "feature_id", NULL};
-static const char *const symbol_names[] = {"gene_symbols", "gene_symbol", "gene_name", "gene_names", "feature_name", "symbol", "hgnc_symbol", NULL};
+static const char *const id_names[] = {"gene_ids",        "gene_id",    "ensembl_id", "ensembl",
+                                       "ensembl_gene_id", "feature_id", NULL};
+static const char *const symbol_names[] = {"gene_symbols", "gene_symbol", "gene_name",   "gene_names",
+                                           "feature_name", "symbol",      "hgnc_symbol", NULL};
 static const char *const biotype_names[] = {"gene_biotype", "biotype", "gene_type", NULL};
 static const char *const chromosome_names[] = {"chromosome", "chrom", "seqname", NULL};
 static const char *const type_names[] = {"feature_types", "feature_type", NULL};
@@ -243,7 +252,10 @@ static void free_var(struct var_columns *v)
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) column_free(all[i]);
 }
 
-static const char *text_or_empty(const struct column *c, int64_t row, char buffer[32]) { return c->name ? column_as_text(c, row, buffer) : ""; }
+static const char *text_or_empty(const struct column *c, int64_t row, char buffer[32])
+{
+    return c->name ? column_as_text(c, row, buffer) : "";
+}
 
 static int64_t number_or(const struct column *c, int64_t row, int64_t otherwise)
 {
@@ -295,8 +307,8 @@ static enum status read_features(struct source *s, const struct h5ad *own, const
     char **types = NULL;
     TRY(frame_open(own->file, p->var, &var));
     if (frame_row_count(var) != p->columns)
-        TRY(fail(ST_INPUT, "'%s' has %lld columns and '%s' %lld rows; they must be equal", p->path, (long long)p->columns, p->var,
-                 (long long)frame_row_count(var)));
+        TRY(fail(ST_INPUT, "'%s' has %lld columns and '%s' %lld rows; they must be equal", p->path,
+                 (long long)p->columns, p->var, (long long)frame_row_count(var)));
     TRY(read_var(var, &v));
     for (int64_t i = 0; i < p->columns; i++) TRY(add_feature(&table, &v, i));
     TRY(list_types(&v, &types));
@@ -314,7 +326,8 @@ done:
 static enum status check_rows(const struct source *s, const struct place *p)
 {
     if (p->rows == s->rows) return ST_OK;
-    return fail(ST_INPUT, "'%s' has %lld rows and obs %lld; they must be equal", p->path, (long long)p->rows, (long long)s->rows);
+    return fail(ST_INPUT, "'%s' has %lld rows and obs %lld; they must be equal", p->path, (long long)p->rows,
+                (long long)s->rows);
 }
 
 static enum status open_rows(struct source *s, const struct h5ad *own, const struct place *p)
@@ -339,7 +352,8 @@ static enum status spool_columns(struct matrix *csc, int64_t first, int64_t coun
         TRY(matrix_block(csc, at, end, BLOCK_ENTRIES, &n));
         TRY(csc->read(csc, at, n, &block));
         for (int64_t c = 0; c < n; c++)
-            for (int64_t e = block.start[c]; e < block.start[c + 1]; e++) TRY(spool_add(spool, block.feature[e], at + c, block.value[e]));
+            for (int64_t e = block.start[c]; e < block.start[c + 1]; e++)
+                TRY(spool_add(spool, block.feature[e], at + c, block.value[e]));
     }
 done:
     cells_free(&block);
@@ -359,7 +373,8 @@ done:
     return st;
 }
 
-static enum status spool_share(const struct comm *comm, struct source *s, const struct h5ad *own, const struct place *p, struct spool **spool)
+static enum status spool_share(const struct comm *comm, struct source *s, const struct h5ad *own, const struct place *p,
+                               struct spool **spool)
 {
     enum status st = ST_OK;
     struct matrix *csc = NULL;
@@ -392,7 +407,10 @@ done:
 static void set_format(struct source *s, const struct h5ad *own, const struct place *p)
 {
     free(s->format);
-    s->format = text_format("h5ad %s %s", frame_version(own->obs), p->layout == DENSE ? "dense" : p->layout == BY_ROWS ? "csr" : "csc");
+    s->format = text_format("h5ad %s %s", frame_version(own->obs),
+                            p->layout == DENSE     ? "dense"
+                            : p->layout == BY_ROWS ? "csr"
+                                                   : "csc");
 }
 
 /* Take values and features from place number `taken`. Collective, agreed. */
@@ -465,7 +483,10 @@ static enum status read_names(struct source *s, int64_t first, int64_t count, st
 }
 
 static int obs_count(const struct source *s) { return frame_column_count(((struct h5ad *)s->own)->obs); }
-static const char *obs_name(const struct source *s, int index) { return frame_column_name(((struct h5ad *)s->own)->obs, index); }
+static const char *obs_name(const struct source *s, int index)
+{
+    return frame_column_name(((struct h5ad *)s->own)->obs, index);
+}
 static const char *obs_skipped(const struct source *s) { return frame_skipped(((struct h5ad *)s->own)->obs); }
 
 static enum status read_obs(struct source *s, int index, int64_t first, int64_t count, struct column *out)
@@ -473,5 +494,12 @@ static enum status read_obs(struct source *s, int index, int64_t first, int64_t 
     return frame_read(((struct h5ad *)s->own)->obs, index, first, count, out);
 }
 
-const struct source_format source_h5ad = {.name = "h5ad", .open = open_file, .close = close_file, .read_names = read_names, .obs_count = obs_count,
-                                          .obs_name = obs_name, .read_obs = read_obs, .obs_skipped = obs_skipped, .next_place = next_place};
+const struct source_format source_h5ad = {.name = "h5ad",
+                                          .open = open_file,
+                                          .close = close_file,
+                                          .read_names = read_names,
+                                          .obs_count = obs_count,
+                                          .obs_name = obs_name,
+                                          .read_obs = read_obs,
+                                          .obs_skipped = obs_skipped,
+                                          .next_place = next_place};

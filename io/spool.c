@@ -27,10 +27,10 @@ struct spool {
     char *folder, *path;
     int file;
     int64_t rows, columns, bucket_rows, bucket_count;
-    int64_t *row_entries;         /* [rows + 1] entries of each row; one spare for the prefix sum */
-    struct entry *buffers;        /* [bucket_count, PIECE] */
-    int32_t *fill;                /* [bucket_count] */
-    struct piece *pieces;         /* written so far */
+    int64_t *row_entries;  /* [rows + 1] entries of each row; one spare for the prefix sum */
+    struct entry *buffers; /* [bucket_count, PIECE] */
+    int32_t *fill;         /* [bucket_count] */
+    struct piece *pieces;  /* written so far */
     int64_t piece_count, piece_capacity, end_bytes;
 };
 
@@ -41,7 +41,8 @@ static char *spool_path(const char *folder, int rank)
     return text_format("%s/cytomill-spool-%ld-%d-%d", folder, (long)getpid(), rank, serial++);
 }
 
-enum status spool_create(const char *folder, int rank, int64_t rows, int64_t columns, int64_t entries, struct spool **out)
+enum status spool_create(const char *folder, int rank, int64_t rows, int64_t columns, int64_t entries,
+                         struct spool **out)
 {
     enum status st = ST_OK;
     struct spool *s = NULL;
@@ -51,12 +52,15 @@ enum status spool_create(const char *folder, int rank, int64_t rows, int64_t col
     s->columns = columns;
     s->folder = text_copy(folder);
     s->path = spool_path(folder, rank);
-    s->bucket_rows = entries > bucket_entries ? (int64_t)((double)rows * bucket_entries / (double)entries) + 1 : rows + 1;
+    s->bucket_rows =
+        entries > bucket_entries ? (int64_t)((double)rows * bucket_entries / (double)entries) + 1 : rows + 1;
     if (s->bucket_rows < rows / BUCKETS_MAX + 1) s->bucket_rows = rows / BUCKETS_MAX + 1;
     s->bucket_count = rows / s->bucket_rows + 1;
     signal(SIGXFSZ, SIG_IGN); /* a file size limit is an error, not a signal */
     s->file = open(s->path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    if (s->file < 0) TRY(fail(ST_OUTPUT, "%s: cannot be created: %s; set TMPDIR or --out to a folder one may write", s->path, strerror(errno)));
+    if (s->file < 0)
+        TRY(fail(ST_OUTPUT, "%s: cannot be created: %s; set TMPDIR or --out to a folder one may write", s->path,
+                 strerror(errno)));
     TRY(NEW_ARRAY(s->row_entries, rows + 1));
     TRY(NEW_ARRAY(s->buffers, s->bucket_count * PIECE));
     TRY(NEW_ARRAY(s->fill, s->bucket_count));
@@ -91,8 +95,10 @@ static enum status write_all(int file, const void *data, size_t bytes, int64_t o
     while (bytes > 0) {
         ssize_t n = pwrite(file, from, bytes, offset);
         if (n < 0 && errno == EINTR) continue;
-        if (n <= 0) return fail(ST_OUTPUT, "%s: cannot be written: %s; sorting this input by cells needs 12 bytes an entry of free disk", path,
-                                strerror(n < 0 ? errno : ENOSPC));
+        if (n <= 0)
+            return fail(ST_OUTPUT,
+                        "%s: cannot be written: %s; sorting this input by cells needs 12 bytes an entry of free disk",
+                        path, strerror(n < 0 ? errno : ENOSPC));
         from += n;
         bytes -= (size_t)n;
         offset += n;
@@ -130,11 +136,14 @@ enum status spool_add(struct spool *s, int64_t row, int64_t column, float value)
 {
     enum status st = ST_OK;
     if (row < 0 || row >= s->rows || column < 0 || column >= s->columns)
-        return fail(ST_INPUT, "has an entry at cell %lld, feature %lld (numbered from 0); the matrix has %lld cells and %lld features: it is damaged",
+        return fail(ST_INPUT,
+                    "has an entry at cell %lld, feature %lld (numbered from 0); the matrix has %lld cells and %lld "
+                    "features: it is damaged",
                     (long long)row, (long long)column, (long long)s->rows, (long long)s->columns);
     int64_t bucket = row / s->bucket_rows;
     if (s->fill[bucket] == PIECE) TRY(flush_bucket(s, bucket));
-    s->buffers[bucket * PIECE + s->fill[bucket]++] = (struct entry){(int32_t)(row - bucket * s->bucket_rows), (int32_t)column, value};
+    s->buffers[bucket * PIECE + s->fill[bucket]++] =
+        (struct entry){(int32_t)(row - bucket * s->bucket_rows), (int32_t)column, value};
     s->row_entries[row]++;
 done:
     return st;
@@ -146,13 +155,13 @@ struct matrix_spool {
     struct matrix base;
     char *folder;
     int64_t bucket_rows;
-    int64_t *start;        /* [rows+1] entries before each row */
+    int64_t *start; /* [rows+1] entries before each row */
     int rank_count;
-    int *file;             /* [rank_count] */
-    struct piece *pieces;  /* of all ranks, in rank order */
-    int64_t *first_piece;  /* [rank_count+1] */
-    int64_t held;          /* bucket in memory, -1 = none */
-    int32_t *column;       /* its entries by rows */
+    int *file;            /* [rank_count] */
+    struct piece *pieces; /* of all ranks, in rank order */
+    int64_t *first_piece; /* [rank_count+1] */
+    int64_t held;         /* bucket in memory, -1 = none */
+    int32_t *column;      /* its entries by rows */
     float *value;
 };
 
@@ -170,7 +179,8 @@ static enum status gather_bucket(struct matrix_spool *m, int64_t bucket, int64_t
             if (pread(m->file[r], entries, (size_t)bytes, m->pieces[p].offset) != bytes)
                 TRY(fail(ST_OUTPUT, "%s: rank %d's spool cannot be read back: %s", m->folder, r, strerror(errno)));
             for (int32_t i = 0; i < m->pieces[p].count; i++) {
-                if (entries[i].row < 0 || entries[i].row >= rows) TRY(fail(ST_INTERNAL, "%s: the spool was changed by someone else", m->folder));
+                if (entries[i].row < 0 || entries[i].row >= rows)
+                    TRY(fail(ST_INTERNAL, "%s: the spool was changed by someone else", m->folder));
                 int64_t at = next[entries[i].row]++;
                 m->column[at] = entries[i].column;
                 m->value[at] = entries[i].value;
@@ -284,14 +294,16 @@ static enum status share_pieces(struct comm *comm, const struct spool *s, struct
     TRY(comm_agree(comm, NEW_ARRAY(m->file, comm->size)));
     for (int r = 0; r < comm->size; r++) m->file[r] = -1;
     m->rank_count = comm->size;
-    TRY(comm_gather_all(comm, s->pieces, s->piece_count * (int64_t)sizeof *s->pieces, (void **)&m->pieces, &bytes, m->first_piece));
+    TRY(comm_gather_all(comm, s->pieces, s->piece_count * (int64_t)sizeof *s->pieces, (void **)&m->pieces, &bytes,
+                        m->first_piece));
     TRY(comm_gather_all(comm, s->path, (int64_t)strlen(s->path) + 1, (void **)&paths, &path_bytes, path_start));
     for (int r = 0; r <= comm->size; r++) m->first_piece[r] /= (int64_t)sizeof *s->pieces;
     for (int r = 0; r < comm->size && st == ST_OK; r++) {
         m->file[r] = open(paths + path_start[r], O_RDONLY | O_CLOEXEC);
         if (m->file[r] < 0)
-            st = fail(ST_OUTPUT, "%s: rank %d's spool cannot be opened: %s; the folder must be one that all ranks share", paths + path_start[r], r,
-                      strerror(errno));
+            st =
+                fail(ST_OUTPUT, "%s: rank %d's spool cannot be opened: %s; the folder must be one that all ranks share",
+                     paths + path_start[r], r, strerror(errno));
     }
     st = comm_agree(comm, st);
 done:
@@ -311,8 +323,13 @@ enum status spool_finish(struct comm *comm, struct spool **spool, struct matrix 
     base = &m->base;
     m->held = -1;
     sum_starts(comm, s);
-    *base = (struct matrix){.rows = s->rows, .columns = s->columns, .entries = s->row_entries[s->rows],
-                            .starts = read_starts, .read = read_rows, .rest = rest, .destroy = destroy};
+    *base = (struct matrix){.rows = s->rows,
+                            .columns = s->columns,
+                            .entries = s->row_entries[s->rows],
+                            .starts = read_starts,
+                            .read = read_rows,
+                            .rest = rest,
+                            .destroy = destroy};
     m->bucket_rows = s->bucket_rows;
     m->start = s->row_entries;
     s->row_entries = NULL;

@@ -36,7 +36,8 @@ enum status data_path_find(const char *name, char **out)
     if (!*out) *out = under(bin, "/../share/cytomill", name);
     if (!*out) *out = under(bin, "/../../..", name);
     if (*out) return ST_OK;
-    return fail(ST_CONFIG, "%s ships with the programs and was found neither in $CYTOMILL_SHARE (%s), %s/../share/cytomill "
-                           "nor %s/../../..; reinstall, or name your own file",
+    return fail(ST_CONFIG,
+                "%s ships with the programs and was found neither in $CYTOMILL_SHARE (%s), %s/../share/cytomill "
+                "nor %s/../../..; reinstall, or name your own file",
                 name, share ? share : "not set", bin, bin);
 }

@@ -36,7 +36,8 @@ static enum status load_genes(struct ingest *g, const struct config *config)
 {
     enum status st = ST_OK;
     const char *given = config_text(config, "data.vocabulary");
-    TRY(choose_file(config_text(config, "ingest.hgnc"), "configs/genes/hgnc_complete_set_2020-05.tsv.gz", &g->hgnc_path));
+    TRY(choose_file(config_text(config, "ingest.hgnc"), "configs/genes/hgnc_complete_set_2020-05.tsv.gz",
+                    &g->hgnc_path));
     TRY(hgnc_read(g->hgnc_path, &g->hgnc));
     TRY(data_path_find("configs/genes/vocabulary.tsv.gz", &g->vocab_path));
     g->shares[0].path = g->vocab_path;
@@ -64,7 +65,8 @@ static enum status check_output(const struct config *config)
     else strcpy(parent, ".");
     enum status st = access(parent, F_OK) == 0 ? ST_OK : text_make_folder(parent);
     if (st == ST_OK && access(parent, W_OK | X_OK) != 0)
-        st = fail(ST_OUTPUT, "%s: the folder '%s' cannot be written: %s; choose another --out", out, parent, strerror(errno));
+        st = fail(ST_OUTPUT, "%s: the folder '%s' cannot be written: %s; choose another --out", out, parent,
+                  strerror(errno));
     free(parent);
     return st;
 }
@@ -91,10 +93,12 @@ static void print_cost(struct job *job, const struct ingest *g)
         features += g->in.modalities[m].features.count;
     }
     int64_t rows = g->in.rows, shard = config_int(job->config, "ingest.shard_rows");
-    double size = 8.0 * (double)n + (double)rows * (8.0 * g->in.modality_count + 64.0 + 16.0 * g->obs.count) + 200.0 * (double)features;
-    comm_note(&job->world, "plan: %s cells, %s values, %d modalit%s, %lld features; atlas of %lld shard%s, about %s", text_count(rows, cells),
-              text_count(n, entries), g->in.modality_count, g->in.modality_count == 1 ? "y" : "ies", (long long)features,
-              (long long)((rows + shard - 1) / shard), rows > shard ? "s" : "", text_bytes(size, bytes));
+    double size = 8.0 * (double)n + (double)rows * (8.0 * g->in.modality_count + 64.0 + 16.0 * g->obs.count) +
+                  200.0 * (double)features;
+    comm_note(&job->world, "plan: %s cells, %s values, %d modalit%s, %lld features; atlas of %lld shard%s, about %s",
+              text_count(rows, cells), text_count(n, entries), g->in.modality_count,
+              g->in.modality_count == 1 ? "y" : "ies", (long long)features, (long long)((rows + shard - 1) / shard),
+              rows > shard ? "s" : "", text_bytes(size, bytes));
 }
 
 static enum status prepare(struct job *job)
@@ -126,7 +130,7 @@ struct layout {
     const uint8_t **measured; /* [modalities][sources] */
     struct atlas_share share;
     int64_t *first, *count;
-    int32_t **entries;        /* [modalities] */
+    int32_t **entries; /* [modalities] */
 };
 
 static enum status lay_out_plan(const struct ingest *g, const struct config *config, struct layout *l)
@@ -138,17 +142,27 @@ static enum status lay_out_plan(const struct ingest *g, const struct config *con
     TRY(NEW_ARRAY(l->measured, modalities * n));
     for (int i = 0; i < n; i++) {
         const struct ingest_input *input = &g->in.inputs[i];
-        l->sources[i] = (struct atlas_source){source_path(input->source), input->identity, input->first_row, input->rows};
+        l->sources[i] =
+            (struct atlas_source){source_path(input->source), input->identity, input->first_row, input->rows};
     }
     for (int m = 0; m < modalities; m++) {
         const struct ingest_modality *modality = &g->in.modalities[m];
         for (int i = 0; i < n; i++) l->measured[m * n + i] = g->in.inputs[i].measured[m];
-        l->modalities[m] = (struct atlas_modality_plan){modality->name, modality->kind, &modality->features, &l->measured[m * n]};
+        l->modalities[m] =
+            (struct atlas_modality_plan){modality->name, modality->kind, &modality->features, &l->measured[m * n]};
     }
-    l->plan = (struct atlas_plan){.modalities = l->modalities, .modality_count = modalities, .sources = l->sources, .source_count = n,
-                                  .obs = g->obs.fields, .obs_count = g->obs.count, .obs_names_unique = g->obs.names_unique, .rows = g->in.rows,
-                                  .shard_rows = config_int(config, "ingest.shard_rows"), .seed = (uint64_t)config_int(config, "run.seed"),
-                                  .shuffle = config_bool(config, "ingest.shuffle"), .config = g->stored_config};
+    l->plan = (struct atlas_plan){.modalities = l->modalities,
+                                  .modality_count = modalities,
+                                  .sources = l->sources,
+                                  .source_count = n,
+                                  .obs = g->obs.fields,
+                                  .obs_count = g->obs.count,
+                                  .obs_names_unique = g->obs.names_unique,
+                                  .rows = g->in.rows,
+                                  .shard_rows = config_int(config, "ingest.shard_rows"),
+                                  .seed = (uint64_t)config_int(config, "run.seed"),
+                                  .shuffle = config_bool(config, "ingest.shuffle"),
+                                  .config = g->stored_config};
 done:
     return st;
 }
@@ -213,9 +227,12 @@ static enum status check_share(const struct ingest *g, const struct config *conf
     const struct vocab_share *s = &g->shares[1];
     double least = config_real(config, "data.min_vocabulary_share");
     if (g->share_count < 2 || s->kept >= least * s->total) return ST_OK;
-    return fail(ST_INPUT, "%s: this vocabulary keeps %.2f%% of the counts (%lld of its %d genes are measured); at least %.0f%% is needed: it is of "
-                          "another species or naming; name another --vocabulary or lower data.min_vocabulary_share",
-                s->path, s->total > 0 ? 100 * s->kept / s->total : 0, (long long)s->genes, s->vocab->count, 100 * least);
+    return fail(ST_INPUT,
+                "%s: this vocabulary keeps %.2f%% of the counts (%lld of its %d genes are measured); at least %.0f%% "
+                "is needed: it is of "
+                "another species or naming; name another --vocabulary or lower data.min_vocabulary_share",
+                s->path, s->total > 0 ? 100 * s->kept / s->total : 0, (long long)s->genes, s->vocab->count,
+                100 * least);
 }
 
 static enum status report(struct job *job, struct ingest *g)
@@ -234,6 +251,13 @@ done:
     return st;
 }
 
+static void note_resumed(struct comm *comm, const struct atlas_writer *writer)
+{
+    char cells[32];
+    int64_t rows = atlas_writer_resumed_rows(writer);
+    if (rows > 0) comm_note(comm, "going on: %s cells were written by an earlier run", text_count(rows, cells));
+}
+
 static enum status run(struct job *job)
 {
     enum status st = ST_OK;
@@ -244,6 +268,7 @@ static enum status run(struct job *job)
     TRY(comm_agree(world, lay_out_share(g, &l)));
     TRY(atlas_writer_create(world, config_text(job->config, "run.out"), &l.plan, &l.share, &g->writer));
     free_entries(&l, g->in.modality_count);
+    note_resumed(world, g->writer);
     TRY(comm_agree(world, ingest_figures_create(&g->in, &g->figures)));
     TRY(ingest_write_rows(world, job, &g->in, &g->obs, g->writer, &g->figures));
     TRY(comm_agree(world, report(job, g)));
@@ -263,7 +288,8 @@ static enum status commit(struct job *job)
     char cells[32];
     if (level > 0) TRY(atlas_compress(&job->world, out, level));
     double seconds = clock_s() - g->start_s;
-    comm_note(&job->world, "%s: written in %.1f s, %s cells/s", out, seconds, text_count((int64_t)((double)g->in.rows / seconds), cells));
+    comm_note(&job->world, "%s: written in %.1f s, %s cells/s", out, seconds,
+              text_count((int64_t)((double)g->in.rows / seconds), cells));
 done:
     return st;
 }
@@ -296,19 +322,20 @@ static const struct job_option options[] = {
     {"compress", "LEVEL", "ingest.compress", "deflate the shards after the commit"},
     {0}};
 
-static const struct job_spec spec = {
-    .program = "cytomill-ingest",
-    .purpose = "count matrices to one atlas that keeps every cell and every feature",
-    .usage = "INPUT... --out ATLAS [options]",
-    .reads = ".h5ad files of any AnnData version, 10x .h5 files, 10x folders (matrix.mtx, barcodes.tsv, genes.tsv or features.tsv)",
-    .writes = "ATLAS/mod/MODALITY/shard-*.h5ad, ATLAS/index.h5, ATLAS/ingest_report.tsv",
-    .example = "cytomill-ingest tests/data/pbmc3k --out build/pbmc3k",
-    .sections = "run ingest data",
-    .positional = "run.input",
-    .options = options,
-    .prepare = prepare,
-    .run = run,
-    .commit = commit,
-    .release = release};
+static const struct job_spec spec = {.program = "cytomill-ingest",
+                                     .purpose = "count matrices to one atlas that keeps every cell and every feature",
+                                     .usage = "INPUT... --out ATLAS [options]",
+                                     .reads = ".h5ad files of any AnnData version, 10x .h5 files, 10x folders "
+                                              "(matrix.mtx, barcodes.tsv, genes.tsv or features.tsv)",
+                                     .writes =
+                                         "ATLAS/mod/MODALITY/shard-*.h5ad, ATLAS/index.h5, ATLAS/ingest_report.tsv",
+                                     .example = "cytomill-ingest tests/data/pbmc3k --out build/pbmc3k",
+                                     .sections = "run ingest data",
+                                     .positional = "run.input",
+                                     .options = options,
+                                     .prepare = prepare,
+                                     .run = run,
+                                     .commit = commit,
+                                     .release = release};
 
 int main(int argc, char **argv) { return job_main(argc, argv, &spec); }

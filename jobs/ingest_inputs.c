@@ -62,7 +62,8 @@ static enum status keep_tables(struct ingest_inputs *in, struct ingest_input *in
 static enum status check_modalities(const struct ingest_input *input)
 {
     if (source_modality_count(input->source) <= MODALITIES_MAX) return ST_OK;
-    return fail(ST_INPUT, "%s: more than %d modalities; set ingest.other_features=drop", source_path(input->source), MODALITIES_MAX);
+    return fail(ST_INPUT, "%s: more than %d modalities; set ingest.other_features=drop", source_path(input->source),
+                MODALITIES_MAX);
 }
 
 /* ---- opening ---- */
@@ -86,7 +87,8 @@ static enum status counts_of(const struct config *config, int input, int inputs,
     int n;
     const char *const *list = config_list(config, "ingest.counts", &n);
     if (n != 1 && n != inputs)
-        return config_fail(config, "ingest.counts", "names %d places for %d inputs; give one for all or one for each", n, inputs);
+        return config_fail(config, "ingest.counts", "names %d places for %d inputs; give one for all or one for each",
+                           n, inputs);
     *out = list[n == 1 ? 0 : input];
     return ST_OK;
 }
@@ -121,7 +123,8 @@ static char *identity_of(const char *path)
     return found ? found : text_copy("unknown");
 }
 
-static enum status open_one(struct comm *comm, const struct config *config, const char *path, int index, struct ingest_inputs *in)
+static enum status open_one(struct comm *comm, const struct config *config, const char *path, int index,
+                            struct ingest_inputs *in)
 {
     enum status st = ST_OK;
     struct ingest_input *input = &in->inputs[index];
@@ -180,11 +183,12 @@ static enum status find_modality(struct ingest_inputs *in, const struct source_m
     enum status st = ST_OK;
     *out = ingest_find_modality(in, from->name);
     if (*out >= 0) return ST_OK;
-    if (in->modality_count == MODALITIES_MAX) return fail(ST_INPUT, "more than %d modalities in all; set ingest.other_features=drop", MODALITIES_MAX);
+    if (in->modality_count == MODALITIES_MAX)
+        return fail(ST_INPUT, "more than %d modalities in all; set ingest.other_features=drop", MODALITIES_MAX);
     struct ingest_modality *larger = realloc(in->modalities, sizeof *larger * (size_t)(in->modality_count + 1));
     if (!larger) return fail(ST_MEMORY, "no memory for modality %s", from->name);
     in->modalities = larger;
-    struct ingest_modality *m = &in->modalities[*out = in->modality_count];
+    struct ingest_modality *m = &in->modalities[ *out = in->modality_count];
     *m = (struct ingest_modality){.name = text_copy(from->name), .kind = from->kind};
     in->modality_count++;
     TRY(names_create(&m->keys, from->feature_count));
@@ -193,23 +197,29 @@ done:
 }
 
 /* Counts and binary values go together (as counts), log-normalised and continuous ones too; the two pairs do not mix. */
-static enum status merge_kinds(struct ingest_modality *m, const struct source *source, const struct source_modality *from)
+static enum status merge_kinds(struct ingest_modality *m, const struct source *source,
+                               const struct source_modality *from)
 {
-    bool whole = m->kind == VALUE_COUNTS || m->kind == VALUE_BINARY, also = from->kind == VALUE_COUNTS || from->kind == VALUE_BINARY;
+    bool whole = m->kind == VALUE_COUNTS || m->kind == VALUE_BINARY,
+         also = from->kind == VALUE_COUNTS || from->kind == VALUE_BINARY;
     if (whole != also)
-        return fail(ST_INPUT, "%s: '%s' holds %s values (%s) and the inputs before it %s; one modality has one kind: choose the matrix with "
-                              "--counts, or ingest it into an atlas of its own", source_path(source), from->taken, value_kind_word(from->kind), from->why,
-                    value_kind_word(m->kind));
+        return fail(ST_INPUT,
+                    "%s: '%s' holds %s values (%s) and the inputs before it %s; one modality has one kind: choose the "
+                    "matrix with "
+                    "--counts, or ingest it into an atlas of its own",
+                    source_path(source), from->taken, value_kind_word(from->kind), from->why, value_kind_word(m->kind));
     if (m->kind != from->kind) m->kind = whole ? VALUE_COUNTS : VALUE_CONTINUOUS;
     return ST_OK;
 }
 
 /* Row of the union for feature `f`, the `occurrence`-th of its source with that key. */
-static enum status unite(struct ingest_modality *m, const struct feature *f, int64_t occurrence, int32_t *row, bool *known)
+static enum status unite(struct ingest_modality *m, const struct feature *f, int64_t occurrence, int32_t *row,
+                         bool *known)
 {
     enum status st = ST_OK;
     int64_t held;
-    char *key = occurrence ? text_format("%s\x1f%lld", identity_key(f), (long long)occurrence) : text_copy(identity_key(f));
+    char *key =
+        occurrence ? text_format("%s\x1f%lld", identity_key(f), (long long)occurrence) : text_copy(identity_key(f));
     TRY(names_add(m->keys, key, m->features.count, &held));
     *known = held < m->features.count;
     if (!*known) TRY(feature_table_add(&m->features, f));
@@ -219,7 +229,8 @@ done:
     return st;
 }
 
-static enum status unite_table(struct ingest_modality *m, const struct feature_table *table, int32_t *map, int64_t *shared)
+static enum status unite_table(struct ingest_modality *m, const struct feature_table *table, int32_t *map,
+                               int64_t *shared)
 {
     enum status st = ST_OK;
     struct names *seen = NULL;
@@ -247,7 +258,8 @@ static const struct ingest_input *find_alike(const struct ingest_inputs *in, con
 }
 
 /* Name the genes and put them into the union. Local. */
-static enum status unite_features(struct ingest_inputs *in, struct ingest_input *input, int view, int m, const struct hgnc *hgnc)
+static enum status unite_features(struct ingest_inputs *in, struct ingest_input *input, int view, int m,
+                                  const struct hgnc *hgnc)
 {
     enum status st = ST_OK;
     struct feature_table *table = &find_table(in, input->table[view])->features;
@@ -261,14 +273,18 @@ static enum status unite_features(struct ingest_inputs *in, struct ingest_input 
     }
     TRY(unite_table(to, table, input->feature[m], &shared));
     if (!first && shared == 0)
-        TRY(fail(ST_INPUT, "%s: shares no feature of modality %s with the inputs before it ('%s' here, '%s' there); other names or another species: "
-                           "ingest it into an atlas of its own", source_path(input->source), to->name, identity_key(&table->rows[0]),
+        TRY(fail(ST_INPUT,
+                 "%s: shares no feature of modality %s with the inputs before it ('%s' here, '%s' there); other names "
+                 "or another species: "
+                 "ingest it into an atlas of its own",
+                 source_path(input->source), to->name, identity_key(&table->rows[0]),
                  identity_key(&to->features.rows[0])));
 done:
     return st;
 }
 
-static enum status take_features(struct ingest_inputs *in, struct ingest_input *input, int view, const struct hgnc *hgnc)
+static enum status take_features(struct ingest_inputs *in, struct ingest_input *input, int view,
+                                 const struct hgnc *hgnc)
 {
     enum status st = ST_OK;
     const struct source_modality *from = source_modality(input->source, view);
@@ -321,18 +337,23 @@ static enum status need_counts(const struct config *config, const struct ingest_
     for (int v = 0; v < source_modality_count(input->source); v++) {
         const struct source_modality *m = source_modality(input->source, v);
         if (m->kind != VALUE_COUNTS && m->kind != VALUE_BINARY)
-            return fail(ST_INPUT, "%s: '%s' holds %s values (%s) where counts are needed; name the matrix of counts with --counts, or leave "
-                                  "ingest.need_counts off", source_path(input->source), m->taken, value_kind_word(m->kind), m->why);
+            return fail(ST_INPUT,
+                        "%s: '%s' holds %s values (%s) where counts are needed; name the matrix of counts with "
+                        "--counts, or leave "
+                        "ingest.need_counts off",
+                        source_path(input->source), m->taken, value_kind_word(m->kind), m->why);
     }
     return ST_OK;
 }
 
 /* ---- all of it ---- */
 
-static enum status scan_one(struct comm *comm, const struct config *config, struct ingest_inputs *in, struct ingest_input *input)
+static enum status scan_one(struct comm *comm, const struct config *config, struct ingest_inputs *in,
+                            struct ingest_input *input)
 {
     enum status st = ST_OK;
-    TRY(comm_agree(comm, NEW_ARRAY(input->sizes, (int64_t)source_modality_count(input->source) * (input->my_count + 1))));
+    TRY(comm_agree(comm,
+                   NEW_ARRAY(input->sizes, (int64_t)source_modality_count(input->source) * (input->my_count + 1))));
     TRY(source_scan(comm, input->source, input->my_first, input->my_count, input->sizes));
     TRY(comm_agree(comm, keep_tables(in, input))); /* of another place, if it turned to one */
     TRY(comm_agree(comm, need_counts(config, input)));
@@ -352,7 +373,8 @@ static enum status open_all(struct comm *comm, const struct config *config, stru
 {
     enum status st = ST_OK;
     const char *const *paths = config_list(config, "run.input", &in->count);
-    if (in->count == 0) return comm_agree(comm, fail(ST_USAGE, "no input; give .h5ad or 10x .h5 files or 10x folders, see --help"));
+    if (in->count == 0)
+        return comm_agree(comm, fail(ST_USAGE, "no input; give .h5ad or 10x .h5 files or 10x folders, see --help"));
     TRY(comm_agree(comm, NEW_ARRAY(in->inputs, in->count)));
     struct progress p = progress_start("open", "inputs", in->count, 0, comm->rank == 0 && in->count > 1);
     for (int i = 0; i < in->count; i++) {
@@ -395,7 +417,8 @@ done:
     return st;
 }
 
-enum status ingest_inputs_open(struct comm *comm, const struct config *config, const struct hgnc *hgnc, struct ingest_inputs *out)
+enum status ingest_inputs_open(struct comm *comm, const struct config *config, const struct hgnc *hgnc,
+                               struct ingest_inputs *out)
 {
     enum status st = ST_OK;
     TRY(comm_agree(comm, comm->rank == 0 ? make_spool(config, out) : ST_OK));

@@ -11,9 +11,9 @@
 struct ingest_modality {
     char *name;
     enum value_kind kind;
-    struct feature_table features;     /* in order of first appearance */
-    struct names *keys;                /* identity_key, with its occurrence if repeated → row of features */
-    struct identity_report identity;   /* summed over distinct feature tables; rna only */
+    struct feature_table features;   /* in order of first appearance */
+    struct names *keys;              /* identity_key, with its occurrence if repeated → row of features */
+    struct identity_report identity; /* summed over distinct feature tables; rna only */
     int64_t entry_count;
 };
 
@@ -25,15 +25,15 @@ struct ingest_table {
 
 struct ingest_input {
     struct source *source;
-    char *identity;                    /* "xxh3:… size:…" of a file up to 1 GiB, else "size:… mtime:…" */
-    int64_t first_row, rows;           /* first global source row; rows of the input */
-    int64_t my_first, my_count;        /* this rank's rows of it */
-    int *view;                         /* [modality_count] modality of the source, -1 = lacks it */
-    int32_t **feature;                 /* [modality_count][source features] → row of the union */
-    uint64_t *table;                   /* [source modalities] digest of the list of features */
-    uint64_t *digest;                  /* [modality_count] the same by modality, 0 = lacks it */
-    uint8_t **measured;                /* [modality_count][union features] 1 = the input has it; NULL = lacks the modality */
-    int64_t *sizes;                    /* [source modalities, my_count] entries of each row */
+    char *identity;             /* "xxh3:… size:…" of a file up to 1 GiB, else "size:… mtime:…" */
+    int64_t first_row, rows;    /* first global source row; rows of the input */
+    int64_t my_first, my_count; /* this rank's rows of it */
+    int *view;                  /* [modality_count] modality of the source, -1 = lacks it */
+    int32_t **feature;          /* [modality_count][source features] → row of the union */
+    uint64_t *table;            /* [source modalities] digest of the list of features */
+    uint64_t *digest;           /* [modality_count] the same by modality, 0 = lacks it */
+    uint8_t **measured;         /* [modality_count][union features] 1 = the input has it; NULL = lacks the modality */
+    int64_t *sizes;             /* [source modalities, my_count] entries of each row */
 };
 
 struct ingest_inputs {

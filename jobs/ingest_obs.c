@@ -9,20 +9,26 @@ enum { BLOCK = 16384, LISTED_MAX = 1000 };
 /* Where a column of the atlas comes from. */
 struct obs_column {
     char *name;
-    int *source_column;      /* [inputs] column of the source, -1 = it has none */
+    int *source_column;         /* [inputs] column of the source, -1 = it has none */
     const struct column *label; /* from the table of labels instead; NULL = from the sources */
-    struct names *codes;     /* COLUMN_CATEGORY: category → code */
+    struct names *codes;        /* COLUMN_CATEGORY: category → code */
     char **categories;
     int32_t category_count, category_capacity;
     enum column_type type;
     bool typed, missing;
-    int64_t width;           /* longest text in bytes */
+    int64_t width; /* longest text in bytes */
 };
 
 const char *qc_set_name(int set)
 {
-    static const char *const names[QC_SETS] = {"ok", "low_features", "high_mt", "low_features;high_mt", "high_total",
-                                               "low_features;high_total", "high_mt;high_total", "low_features;high_mt;high_total"};
+    static const char *const names[QC_SETS] = {"ok",
+                                               "low_features",
+                                               "high_mt",
+                                               "low_features;high_mt",
+                                               "high_total",
+                                               "low_features;high_total",
+                                               "high_mt;high_total",
+                                               "low_features;high_mt;high_total"};
     return names[set];
 }
 
@@ -44,7 +50,8 @@ static struct obs_column *find_column(struct ingest_obs *obs, const char *name)
 
 static bool is_reserved(const char *name)
 {
-    static const char *const fixed[] = {"source_file", "source_row", "source_obs_name", "qc_total", "qc_n_features", "qc_pct_mt", "qc_flags"};
+    static const char *const fixed[] = {"source_file",   "source_row", "source_obs_name", "qc_total",
+                                        "qc_n_features", "qc_pct_mt",  "qc_flags"};
     for (size_t i = 0; i < sizeof fixed / sizeof *fixed; i++)
         if (strcmp(name, fixed[i]) == 0) return true;
     return strncmp(name, "has_", 4) == 0 || strncmp(name, "perturb_", 8) == 0;
@@ -149,7 +156,8 @@ static enum status list_labels(struct ingest_inputs *in, struct ingest_obs *obs)
         struct obs_column *c;
         free(name);
         name = usable_name(label->name, &obs->notes);
-        if (find_column(obs, name)) text_add(&obs->notes, "obs column '%s' comes from the table of labels, not from the inputs\n", name);
+        if (find_column(obs, name))
+            text_add(&obs->notes, "obs column '%s' comes from the table of labels, not from the inputs\n", name);
         TRY(add_column(obs, name, in->count, &c));
         c->label = label;
         c->type = label->type;
@@ -179,7 +187,8 @@ static void note_values(struct obs_column *c, const struct column *slice)
 
 static bool needs_look(const struct obs_column *c, int input)
 {
-    return !c->label && c->source_column[input] >= 0 && (c->type == COLUMN_TEXT || c->type == COLUMN_INT || c->type == COLUMN_BOOL);
+    return !c->label && c->source_column[input] >= 0 &&
+           (c->type == COLUMN_TEXT || c->type == COLUMN_INT || c->type == COLUMN_BOOL);
 }
 
 static void match_names(struct ingest_obs *obs, const struct column *names)
@@ -202,7 +211,8 @@ static void hash_names(const struct column *names, uint64_t *hashes, int64_t *wi
     }
 }
 
-static enum status look_at_block(struct ingest_inputs *in, struct ingest_obs *obs, int i, int64_t first, int64_t n, uint64_t *hashes, int64_t *name_width)
+static enum status look_at_block(struct ingest_inputs *in, struct ingest_obs *obs, int i, int64_t first, int64_t n,
+                                 uint64_t *hashes, int64_t *name_width)
 {
     enum status st = ST_OK;
     struct column slice = {0};
@@ -262,7 +272,8 @@ static enum status find_repeats(struct comm *comm, uint64_t *hashes, int64_t cou
     TRY(comm_agree(comm, NEW_ARRAY(bytes, 2 * comm->size)));
     qsort(hashes, (size_t)count, sizeof *hashes, by_value);
     uint64_t share = UINT64_MAX / (uint64_t)comm->size + 1;
-    for (int64_t i = 0; i < count; i++) bytes[comm->size == 1 ? 0 : (int)(hashes[i] / share)] += (int64_t)sizeof *hashes;
+    for (int64_t i = 0; i < count; i++)
+        bytes[comm->size == 1 ? 0 : (int)(hashes[i] / share)] += (int64_t)sizeof *hashes;
     TRY(comm_exchange(comm, hashes, bytes, (void **)&theirs, bytes + comm->size));
     for (int r = 0; r < comm->size; r++) total += bytes[comm->size + r] / (int64_t)sizeof *hashes;
     qsort(theirs, (size_t)total, sizeof *theirs, by_value);
@@ -306,15 +317,22 @@ static enum status agree_on_matches(struct comm *comm, struct ingest_obs *obs)
     if (!obs->labels) return ST_OK;
     comm_sum_i64(comm, figures, 2);
     comm_sum_i64(comm, obs->labels->used, obs->labels->rows);
-    TRY(comm_gather_all(comm, obs->unmatched_names.data, (int64_t)obs->unmatched_names.length, (void **)&all, &bytes, NULL));
+    TRY(comm_gather_all(comm, obs->unmatched_names.data, (int64_t)obs->unmatched_names.length, (void **)&all, &bytes,
+                        NULL));
     text_free(&obs->unmatched_names);
     text_add_bytes(&obs->unmatched_names, all, (size_t)bytes);
     obs->matched = figures[0];
     obs->unmatched = figures[1];
     if (obs->matched == 0)
-        TRY(comm_agree(comm, comm->rank != 0 ? ST_OK : fail(ST_INPUT, "the table of labels matches no cell: its keys look like '%s' and the unmatched cells like "
-                                                                     "'%.*s'; name the right column with --obs-key", obs->labels->keys[0],
-                                                             (int)strcspn(obs->unmatched_names.data, "\n"), obs->unmatched_names.data)));
+        TRY(comm_agree(
+            comm,
+            comm->rank != 0
+                ? ST_OK
+                : fail(ST_INPUT,
+                       "the table of labels matches no cell: its keys look like '%s' and the unmatched cells like "
+                       "'%.*s'; name the right column with --obs-key",
+                       obs->labels->keys[0], (int)strcspn(obs->unmatched_names.data, "\n"),
+                       obs->unmatched_names.data)));
 done:
     free(all);
     return st;
@@ -322,7 +340,8 @@ done:
 
 /* ---- fields for the writer ---- */
 
-static enum status make_fields(const struct config *config, const struct ingest_inputs *in, struct ingest_obs *obs, int64_t name_width)
+static enum status make_fields(const struct config *config, const struct ingest_inputs *in, struct ingest_obs *obs,
+                               int64_t name_width)
 {
     enum status st = ST_OK;
     TRY(NEW_ARRAY(obs->files, in->count));
@@ -340,9 +359,13 @@ static enum status make_fields(const struct config *config, const struct ingest_
     for (int c = OBS_FIXED; c < obs->count; c++) {
         struct obs_column *from = &obs->from[c - OBS_FIXED];
         for (int i = 0; i < in->count; i++) from->missing |= !from->label && from->source_column[i] < 0;
-        obs->fields[c] = (struct h5ad_field){.name = from->name, .type = from->type, .text_bytes = (int32_t)from->width,
-                                             .nullable = from->missing && (from->type == COLUMN_INT || from->type == COLUMN_BOOL),
-                                             .category = (const char *const *)from->categories, .category_count = from->category_count};
+        obs->fields[c] =
+            (struct h5ad_field){.name = from->name,
+                                .type = from->type,
+                                .text_bytes = (int32_t)from->width,
+                                .nullable = from->missing && (from->type == COLUMN_INT || from->type == COLUMN_BOOL),
+                                .category = (const char *const *)from->categories,
+                                .category_count = from->category_count};
     }
     TRY(ingest_perturbation_plan(config, obs->fields, obs->own, &obs->perturbation));
     ingest_perturbation_fields(&obs->perturbation, obs->fields, obs->fields + obs->own);
@@ -363,7 +386,8 @@ done:
     return st;
 }
 
-enum status ingest_obs_plan(struct comm *comm, const struct config *config, struct ingest_inputs *in, struct ingest_obs *obs)
+enum status ingest_obs_plan(struct comm *comm, const struct config *config, struct ingest_inputs *in,
+                            struct ingest_obs *obs)
 {
     enum status st = ST_OK;
     uint64_t *hashes = NULL;
@@ -429,7 +453,9 @@ static void put_value(const struct obs_column *c, const struct column *in, int64
     case COLUMN_INT:
     case COLUMN_BOOL: out->i[to] = in->i[from]; break;
     case COLUMN_REAL: out->r[to] = in->r ? in->r[from] : in->i[from] == INT64_MIN ? NAN : (double)in->i[from]; break;
-    case COLUMN_CATEGORY: out->code[to] = in->code[from] < 0 ? -1 : (int32_t)names_find(c->codes, in->category[in->code[from]]); break;
+    case COLUMN_CATEGORY:
+        out->code[to] = in->code[from] < 0 ? -1 : (int32_t)names_find(c->codes, in->category[in->code[from]]);
+        break;
     case COLUMN_TEXT: {
         const char *text = column_as_text(in, from, buffer);
         out->text[to] = *text ? text_copy(text) : NULL;
@@ -437,8 +463,8 @@ static void put_value(const struct obs_column *c, const struct column *in, int64
     }
 }
 
-static enum status read_column(const struct ingest_obs *obs, const struct obs_column *c, struct source *s, int source_column, const struct column *names,
-                               int64_t first, struct column *out)
+static enum status read_column(const struct ingest_obs *obs, const struct obs_column *c, struct source *s,
+                               int source_column, const struct column *names, int64_t first, struct column *out)
 {
     enum status st = ST_OK;
     struct column slice = {0};
@@ -457,7 +483,8 @@ done:
     return st;
 }
 
-enum status ingest_obs_read(const struct ingest_obs *obs, struct ingest_inputs *in, int i, int64_t first, int64_t count, struct column *columns)
+enum status ingest_obs_read(const struct ingest_obs *obs, struct ingest_inputs *in, int i, int64_t first, int64_t count,
+                            struct column *columns)
 {
     enum status st = ST_OK;
     struct source *s = in->inputs[i].source;

@@ -22,24 +22,25 @@ struct ingest_obs {
     struct h5ad_field *fields; /* [count], the first OBS_FIXED as above */
     struct obs_column *from;   /* [own - OBS_FIXED] where the values come from */
     int count;
-    int own;                   /* fields before the perturbation record, which comes last */
+    int own; /* fields before the perturbation record, which comes last */
     struct ingest_perturbation perturbation;
-    const char **files;        /* [inputs] categories of source_file */
+    const char **files; /* [inputs] categories of source_file */
     bool names_unique;
-    struct label_table *labels; /* NULL without --obs-table */
-    int64_t matched, unmatched; /* cells with and without a row in it */
+    struct label_table *labels;  /* NULL without --obs-table */
+    int64_t matched, unmatched;  /* cells with and without a row in it */
     struct text unmatched_names; /* the first of them, one a line */
     struct text notes;           /* columns renamed or left out, one a line */
 };
 
 /* Look at the columns of all inputs and at this rank's names and values: types, widths, missing values,
  * whether names are unique, matches of the table. ST_INPUT. Collective, agreed. */
-MUST_CHECK enum status ingest_obs_plan(struct comm *comm, const struct config *config, struct ingest_inputs *in, struct ingest_obs *out);
+MUST_CHECK enum status ingest_obs_plan(struct comm *comm, const struct config *config, struct ingest_inputs *in,
+                                       struct ingest_obs *out);
 void ingest_obs_free(struct ingest_obs *obs);
 
 /* Columns OBS_FIXED and on, and names, for rows [first, first+count) of input `i` (rows of that input) into
  * columns[obs->count]; the four quality columns are the caller's. The caller frees each with column_free. Local. */
-MUST_CHECK enum status ingest_obs_read(const struct ingest_obs *obs, struct ingest_inputs *in, int i, int64_t first, int64_t count,
-                                       struct column *columns);
+MUST_CHECK enum status ingest_obs_read(const struct ingest_obs *obs, struct ingest_inputs *in, int i, int64_t first,
+                                       int64_t count, struct column *columns);
 
 #endif

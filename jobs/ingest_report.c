@@ -6,7 +6,8 @@
 
 enum { LOST_LISTED = 200, LOST_SHOWN = 8, NAMES_LISTED = 1000 };
 
-enum status vocab_share_find(const struct ingest_inputs *in, const struct ingest_figures *figures, struct vocab_share *s)
+enum status vocab_share_find(const struct ingest_inputs *in, const struct ingest_figures *figures,
+                             struct vocab_share *s)
 {
     enum status st = ST_OK;
     const struct feature_table *features = &in->modalities[0].features;
@@ -50,7 +51,8 @@ static struct lost *list_lost(const struct ingest_report *r, const struct vocab_
     struct lost *lost = calloc((size_t)n + 1, sizeof *lost);
     *count = 0;
     for (int64_t f = 0; lost && f < n; f++)
-        if (!s->lookup[f] && r->figures->feature_total[f] > 0) lost[(*count)++] = (struct lost){f, r->figures->feature_total[f]};
+        if (!s->lookup[f] && r->figures->feature_total[f] > 0)
+            lost[(*count)++] = (struct lost){f, r->figures->feature_total[f]};
     if (lost) qsort(lost, (size_t)*count, sizeof *lost, by_total);
     return lost;
 }
@@ -88,7 +90,8 @@ static void write_sources(const struct ingest_report *r, FILE *file)
         }
         row(file, "source_values", path, (double)r->figures->source_entries[i], "non-zero");
         row(file, "source_total", path, r->figures->source_total[i], r->in->modalities[0].name);
-        for (int f = 0; f < 4; f++) row(file, "source_cells_flagged", path, (double)r->figures->source_flags[4 * i + f], flags[f]);
+        for (int f = 0; f < 4; f++)
+            row(file, "source_cells_flagged", path, (double)r->figures->source_flags[4 * i + f], flags[f]);
     }
 }
 
@@ -113,7 +116,9 @@ static void write_genes(const struct ingest_report *r, FILE *file)
         const struct ingest_modality *modality = &r->in->modalities[m];
         row(file, "features", modality->name, (double)modality->features.count, value_kind_word(modality->kind));
         if (strcmp(modality->name, "rna") != 0) continue;
-        for (int k = 0; k < MAP_RULE_COUNT; k++) row(file, "genes_by_rule", map_rule_word((enum map_rule)k), (double)modality->identity.by_rule[k], "summed over distinct lists of genes");
+        for (int k = 0; k < MAP_RULE_COUNT; k++)
+            row(file, "genes_by_rule", map_rule_word((enum map_rule)k), (double)modality->identity.by_rule[k],
+                "summed over distinct lists of genes");
         write_list(file, "ambiguous", &modality->identity.ambiguous);
         write_list(file, "id_symbol_conflict", &modality->identity.conflicts);
         write_list(file, "repeated_name", &modality->identity.repeated);
@@ -154,7 +159,8 @@ static void write_labels(const struct ingest_report *r, FILE *file)
     row(file, "labels", "unused", (double)unused, "rows of the table without a cell");
     row(file, "labels", "repeated", (double)repeated, "rows of the table with several cells");
     int64_t listed = 0;
-    for (const char *c = r->obs->unmatched_names.data; c && *c && listed < NAMES_LISTED; c += strcspn(c, "\n") + 1, listed++)
+    for (const char *c = r->obs->unmatched_names.data; c && *c && listed < NAMES_LISTED;
+         c += strcspn(c, "\n") + 1, listed++)
         fprintf(file, "label_unmatched_cell\t%.*s\t1\t\n", (int)strcspn(c, "\n"), c);
     listed = 0;
     for (int64_t k = 0; k < t->rows && listed < NAMES_LISTED; k++)
@@ -169,7 +175,8 @@ enum status ingest_report_write(const struct ingest_report *r, const char *path)
     FILE *file = fopen(path, "w");
     if (!file) return fail(ST_OUTPUT, "%s: cannot be created: %s", path, strerror(errno));
     fputs("section\titem\tvalue\tdetail\n", file);
-    row(file, "cells", "all", (double)r->in->rows, r->obs->names_unique ? "names are unique" : "names repeat: rows are named SOURCE:ROW");
+    row(file, "cells", "all", (double)r->in->rows,
+        r->obs->names_unique ? "names are unique" : "names repeat: rows are named SOURCE:ROW");
     write_sources(r, file);
     write_genes(r, file);
     write_shares(r, file);
@@ -187,16 +194,18 @@ static void print_sources(const struct ingest_report *r, FILE *file)
     int64_t flags[4] = {0};
     for (int i = 0; i < r->in->count; i++) {
         const struct ingest_input *input = &r->in->inputs[i];
-        fprintf(file, "  %s: %s cells, %s", source_path(input->source), text_count(input->rows, cells), source_format(input->source));
+        fprintf(file, "  %s: %s cells, %s", source_path(input->source), text_count(input->rows, cells),
+                source_format(input->source));
         for (int v = 0; v < source_modality_count(input->source); v++) {
             const struct source_modality *m = source_modality(input->source, v);
-            fprintf(file, ", %s: %s of %lld features from %s", m->name, value_kind_word(m->kind), (long long)m->feature_count, m->taken);
+            fprintf(file, ", %s: %s of %lld features from %s", m->name, value_kind_word(m->kind),
+                    (long long)m->feature_count, m->taken);
         }
         fputc('\n', file);
         for (int f = 0; f < 4; f++) flags[f] += r->figures->source_flags[4 * i + f];
     }
-    fprintf(file, "quality flags (nothing is left out): %lld low_features, %lld high_mt, %lld high_total, %lld ok\n", (long long)flags[0], (long long)flags[1],
-            (long long)flags[2], (long long)flags[3]);
+    fprintf(file, "quality flags (nothing is left out): %lld low_features, %lld high_mt, %lld high_total, %lld ok\n",
+            (long long)flags[0], (long long)flags[1], (long long)flags[2], (long long)flags[3]);
 }
 
 static void print_genes(const struct ingest_report *r, FILE *file)
@@ -205,24 +214,30 @@ static void print_genes(const struct ingest_report *r, FILE *file)
     fprintf(file, "gene identity: HGNC of %s, sha256 %.12s…\n", r->hgnc->date, r->hgnc->sha256);
     if (m < 0) return;
     const struct identity_report *id = &r->in->modalities[m].identity;
-    for (int k = 0; k < MAP_RULE_COUNT; k++) fprintf(file, "  %s %lld", map_rule_word((enum map_rule)k), (long long)id->by_rule[k]);
-    fprintf(file, "\n  id and symbol disagree: %lld (the id wins); names that repeat: %lld; all listed in ingest_report.tsv\n", (long long)id->conflict_count,
-            (long long)id->repeated_count);
+    for (int k = 0; k < MAP_RULE_COUNT; k++)
+        fprintf(file, "  %s %lld", map_rule_word((enum map_rule)k), (long long)id->by_rule[k]);
+    fprintf(
+        file,
+        "\n  id and symbol disagree: %lld (the id wins); names that repeat: %lld; all listed in ingest_report.tsv\n",
+        (long long)id->conflict_count, (long long)id->repeated_count);
 }
 
 static void print_share(const struct ingest_report *r, const struct vocab_share *s, FILE *file)
 {
     int64_t count, warned = 0;
     struct lost *lost = list_lost(r, s, &count);
-    fprintf(file, "vocabulary %s: keeps %.2f%% of counts, %lld of %d genes measured\n", s->path, percent(s->kept, s->total), (long long)s->genes, s->vocab->count);
+    fprintf(file, "vocabulary %s: keeps %.2f%% of counts, %lld of %d genes measured\n", s->path,
+            percent(s->kept, s->total), (long long)s->genes, s->vocab->count);
     if (count > 0) fputs("  lost, by counts:", file);
     for (int64_t i = 0; i < count && i < LOST_SHOWN; i++)
-        fprintf(file, " %s %.2f%%", gene_name(&r->in->modalities[0].features.rows[lost[i].feature]), percent(lost[i].total, s->total));
+        fprintf(file, " %s %.2f%%", gene_name(&r->in->modalities[0].features.rows[lost[i].feature]),
+                percent(lost[i].total, s->total));
     if (count > 0) fprintf(file, "%s\n", count > LOST_SHOWN ? " …" : "");
     for (int64_t i = 0; i < count; i++) {
         const struct feature *f = &r->in->modalities[0].features.rows[lost[i].feature];
         if (*warning_about(f) && warned++ < LOST_SHOWN)
-            fprintf(file, "  warning: %s gene %s is lost (%.0f counts)\n", warning_about(f), gene_name(f), lost[i].total);
+            fprintf(file, "  warning: %s gene %s is lost (%.0f counts)\n", warning_about(f), gene_name(f),
+                    lost[i].total);
     }
     free(lost);
 }
@@ -230,11 +245,13 @@ static void print_share(const struct ingest_report *r, const struct vocab_share 
 void ingest_report_print(const struct ingest_report *r, FILE *file)
 {
     char cells[32];
-    fprintf(file, "%s cells from %d input%s\n", text_count(r->in->rows, cells), r->in->count, r->in->count == 1 ? "" : "s");
+    fprintf(file, "%s cells from %d input%s\n", text_count(r->in->rows, cells), r->in->count,
+            r->in->count == 1 ? "" : "s");
     print_sources(r, file);
     print_genes(r, file);
     for (int s = 0; s < r->share_count; s++) print_share(r, &r->shares[s], file);
     if (r->obs->labels)
-        fprintf(file, "labels: %lld cells matched, %lld not (listed in ingest_report.tsv)\n", (long long)r->obs->matched, (long long)r->obs->unmatched);
+        fprintf(file, "labels: %lld cells matched, %lld not (listed in ingest_report.tsv)\n",
+                (long long)r->obs->matched, (long long)r->obs->unmatched);
     if (r->obs->notes.data) fputs(r->obs->notes.data, file);
 }

@@ -9,8 +9,8 @@
 struct vocab_share {
     const char *path;
     struct vocab *vocab;
-    int32_t *lookup;   /* [features] */
-    int64_t genes;     /* features with an id */
+    int32_t *lookup;    /* [features] */
+    int64_t genes;      /* features with an id */
     double kept, total; /* sums of values */
 };
 
@@ -25,7 +25,8 @@ struct ingest_report {
 };
 
 /* Fill genes, kept and total of a share whose path and vocab are set. Local. */
-MUST_CHECK enum status vocab_share_find(const struct ingest_inputs *in, const struct ingest_figures *figures, struct vocab_share *share);
+MUST_CHECK enum status vocab_share_find(const struct ingest_inputs *in, const struct ingest_figures *figures,
+                                        struct vocab_share *share);
 void vocab_share_free(struct vocab_share *share);
 
 /* Tab-separated: section, item, value, detail; the header says so. Depends on the inputs alone. ST_OUTPUT. Local. */

@@ -45,7 +45,8 @@ void ingest_figures_free(struct ingest_figures *f)
 
 static bool is_mitochondrial(const struct feature *f)
 {
-    return strcmp(f->chromosome, "MT") == 0 || strncmp(f->symbol, "MT-", 3) == 0 || strncmp(f->name, "MT-", 3) == 0 || strncmp(f->name, "mt-", 3) == 0;
+    return strcmp(f->chromosome, "MT") == 0 || strncmp(f->symbol, "MT-", 3) == 0 || strncmp(f->name, "MT-", 3) == 0 ||
+           strncmp(f->name, "mt-", 3) == 0;
 }
 
 static enum status quality_create(const struct config *config, const struct feature_table *features, struct quality *q)
@@ -112,7 +113,8 @@ done:
 
 static int flags_of(const struct quality *q, double total, int64_t features, double pct_mt)
 {
-    return (features < q->min_features ? QC_LOW_FEATURES : 0) | (pct_mt > q->max_pct_mt ? QC_HIGH_MT : 0) | (total > q->max_total ? QC_HIGH_TOTAL : 0);
+    return (features < q->min_features ? QC_LOW_FEATURES : 0) | (pct_mt > q->max_pct_mt ? QC_HIGH_MT : 0) |
+           (total > q->max_total ? QC_HIGH_TOTAL : 0);
 }
 
 /* Quality columns of the rows in w->cells (first modality), and the figures of the report. */
@@ -186,8 +188,8 @@ static void sum_figures(struct comm *comm, const struct ingest_inputs *in, struc
     comm_sum_i64(comm, f->source_entries, in->count);
 }
 
-enum status ingest_write_rows(struct comm *comm, struct job *job, struct ingest_inputs *in, const struct ingest_obs *obs, struct atlas_writer *writer,
-                              struct ingest_figures *figures)
+enum status ingest_write_rows(struct comm *comm, struct job *job, struct ingest_inputs *in,
+                              const struct ingest_obs *obs, struct atlas_writer *writer, struct ingest_figures *figures)
 {
     enum status st = ST_OK;
     struct work w = {.in = in, .obs = obs, .writer = writer, .figures = figures};

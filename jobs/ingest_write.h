@@ -9,9 +9,9 @@
 
 /* What was seen on the way, summed over ranks; counts are whole numbers, so the sums do not depend on ranks. */
 struct ingest_figures {
-    double *feature_total;  /* [features of the first modality] sum of values */
-    int64_t *source_flags;  /* [inputs][4] cells with each QC_ flag, and with none */
-    double *source_total;   /* [inputs] sum of values */
+    double *feature_total;   /* [features of the first modality] sum of values */
+    int64_t *source_flags;   /* [inputs][4] cells with each QC_ flag, and with none */
+    double *source_total;    /* [inputs] sum of values */
     int64_t *source_entries; /* [inputs] non-zero values of all modalities */
 };
 MUST_CHECK enum status ingest_figures_create(const struct ingest_inputs *in, struct ingest_figures *out);
@@ -19,7 +19,8 @@ void ingest_figures_free(struct ingest_figures *figures);
 
 /* Write the rows of this rank; rows that an earlier run wrote are looked at again but not written. Stops at a
  * signal or stop file with ST_REQUEUE (what is written stays for the next run). Collective, agreed. */
-MUST_CHECK enum status ingest_write_rows(struct comm *comm, struct job *job, struct ingest_inputs *in, const struct ingest_obs *obs,
-                                         struct atlas_writer *writer, struct ingest_figures *figures);
+MUST_CHECK enum status ingest_write_rows(struct comm *comm, struct job *job, struct ingest_inputs *in,
+                                         const struct ingest_obs *obs, struct atlas_writer *writer,
+                                         struct ingest_figures *figures);
 
 #endif

@@ -38,7 +38,8 @@ static enum status split(const char *path, struct grid *g)
         if (!*line) continue;
         int fields = count_fields(line);
         if (fields != g->width)
-            TRY(fail(ST_INPUT, "%s: line %lld has %d fields and the header %d; every line needs as many, separated by tabs", path,
+            TRY(fail(ST_INPUT,
+                     "%s: line %lld has %d fields and the header %d; every line needs as many, separated by tabs", path,
                      (long long)g->rows + 1, fields, g->width));
         for (int f = 0; f < g->width; f++) g->fields[g->rows * g->width + f] = strsep(&line, "\t");
         g->rows++;
@@ -53,11 +54,16 @@ static enum status find_key(const char *path, const char *key, struct grid *g)
     for (g->key = 0; g->key < g->width; g->key++)
         if (strcmp(g->fields[g->key], key) == 0) return ST_OK;
     int near = text_nearest(key, (const char *const *)g->fields, g->width);
-    return fail(ST_INPUT, "%s: has no column '%s'%s%s%s; name the column of barcodes with --obs-key (its first is '%s')", path, key,
-                near >= 0 ? ", did you mean '" : "", near >= 0 ? g->fields[near] : "", near >= 0 ? "'?" : "", g->fields[0]);
+    return fail(ST_INPUT,
+                "%s: has no column '%s'%s%s%s; name the column of barcodes with --obs-key (its first is '%s')", path,
+                key, near >= 0 ? ", did you mean '" : "", near >= 0 ? g->fields[near] : "", near >= 0 ? "'?" : "",
+                g->fields[0]);
 }
 
-static bool is_missing(const char *word) { return !*word || strcmp(word, "NA") == 0 || strcmp(word, "nan") == 0 || strcmp(word, "NaN") == 0; }
+static bool is_missing(const char *word)
+{
+    return !*word || strcmp(word, "NA") == 0 || strcmp(word, "nan") == 0 || strcmp(word, "NaN") == 0;
+}
 
 static enum column_type type_of(const struct grid *g, int f)
 {
@@ -148,8 +154,8 @@ static enum status take_keys(const char *path, const struct grid *g, struct labe
         t->keys[r] = text_copy(g->fields[(r + 1) * g->width + g->key]);
         TRY(names_add(t->index, t->keys[r], r, &held));
         if (held != r)
-            TRY(fail(ST_INPUT, "%s: '%s' stands twice, on lines %lld and %lld; each cell may have one line", path, t->keys[r], (long long)held + 2,
-                     (long long)r + 2));
+            TRY(fail(ST_INPUT, "%s: '%s' stands twice, on lines %lld and %lld; each cell may have one line", path,
+                     t->keys[r], (long long)held + 2, (long long)r + 2));
     }
 done:
     return st;
@@ -162,7 +168,8 @@ enum status label_table_read(const char *path, const char *key, struct label_tab
     struct label_table *t = NULL;
     size_t bytes;
     TRY(text_read_file(path, &g.text, &bytes));
-    if (!text_is_utf8(g.text, bytes) || memchr(g.text, '\0', bytes)) TRY(fail(ST_INPUT, "%s: is not UTF-8 text; save it as UTF-8", path));
+    if (!text_is_utf8(g.text, bytes) || memchr(g.text, '\0', bytes))
+        TRY(fail(ST_INPUT, "%s: is not UTF-8 text; save it as UTF-8", path));
     TRY(split(path, &g));
     TRY(find_key(path, key, &g));
     TRY(NEW_ARRAY(t, 1));

@@ -22,8 +22,10 @@ int main(int argc, char **argv)
 {
     int64_t memory_mib, seconds;
     if (argc == 2 && strcmp(argv[1], "--help") == 0)
-        return puts("cytomill-probe MEMORY_MIB SECONDS FILE: walk an HDF5 file within limits (used by the other programs)") < 0;
-    if (argc != 4 || !text_to_int(argv[1], &memory_mib) || !text_to_int(argv[2], &seconds) || memory_mib < 1 || seconds < 1) {
+        return puts("cytomill-probe MEMORY_MIB SECONDS FILE: walk an HDF5 file within limits (used by the other "
+                    "programs)") < 0;
+    if (argc != 4 || !text_to_int(argv[1], &memory_mib) || !text_to_int(argv[2], &seconds) || memory_mib < 1 ||
+        seconds < 1) {
         fputs("usage: cytomill-probe MEMORY_MIB SECONDS FILE\n", stderr);
         return ST_USAGE;
     }

@@ -56,7 +56,7 @@ static void expect(const struct feature *f, enum map_rule rule, const char *symb
 {
     if (f->rule != rule || strcmp(f->symbol, symbol) != 0 || strcmp(f->id, id) != 0)
         FAIL_WITH("feature '%s': %s '%s' %s, expected %s '%s' %s\n", f->name, map_rule_word(f->rule), f->symbol, f->id,
-                 map_rule_word(rule), symbol, id);
+                  map_rule_word(rule), symbol, id);
 }
 
 static void test_hgnc(void **state)
@@ -176,7 +176,8 @@ static void test_shipped(void **state)
         assert_true(number > previous); /* by numeric HGNC id */
         previous = number;
     }
-    const char *must[] = {"TP53", "ENSG00000141510", "HGNC:11998", "MT-CO1", "MALAT1", "IGHM", "TRAC", "ENSG00000141510.17"};
+    const char *must[] = {"TP53", "ENSG00000141510",   "HGNC:11998", "MT-CO1", "MALAT1", "IGHM",
+                          "TRAC", "ENSG00000141510.17"};
     for (size_t i = 0; i < sizeof must / sizeof *must; i++) assert_true(vocab_find(v, must[i]) > 0);
     assert_int_equal(vocab_find(v, "TP53"), vocab_find(v, "ENSG00000141510.17"));
     assert_int_equal(vocab_find(v, ""), 0);
@@ -186,17 +187,18 @@ static void test_shipped(void **state)
 
 static void test_vocabulary(void **state)
 {
-    static const char text[] = "id\tsymbol\tensembl\thgnc\n1\tAAA\tENSG00000000001\tHGNC:1\n2\tBBB\t\tHGNC:2\n3\tCCC\t\t\n";
+    static const char text[] =
+        "id\tsymbol\tensembl\thgnc\n1\tAAA\tENSG00000000001\tHGNC:1\n2\tBBB\t\tHGNC:2\n3\tCCC\t\t\n";
     struct vocab *v = NULL;
     struct feature_table t = {0};
     int32_t lookup[6];
     assert_int_equal(vocab_parse(text, sizeof text - 1, "here", &v), ST_OK);
     assert_int_equal(v->count, 3);
-    add(&t, "x", "", "BBB");               /* by approved symbol */
-    add(&t, "y", "ENSG00000000001", "");   /* by id */
+    add(&t, "x", "", "BBB");                /* by approved symbol */
+    add(&t, "y", "ENSG00000000001", "");    /* by id */
     add(&t, "z", "ENSG00000000009", "AAA"); /* AAA is claimed by id already */
-    add(&t, "CCC", "", "");                /* by a unique bare name */
-    add(&t, "BBB", "", "");                /* repeated bare names are never mapped */
+    add(&t, "CCC", "", "");                 /* by a unique bare name */
+    add(&t, "BBB", "", "");                 /* repeated bare names are never mapped */
     add(&t, "BBB", "", "");
     assert_int_equal(vocab_map(v, &t, lookup), 3);
     const int32_t wanted[] = {2, 1, 0, 3, 0, 0};
@@ -207,13 +209,14 @@ static void test_vocabulary(void **state)
 
 static void test_bad_vocabulary(void **state)
 {
-    static const struct { const char *text, *says; } bad[] = {
-        {"symbol\tid\n", "first line"},
-        {"id\tsymbol\tensembl\thgnc\n", "no gene"},
-        {"id\tsymbol\tensembl\thgnc\n2\tA\t\t\n", "with id 1"},
-        {"id\tsymbol\tensembl\thgnc\n1\tA\n", "four tab-separated"},
-        {"id\tsymbol\tensembl\thgnc\n1\t\t\tHGNC:1\n", "neither a symbol"},
-        {"id\tsymbol\tensembl\thgnc\n1\tA\xff\t\t\n", "not UTF-8"}};
+    static const struct {
+        const char *text, *says;
+    } bad[] = {{"symbol\tid\n", "first line"},
+               {"id\tsymbol\tensembl\thgnc\n", "no gene"},
+               {"id\tsymbol\tensembl\thgnc\n2\tA\t\t\n", "with id 1"},
+               {"id\tsymbol\tensembl\thgnc\n1\tA\n", "four tab-separated"},
+               {"id\tsymbol\tensembl\thgnc\n1\t\t\tHGNC:1\n", "neither a symbol"},
+               {"id\tsymbol\tensembl\thgnc\n1\tA\xff\t\t\n", "not UTF-8"}};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         struct vocab *v = NULL;
         assert_int_equal(vocab_parse(bad[i].text, strlen(bad[i].text), "here", &v), ST_INPUT);
@@ -225,9 +228,9 @@ static void test_bad_vocabulary(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_hgnc), cmocka_unit_test(test_rules), cmocka_unit_test(test_two_claims),
-        cmocka_unit_test(test_conflict), cmocka_unit_test(test_repeated_ids), cmocka_unit_test(test_shipped),
-        cmocka_unit_test(test_vocabulary), cmocka_unit_test(test_bad_vocabulary)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_hgnc),         cmocka_unit_test(test_rules),
+                                       cmocka_unit_test(test_two_claims),   cmocka_unit_test(test_conflict),
+                                       cmocka_unit_test(test_repeated_ids), cmocka_unit_test(test_shipped),
+                                       cmocka_unit_test(test_vocabulary),   cmocka_unit_test(test_bad_vocabulary)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -91,7 +91,8 @@ static void damage(const char *base)
         enum status st = use_source(path);
         status_clear();
         refused += st != ST_OK;
-        if (clock_s() - start_s > most_seconds) FAIL_WITH("%s, mutation %d: %.0f s\n", base, (int)number, clock_s() - start_s);
+        if (clock_s() - start_s > most_seconds)
+            FAIL_WITH("%s, mutation %d: %.0f s\n", base, (int)number, clock_s() - start_s);
         if (st != ST_OK && st != ST_INPUT && st != ST_CONFIG)
             FAIL_WITH("%s, mutation %d: status %d instead of 4\n", base, (int)number, (int)st);
     }
@@ -108,7 +109,8 @@ static void test_10x(void **state) { damage("tests/data/formats/cellranger_3.0.0
 
 int main(int argc, char **argv)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_current), cmocka_unit_test(test_lzf), cmocka_unit_test(test_10x)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_current), cmocka_unit_test(test_lzf),
+                                       cmocka_unit_test(test_10x)};
     if (comm_open(&argc, &argv, &world) != ST_OK || !mkdtemp(folder)) return 1;
     if (argc > 1) mutations = strtoull(argv[1], NULL, 10);
     int silent = open("/dev/null", O_WRONLY); /* hundreds of error lines are expected */

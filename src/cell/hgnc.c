@@ -8,8 +8,9 @@
 #include "base/text.h"
 
 enum { H_ID, H_SYMBOL, H_GROUP, H_STATUS, H_LOCATION, H_ALIAS, H_PREVIOUS, H_ENSEMBL, H_MODIFIED, H_COLUMNS };
-static const char *const column_names[H_COLUMNS] = {"hgnc_id", "symbol", "locus_group", "status", "location",
-                                                    "alias_symbol", "prev_symbol", "ensembl_gene_id", "date_modified"};
+static const char *const column_names[H_COLUMNS] = {"hgnc_id",     "symbol",          "locus_group",
+                                                    "status",      "location",        "alias_symbol",
+                                                    "prev_symbol", "ensembl_gene_id", "date_modified"};
 
 /* Where each column stands in this file; -1 = absent (allowed for date_modified only). */
 struct layout {
@@ -47,7 +48,8 @@ static enum status find_columns(const char *path, char *header, struct layout *l
             if (strcmp(unquote(field), column_names[c]) == 0) layout->place[c] = place;
     for (int c = 0; c < H_MODIFIED; c++)
         if (layout->place[c] < 0)
-            return fail(ST_INPUT, "%s: has no column '%s'; an HGNC complete set (TSV from genenames.org) is needed", path, column_names[c]);
+            return fail(ST_INPUT, "%s: has no column '%s'; an HGNC complete set (TSV from genenames.org) is needed",
+                        path, column_names[c]);
     return ST_OK;
 }
 

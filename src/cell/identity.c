@@ -35,10 +35,10 @@ struct work {
     const struct hgnc *hgnc;
     struct feature_table *table;
     struct identity_report *report;
-    struct names *uses;    /* symbol given → number of features that give it */
-    int64_t *target;       /* [count] gene of each feature, HGNC_NONE, or HGNC_SEVERAL */
-    uint8_t *present;      /* [genes] the gene itself is in the file, by id or approved symbol */
-    int32_t *claims;       /* [genes] features that would be renamed to it */
+    struct names *uses; /* symbol given → number of features that give it */
+    int64_t *target;    /* [count] gene of each feature, HGNC_NONE, or HGNC_SEVERAL */
+    uint8_t *present;   /* [genes] the gene itself is in the file, by id or approved symbol */
+    int32_t *claims;    /* [genes] features that would be renamed to it */
 };
 
 /* The name by which the source calls the gene. */
@@ -68,7 +68,9 @@ static enum status refuse_repeated_ids(const struct feature_table *table)
         if (!*id) continue;
         TRY(names_add(ids, id, i, &held));
         if (held != i)
-            TRY(fail(ST_INPUT, "gene id %s stands twice, at features %lld ('%s') and %lld ('%s'); ids must be unique: remove or rename one",
+            TRY(fail(ST_INPUT,
+                     "gene id %s stands twice, at features %lld ('%s') and %lld ('%s'); ids must be unique: remove or "
+                     "rename one",
                      id, (long long)held + 1, table->rows[held].name, (long long)i + 1, table->rows[i].name));
     }
 done:
@@ -102,7 +104,8 @@ static void note_conflict(struct work *w, const struct feature *f, int64_t by_id
     if (by_symbol < 0 || by_symbol == by_id || !w->report) return;
     const struct hgnc_gene *id_gene = &w->hgnc->genes[by_id], *symbol_gene = &w->hgnc->genes[by_symbol];
     if (strcmp(id_gene->ensembl, symbol_gene->ensembl) == 0) return;
-    text_add(&w->report->conflicts, "%s\t%s\t%s\t%s\t%s\n", f->name, f->id, id_gene->symbol, symbol, symbol_gene->ensembl);
+    text_add(&w->report->conflicts, "%s\t%s\t%s\t%s\t%s\n", f->name, f->id, id_gene->symbol, symbol,
+             symbol_gene->ensembl);
     w->report->conflict_count++;
 }
 
@@ -192,7 +195,8 @@ static enum status list_repeated(struct work *w)
         const struct feature *f = &w->table->rows[i];
         int64_t times = names_find(w->uses, given_symbol(f));
         if (times < 2) continue;
-        text_add(&w->report->repeated, "%s\t%lld\t%s\n", given_symbol(f), (long long)times, *f->id ? "unique ids" : "no ids");
+        text_add(&w->report->repeated, "%s\t%lld\t%s\n", given_symbol(f), (long long)times,
+                 *f->id ? "unique ids" : "no ids");
         w->report->repeated_count++;
         TRY(names_set(w->uses, given_symbol(f), 0)); /* listed once */
     }

@@ -5,8 +5,11 @@
 
 struct value_check value_check_start(void)
 {
-    return (struct value_check){.min = INFINITY, .max = -INFINITY, .fraction_row = INT64_MAX,
-                                .negative_row = INT64_MAX, .broken_row = INT64_MAX};
+    return (struct value_check){.min = INFINITY,
+                                .max = -INFINITY,
+                                .fraction_row = INT64_MAX,
+                                .negative_row = INT64_MAX,
+                                .broken_row = INT64_MAX};
 }
 
 /* The slow look at a row that the fast look found unusual. */

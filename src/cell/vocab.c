@@ -33,12 +33,12 @@ static enum status parse_line(struct vocab *v, const char *c, size_t bytes, cons
     for (int i = 0; i < 4; i++) field[i] = strsep(&rest, "\t");
     enum status st = ST_OK;
     if (!field[3] || !text_to_int(field[0], &id) || id != v->count + 1)
-        st = fail(ST_INPUT, "%s: line %d is '%s'; four tab-separated fields 'id symbol ensembl hgnc' with id %d are needed",
+        st = fail(ST_INPUT,
+                  "%s: line %d is '%s'; four tab-separated fields 'id symbol ensembl hgnc' with id %d are needed",
                   origin, v->count + 2, field[0] ? field[0] : "", v->count + 1);
     else if (!*field[1] && !*field[2])
         st = fail(ST_INPUT, "%s: line %d has neither a symbol nor an Ensembl id", origin, v->count + 2);
-    else
-        v->genes[v->count++] = (struct vocab_gene){text_copy(field[1]), text_copy(field[2]), text_copy(field[3])};
+    else v->genes[v->count++] = (struct vocab_gene){text_copy(field[1]), text_copy(field[2]), text_copy(field[3])};
     free(line);
     return st;
 }
@@ -48,8 +48,10 @@ static enum status parse_lines(struct vocab *v, const char *origin)
     enum status st = ST_OK;
     const char *c = v->text, *end = v->text + v->text_bytes;
     if (line_bytes(c, end) != sizeof header - 1 || strncmp(c, header, sizeof header - 1) != 0)
-        return fail(ST_INPUT, "%s: starts with '%.40s'; a vocabulary is a TSV whose first line is 'id symbol ensembl hgnc' (tabs)",
-                    origin, c);
+        return fail(
+            ST_INPUT,
+            "%s: starts with '%.40s'; a vocabulary is a TSV whose first line is 'id symbol ensembl hgnc' (tabs)",
+            origin, c);
     int64_t lines = 0;
     for (const char *at = c; *at; at = next_line(at)) lines++;
     TRY(NEW_ARRAY(v->genes, lines));
