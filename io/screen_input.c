@@ -80,6 +80,7 @@ enum status gene_list_read(const struct config *config, const char *key, const s
     char *text = NULL, **names = NULL;
     struct text unknown = {0};
     *out = (struct gene_list){0};
+    if (count == 0) return ST_OK;
     if (count == 1 && vocab_find(vocab, listed[0]) == 0 && access(listed[0], R_OK) == 0) {
         TRY(read_names(listed[0], &text, &names, &count));
         listed = (const char *const *)names;
