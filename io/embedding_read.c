@@ -8,8 +8,11 @@
 #include "cell/select.h"
 #include "io/frame.h"
 #include "io/h5.h"
+#include "io/probe.h"
 
 enum { MOST_ENTRIES = 64, READ_ROWS = 16384 };
+/* Limits of the process that opens the file first (io/probe.h). */
+enum { PROBE_TIME_S = 60, PROBE_MEMORY_MIB = 1024 };
 
 struct embedding_file {
     hid_t h5;
@@ -162,6 +165,8 @@ enum status embedding_table_open(struct comm *comm, const char *path, const char
 {
     enum status st = ST_OK;
     struct embedding_table *t = NULL;
+    const struct probe_limits limits = {PROBE_TIME_S, PROBE_MEMORY_MIB};
+    TRY(comm_agree(comm, comm->rank == 0 ? probe_file(path, &limits) : ST_OK));
     st = NEW_ARRAY(t, 1);
     if (st == ST_OK) {
         *t = (struct embedding_table){.path = text_copy(path)};

@@ -25,7 +25,7 @@ struct embedding_table {
     struct embedding_file *file; /* private */
 };
 
-/* Open and read. `which` names the obsm entry ("X_cellfm"); "" takes the only one that is no picture (X_umap,
+/* Open and read, after the probe process has walked the file. `which` names the obsm entry ("X_cellfm"); "" takes the only one that is no picture (X_umap,
  * X_tsne), or X when there is none. ST_INPUT: not an .h5ad, no such entry (those there are listed),
  * not numbers, NaN or infinity in a row that is not marked embedded=False, no usable row. ST_CONFIG:
  * several entries and none named. Collective, agreed. */

@@ -51,6 +51,7 @@ double dense_bytes(int ranks, int64_t n);
 /* A zero matrix of order n. ST_MEMORY if it does not fit in memory or a rank's part has more than
  * 2^31 - 1 entries (ScaLAPACK counts in 32 bits); the message says how many ranks are needed. Collective. */
 MUST_CHECK enum status dense_create(struct comm *comm, int64_t n, struct dense **out);
+/* Collective (the grid is given back by all its ranks); NULL is fine. */
 void dense_destroy(struct comm *comm, struct dense **dense);
 
 /* G += sum over the rows of all ranks of (x - centre)(x - centre)'. centre[n] is the same on all ranks.
