@@ -30,7 +30,9 @@ int main(int argc, char **argv)
         return ST_USAGE;
     }
     set_limit(RLIMIT_CORE, 0);
+#ifndef __SANITIZE_ADDRESS__ /* which reserves terabytes of address space */
     set_limit(RLIMIT_AS, (rlim_t)memory_mib << 20);
+#endif
     set_limit(RLIMIT_CPU, (rlim_t)seconds);
     alarm((unsigned)seconds);
     enum status st = probe_walk(argv[3]);
