@@ -58,6 +58,17 @@ done:
     return st;
 }
 
+/* The checksums of a tensor's part begin at `first` in the file, wherever our own count puts them. */
+static void place_checksums(struct checkpoint_map *map, int part, int tensor, int64_t first)
+{
+    int64_t begin = map->tensors[tensor].first_block[part];
+    for (int64_t b = begin; b < map->block_count; b++) {
+        struct checkpoint_block *block = &map->blocks[b];
+        if (block->tensor != tensor || block->part != part) break;
+        block->index = first + b - begin;
+    }
+}
+
 /* Open the datasets of all parts and take from each where its checksums lie. */
 static enum status open_tensors(struct reader *r)
 {
@@ -66,17 +77,15 @@ static enum status open_tensors(struct reader *r)
     char name[128];
     TRY(NEW_ARRAY(r->dataset, datasets));
     for (int i = 0; i < datasets; i++) r->dataset[i] = H5_NONE;
-    for (int part = 0; part < r->map.parts; part++)
-        for (int i = 0; i < r->map.tensor_count; i++) {
-            struct checkpoint_tensor *t = &r->map.tensors[i], other = *t;
-            hid_t *dataset = &r->dataset[part * r->map.tensor_count + i];
-            snprintf(name, sizeof name, "%s/%s", checkpoint_part_group(part), t->name);
-            *dataset = H5Dopen2(r->file, name, H5P_DEFAULT);
-            if (*dataset < 0) TRY(h5_fail(ST_INPUT, "tensor '%s' cannot be opened", name));
-            TRY(h5_attr_read_int(*dataset, "first_block", &other.first_block[part]));
-            for (int64_t b = t->first_block[part]; b < r->map.block_count && r->map.blocks[b].tensor == i && r->map.blocks[b].part == part; b++)
-                r->map.blocks[b].index = other.first_block[part] + b - t->first_block[part];
-        }
+    for (int k = 0; k < datasets; k++) {
+        int part = k / r->map.tensor_count, tensor = k % r->map.tensor_count;
+        int64_t first;
+        snprintf(name, sizeof name, "%s/%s", checkpoint_part_group(part), r->map.tensors[tensor].name);
+        r->dataset[k] = H5Dopen2(r->file, name, H5P_DEFAULT);
+        if (r->dataset[k] < 0) TRY(h5_fail(ST_INPUT, "tensor '%s' cannot be opened", name));
+        TRY(h5_attr_read_int(r->dataset[k], "first_block", &first));
+        place_checksums(&r->map, part, tensor, first);
+    }
 done:
     return st;
 }
@@ -275,7 +284,8 @@ enum status checkpoint_find(struct comm *comm, const char *folder, char **path)
     if (count > 0 && !sound) {
         free(*path);
         *path = NULL;
-        TRY(comm_agree(comm, fail(ST_INPUT, "%s: none of its %lld checkpoints can be read; remove them to start anew", folder, (long long)count)));
+        TRY(comm_agree(comm, fail(ST_INPUT, "%s: none of its %lld checkpoints can be read; remove them to start anew",
+                                  folder, (long long)count)));
     }
 done:
     free(steps);

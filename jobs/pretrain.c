@@ -50,8 +50,11 @@ static enum status evaluate(struct job *job, int64_t cells, struct evaluation *e
                                {"best_loss", p->state.best_loss}};
     TRY(comm_agree(&job->world, job->world.rank == 0 ? metrics_add(&p->metrics, "evaluate", m, sizeof m / sizeof *m) : ST_OK));
     if (e->cells > 0)
-        comm_note(&job->world, "step %lld, %lld held-out cells: hidden gene-wise %.4f, cell-wise %.4f; gene mean %.4f, gene + offset %.4f, Poisson %.4f",
-                  (long long)p->state.step, (long long)e->cells, m[3].value, m[4].value, m[5].value, m[6].value, m[7].value);
+        comm_note(&job->world,
+                  "step %lld, %lld held-out cells: hidden gene-wise %.4f, cell-wise %.4f; gene mean %.4f, gene + "
+                  "offset %.4f, Poisson %.4f",
+                  (long long)p->state.step, (long long)e->cells, m[3].value, m[4].value, m[5].value, m[6].value,
+                  m[7].value);
 done:
     return st;
 }
@@ -66,7 +69,8 @@ static enum status one_step(struct job *job, struct train_asked asked, struct st
     int micro_count = 0;
     int64_t first, count;
     comm_share(&job->world, p->state.global_batch, &first, &count);
-    enum status loaded = loader_next(p->loader, p->state.cells_seen + first, count, p->state.global_batch, p->state.step, &micro, &micro_count);
+    enum status loaded = loader_next(p->loader, p->state.cells_seen + first, count, p->state.global_batch,
+                                     p->state.step, &micro, &micro_count);
     return train_step(&job->world, &p->trainer, micro, micro_count, loaded, asked, p->state.step, result);
 }
 
@@ -135,7 +139,8 @@ static enum status run(struct job *job)
     progress_finish(&p->progress);
     if (p->saved_step != p->state.step) TRY(save(job));
     if (ended == ST_REQUEUE) {
-        comm_note(&job->world, "asked to stop: checkpoint of step %lld written; the same command goes on from it", (long long)p->state.step);
+        comm_note(&job->world, "asked to stop: checkpoint of step %lld written; the same command goes on from it",
+                  (long long)p->state.step);
         return ST_REQUEUE;
     }
 done:

@@ -83,7 +83,9 @@ static void print_sentence(const struct job *job, const struct evaluation *e)
     char cells[32];
     list_references(e, true, &beaten);
     list_references(e, false, &unbeaten);
-    comm_print(&job->world, "On the hidden values of %s held-out cells the model's mean squared error is %.4f gene-wise and %.4f cell-wise. ",
+    comm_print(&job->world,
+               "On the hidden values of %s held-out cells the model's mean squared error is %.4f gene-wise and %.4f "
+               "cell-wise. ",
                text_count(e->cells, cells), loss_mean(e->loss.genewise_hidden, e->loss.hidden),
                loss_mean(e->loss.cellwise_hidden, e->loss.hidden));
     if (beaten.length) comm_print(&job->world, "It beats %s. ", beaten.data);
@@ -106,7 +108,8 @@ static enum status write_table(const char *out, int64_t step, const struct evalu
             (long long)e->cells, (long long)step);
     for (int k = 0; k < REFERENCE_COUNT; k++)
         fprintf(f, "%s\t%.6f\t%.0f\t%lld\t%lld\t%.2f\n", reference_word((enum reference_kind)k),
-                loss_mean(e->reference.error[k], e->reference.hidden), e->reference.hidden, (long long)e->cells, (long long)step, gain(e, k));
+                loss_mean(e->reference.error[k], e->reference.hidden), e->reference.hidden, (long long)e->cells,
+                (long long)step, gain(e, k));
     int failed = ferror(f);
     if (fclose(f) != 0 || failed || rename(partial, path) != 0) TRY(fail(ST_OUTPUT, "%s: cannot be written; is the disk full?", path));
 done:

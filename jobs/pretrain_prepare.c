@@ -38,7 +38,10 @@ static enum status check_fresh(const struct job *job)
     for (struct dirent *e; (e = readdir(dir));) entries += strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0;
     closedir(dir);
     if (entries == 0) return ST_OK;
-    return fail(ST_OUTPUT, "%s: not empty (%d entries), and --fresh was asked for; choose another folder, or resume without --fresh", out, entries);
+    return fail(
+        ST_OUTPUT,
+        "%s: not empty (%d entries), and --fresh was asked for; choose another folder, or resume without --fresh", out,
+        entries);
 }
 
 /* ---- data ---- */
@@ -53,10 +56,14 @@ static enum status open_modality(struct job *job)
     p->modality = atlas_find_modality(p->atlas, name);
     for (int m = 0; m < atlas_modality_count(p->atlas); m++)
         text_add(&have, "%s%s", m ? ", " : "", atlas_modality(p->atlas, m)->name);
-    if (p->modality < 0) TRY(comm_agree(&job->world, fail(ST_INPUT, "%s: no modality '%s'; it has %s (data.modality)", path, name, have.data)));
+    if (p->modality < 0)
+        TRY(comm_agree(&job->world,
+                       fail(ST_INPUT, "%s: no modality '%s'; it has %s (data.modality)", path, name, have.data)));
     enum value_kind kind = atlas_modality(p->atlas, p->modality)->kind;
     if (kind != VALUE_COUNTS)
-        TRY(comm_agree(&job->world, fail(ST_INPUT, "%s: modality '%s' holds %s values; pre-training needs counts, so ingest the raw counts (ingest.counts)",
+        TRY(comm_agree(&job->world, fail(ST_INPUT,
+                                         "%s: modality '%s' holds %s values; pre-training needs counts, so ingest the "
+                                         "raw counts (ingest.counts)",
                                          path, name, value_kind_word(kind))));
 done:
     text_free(&have);
@@ -99,13 +106,19 @@ static enum status check_cells(struct job *job)
 {
     struct pretrain *p = job->state;
     char train[32], held[32], all[32], shorter[32], longer[32];
-    comm_note(&job->world, "cells: %s to train on and %s held out, of %s selected; left out: %s with fewer than %d vocabulary genes, %s with more than %d",
-              text_count(p->survey.train_count, train), text_count(p->survey.held_out_count, held), text_count(p->row_count, all),
-              text_count(p->survey.too_short, shorter), p->rules.min_genes, text_count(p->survey.too_long, longer), p->rules.max_genes);
+    comm_note(&job->world,
+              "cells: %s to train on and %s held out, of %s selected; left out: %s with fewer than %d vocabulary "
+              "genes, %s with more than %d",
+              text_count(p->survey.train_count, train), text_count(p->survey.held_out_count, held),
+              text_count(p->row_count, all), text_count(p->survey.too_short, shorter), p->rules.min_genes,
+              text_count(p->survey.too_long, longer), p->rules.max_genes);
     if (p->survey.train_count > 0) return ST_OK;
-    return comm_agree(&job->world, fail(ST_INPUT, "%s: no cell is left to train on: %s of %s have fewer than %d vocabulary genes, %s more than %d; "
-                                        "see model.min_genes, model.max_genes, model.drop_long_cells and data.held_out",
-                                        atlas_path(p->atlas), shorter, all, p->rules.min_genes, longer, p->rules.max_genes));
+    return comm_agree(
+        &job->world,
+        fail(ST_INPUT,
+             "%s: no cell is left to train on: %s of %s have fewer than %d vocabulary genes, %s more than %d; "
+             "see model.min_genes, model.max_genes, model.drop_long_cells and data.held_out",
+             atlas_path(p->atlas), shorter, all, p->rules.min_genes, longer, p->rules.max_genes));
 }
 
 static enum status look_at_cells(struct job *job)
@@ -180,7 +193,8 @@ static enum status check_state(const struct job *job)
     const struct pretrain *p = job->state;
     enum status st = ST_OK;
     uint64_t seed = (uint64_t)config_int(job->config, "run.seed");
-    TRY(same_or_refuse(p->resume_from, "atlas", p->state.atlas_hash, atlas_hash(p->atlas), "give that atlas (run.atlas), or another --out"));
+    TRY(same_or_refuse(p->resume_from, "atlas", p->state.atlas_hash, atlas_hash(p->atlas),
+                       "give that atlas (run.atlas), or another --out"));
     if (p->state.seed != seed)
         TRY(fail(ST_INPUT, "%s: was trained with run.seed %llu, this run has %llu; give that seed, or another --out", p->resume_from,
                  (unsigned long long)p->state.seed, (unsigned long long)seed));
@@ -215,7 +229,8 @@ static struct model_limits limits_of(const struct job *job)
     const struct config *c = job->config;
     int64_t share = (config_int(c, "train.batch") + job->world.size - 1) / job->world.size;
     int cells = (int)smaller(config_int(c, "train.micro_batch"), share);
-    bool bf16_products = config_word_is(c, "run.precision", "bf16") || (config_word_is(c, "run.precision", "auto") && product_bf16_native());
+    bool bf16_products = config_word_is(c, "run.precision", "bf16") ||
+                         (config_word_is(c, "run.precision", "auto") && product_bf16_native());
     return (struct model_limits){.cells = cells, .tokens = (int64_t)cells * (config_int(c, "model.max_genes") + 1), .train = true,
                                  .threads = job->placement.threads, .bf16 = bf16_products};
 }

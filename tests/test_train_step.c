@@ -44,7 +44,9 @@ static void open_fixture(struct fixture *f, struct comm *comm, const char *extra
     assert_int_equal(model_prepare(f->model, &limits), ST_OK);
     assert_int_equal(model_pack(f->model), ST_OK);
     assert_int_equal(optimiser_create(f->config, model_params(f->model), &f->trainer.optimiser), ST_OK);
-    assert_int_equal(reducer_create(comm, model_params(f->model), config_word_is(f->config, "train.exchange", "bf16"), &f->trainer.reducer), ST_OK);
+    assert_int_equal(reducer_create(comm, model_params(f->model), config_word_is(f->config, "train.exchange", "bf16"),
+                                    &f->trainer.reducer),
+                     ST_OK);
     f->trainer.model = f->model;
     f->trainer.loss_over_rank = config_word_is(f->config, "train.loss_over", "rank");
     for (int i = 0; i < SHARE_MICROS; i++) assert_int_equal(batch_create(MICRO, MICRO * (GENES + 1), &f->micro[i]), ST_OK);
