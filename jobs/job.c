@@ -49,7 +49,9 @@ static bool stop_file_exists(const struct job *job)
 {
     const char *file = config_text(job->config, "run.stop_file");
     char *fallback = NULL;
-    if (!*file) file = fallback = text_format("%s/stop", config_text(job->config, "run.out"));
+    const char *out = config_text(job->config, "run.out");
+    if (!*file && !*out) return false;
+    if (!*file) file = fallback = text_format("%s/stop", out);
     bool found = access(file, F_OK) == 0;
     free(fallback);
     return found;
