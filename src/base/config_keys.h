@@ -60,7 +60,7 @@
     WORD("model.feed_forward", "sglu", "sglu", "What works on each token alone: SGLU, Wo((Wu x) * (Wv x)).") \
     WORD("model.norm", "deepnorm", "deepnorm", "How sub-layers join the residual stream: LN(lambda x + F(x)).") \
     INT("model.layers", "40", 1, 1024, "", "Blocks of the trunk, L.") \
-    INT("model.width", "1536", 32, 65536, "", "Width D.") \
+    INT("model.width", "1536", 32, 16384, "", "Width D.") \
     INT("model.heads", "48", 1, 1024, "", "Retention heads H; D must be a multiple of H.") \
     INT("model.value_width", "256", 8, 4096, "", "Inner width of the value encoder.") \
     REAL("model.slope", "0.2", 0, 1, "", "LeakyReLU slope of value encoder and decoder.") \

@@ -12,7 +12,7 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
-/* Widest row a kernel can hold in its buffers. */
+/* Widest row a kernel can hold in its buffers; the range of model.width (base/config_keys.h) keeps to it. */
 enum { LANE_MAX_WIDTH = 16384 };
 
 INLINE float lane_load(const void *x, int64_t i, enum dtype type)
