@@ -177,10 +177,11 @@ static int64_t bytes_of(const char *path)
 
 static void expect_found(int64_t step)
 {
-    char *found = NULL, *expected = text_format("%s/run/checkpoint-%lld.h5", folder, (long long)step);
-    assert_int_equal(checkpoint_find(&world, path_of("run"), &found), ST_OK);
+    char *run = path_of("run"), *found = NULL, *expected = text_format("%s/checkpoint-%lld.h5", run, (long long)step);
+    assert_int_equal(checkpoint_find(&world, run, &found), ST_OK);
     assert_non_null(found);
     assert_string_equal(found, expected);
+    free(run);
     free(found);
     free(expected);
 }

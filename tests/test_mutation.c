@@ -1,4 +1,4 @@
-/* plan: ranks=1 limit=400
+/* plan: ranks=1 limit=400 configs=release
  * Foreign HDF5 files with random damage: a few hundred mutations of small files of each layout. Opening,
  * scanning and reading one either works or says ST_INPUT; this process, which stands for a rank, must
  * neither die nor hang. (Without the probe HDF5 1.10.8 dies on several per hundred.) */
