@@ -174,6 +174,7 @@ static enum status append_rows(struct atlas *atlas, int modality, int64_t shard,
     TRY(reserve_starts(atlas, count + 1));
     starts = atlas->starts;
     TRY(shard_read(atlas, modality, shard, atlas->indptr, row, count + 1, starts));
+    index_widen_starts(&atlas->index, modality, shard, starts, count + 1);
     st = csr_check_starts(starts, count, atlas->index.modalities[modality].entries[shard]);
     TRY(shard_fail(atlas, modality, shard, st));
     TRY(cells_reserve(out, larger(out->count + count, out->row_capacity),

@@ -142,7 +142,9 @@ static enum status check_shard(struct atlas_writer *w, int m, int64_t shard)
     int fd;
     TRY(NEW_ARRAY(starts, rows + 1));
     TRY(writer_file(w, m, shard, &fd));
-    TRY(place_read(fd, "indptr", writer_offset(w, m, shard, w->indptr), starts, (rows + 1) * 8));
+    TRY(place_read(fd, "indptr", writer_offset(w, m, shard, w->indptr), starts,
+                   (rows + 1) * index_row_bytes(&w->index, m, shard, w->indptr)));
+    index_widen_starts(&w->index, m, shard, starts, rows + 1);
     TRY(csr_check_starts(starts, rows, w->index.modalities[m].entries[shard]));
     for (int64_t first = 0, end; first < rows; first = end) {
         for (end = first + 1; end < rows && starts[end + 1] - starts[first] <= BLOCK_ENTRIES;) end++;

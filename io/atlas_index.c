@@ -25,6 +25,22 @@ int index_piece(const struct atlas_index *index, const char *path)
     return -1;
 }
 
+int64_t index_row_bytes(const struct atlas_index *index, int modality, int64_t shard, int piece)
+{
+    if (strcmp(index->pieces[piece], "X/indptr") != 0) return index->row_bytes[piece];
+    return h5ad_starts_bytes(index->modalities[modality].entries[shard]);
+}
+
+void index_widen_starts(const struct atlas_index *index, int modality, int64_t shard, int64_t *starts, int64_t n)
+{
+    if (h5ad_starts_bytes(index->modalities[modality].entries[shard]) == 8) return;
+    for (int64_t i = n - 1; i >= 0; i--) { /* from the end: the wide item i lies on narrow ones that are done */
+        int32_t narrow;
+        memcpy(&narrow, (const char *)starts + i * 4, 4);
+        starts[i] = narrow;
+    }
+}
+
 static int piece_of_field(const struct atlas_index *index, int field, const char *tail)
 {
     char *path = text_format("obs/%s%s", index->fields[field].name, tail);

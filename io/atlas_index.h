@@ -61,6 +61,10 @@ MUST_CHECK enum status index_parse(const char *bytes, size_t count, const char *
 MUST_CHECK enum status index_set_pieces(struct atlas_index *index, int32_t name_bytes);
 /* Number of a piece, -1 if there is none. Local. */
 int index_piece(const struct atlas_index *index, const char *path);
+/* Bytes of a row of a piece in a shard: row_bytes, but of X/indptr, whose width follows the shard's entries. Local. */
+int64_t index_row_bytes(const struct atlas_index *index, int modality, int64_t shard, int piece);
+/* n starts of rows as they lie in the shard, at the front of `starts`, to int64 in place. Local. */
+void index_widen_starts(const struct atlas_index *index, int modality, int64_t shard, int64_t *starts, int64_t n);
 /* Pieces of obs column `field`: values, and mask (-1 unless nullable). Local. */
 int index_values(const struct atlas_index *index, int field);
 int index_mask(const struct atlas_index *index, int field);

@@ -26,6 +26,21 @@ static enum status note_places(struct atlas_writer *w, int m, int64_t shard, con
     return ST_OK;
 }
 
+/* X/indptr in the width the file has it. */
+static enum status write_starts(struct h5ad_file *file, const int64_t *starts, int64_t rows)
+{
+    int dataset = h5ad_find(file, "X/indptr");
+    int32_t *narrow = NULL;
+    enum status st = ST_OK;
+    if (h5ad_row_bytes(file, dataset) == 8) return h5ad_write(file, dataset, 0, rows + 1, starts);
+    TRY(NEW_ARRAY(narrow, rows + 1));
+    for (int64_t i = 0; i <= rows; i++) narrow[i] = (int32_t)starts[i];
+    TRY(h5ad_write(file, dataset, 0, rows + 1, narrow));
+done:
+    free(narrow);
+    return st;
+}
+
 static enum status lay_out_shard(struct atlas_writer *w, int m, int64_t shard, const struct var_frame *var, const int64_t *starts)
 {
     enum status st = ST_OK;
@@ -40,7 +55,7 @@ static enum status lay_out_shard(struct atlas_writer *w, int m, int64_t shard, c
         .obs = {.rows = rows, .index_bytes = (int32_t)w->index.row_bytes[0], .fields = w->index.fields, .field_count = w->index.field_count},
         .var = var->frame, .x = H5AD_CSR, .entries = starts[rows], .uns = notes, .uns_count = 3};
     TRY(w->resumed ? h5ad_reopen_local(path, &layout, &file) : h5ad_create_local(path, &layout, &file));
-    if (!w->resumed) TRY(h5ad_write(file, h5ad_find(file, "X/indptr"), 0, rows + 1, starts));
+    if (!w->resumed) TRY(write_starts(file, starts, rows));
     TRY(note_places(w, m, shard, path, file));
 done:
     h5ad_close(&file);

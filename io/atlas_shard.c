@@ -85,7 +85,7 @@ static enum status read_deflated(struct atlas *atlas, int modality, int64_t shar
         s->datasets[piece] = H5Dopen2(s->file, atlas->index.pieces[piece], H5P_DEFAULT);
         if (s->datasets[piece] < 0) TRY(h5_fail(ST_INPUT, "there is no '%s'", atlas->index.pieces[piece]));
         s->types[piece] = H5Dget_type(s->datasets[piece]);
-        if ((int64_t)H5Tget_size(s->types[piece]) != atlas->index.row_bytes[piece])
+        if ((int64_t)H5Tget_size(s->types[piece]) != index_row_bytes(&atlas->index, modality, shard, piece))
             TRY(fail(ST_INPUT, "'%s' has another type than the index says", atlas->index.pieces[piece]));
     }
     TRY(h5_read_rows(s->datasets[piece], s->types[piece], first, count, out));
@@ -103,7 +103,7 @@ enum status shard_read(struct atlas *atlas, int modality, int64_t shard, int pie
         return shard_fail(atlas, modality, shard, st);
     }
     char *path = NULL;
-    int64_t id = modality * atlas->index.shard_count + shard, bytes = atlas->index.row_bytes[piece];
+    int64_t id = modality * atlas->index.shard_count + shard, bytes = index_row_bytes(&atlas->index, modality, shard, piece);
     fd = shard_files_get(&atlas->files, id);
     if (fd < 0) {
         path = index_shard_path(&atlas->index, atlas->path, modality, shard);

@@ -83,7 +83,7 @@ enum status pieces_of_layout(const struct h5ad_layout *layout, struct piece_tabl
     if (layout->x == H5AD_CSR) {
         int first = add_piece(out, text_copy("X/data"), ITEM_F32, 0, layout->entries, 0);
         add_piece(out, text_copy("X/indices"), ITEM_I32, 0, layout->entries, 0);
-        int last = add_piece(out, text_copy("X/indptr"), ITEM_I64, 0, n + 1, 0);
+        int last = add_piece(out, text_copy("X/indptr"), h5ad_starts_bytes(layout->entries) == 4 ? ITEM_I32 : ITEM_I64, 0, n + 1, 0);
         for (int k = first; k <= last; k++) out->pieces[k].plain = true;
     }
     if (layout->x == H5AD_DENSE) add_piece(out, text_copy("X"), ITEM_F32, 0, n, layout->var.rows);

@@ -60,7 +60,7 @@ struct h5ad_note {
 
 struct h5ad_layout {
     struct h5ad_frame obs, var;      /* var must come with index and values */
-    enum h5ad_x x;                   /* float32; CSR: X/data float32, X/indices int32, X/indptr int64 */
+    enum h5ad_x x;                   /* float32; CSR: X/data float32, X/indices int32, X/indptr see h5ad_starts_bytes */
     int64_t entries;                 /* stored values of a CSR X */
     const struct h5ad_matrix *obsm;  /* [obsm_count] */
     int obsm_count;
@@ -75,6 +75,9 @@ struct h5ad_file;
 MUST_CHECK enum status h5ad_create_local(const char *path, const struct h5ad_layout *layout, struct h5ad_file **out);
 /* Go on with such a file, on this rank alone; ST_INPUT as h5ad_reopen. Local. */
 MUST_CHECK enum status h5ad_reopen_local(const char *path, const struct h5ad_layout *layout, struct h5ad_file **out);
+/* Bytes of an item of X/indptr: 4 where that holds all entries, because scipy before 1.11 refuses to slice a matrix
+ * whose indptr is wider than its indices; else 8. Local. */
+static inline int h5ad_starts_bytes(int64_t entries) { return entries <= INT32_MAX ? 4 : 8; }
 /* The same with every rank writing: rank 0 lays out, all open. Collective, agreed. */
 MUST_CHECK enum status h5ad_create(struct comm *comm, const char *path, const struct h5ad_layout *layout, struct h5ad_file **out);
 /* Go on with a file that h5ad_create laid out. ST_INPUT if its datasets are not those of `layout`

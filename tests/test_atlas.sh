@@ -96,7 +96,7 @@ for ranks in 1 3; do
     damage b index.h5 "poke 30000 xyz"; expect 4 "index.h5.*damaged" $ranks verify "$dir/b"
     damage c $shard "rm"; expect 4 "shard-00002.*No such file" $ranks verify "$dir/c"
     damage d $shard "truncate -s 50000"; expect 4 "shard-00002.*truncated" $ranks verify "$dir/d"
-    damage e $shard "poke $((indptr + 80)) '\\377\\377\\377\\377\\377\\377\\377\\177'"; expect 4 "shard-00002.*row 10 begins" $ranks verify "$dir/e"
+    damage e $shard "poke $((indptr + 40)) '\\377\\377\\377\\177'"; expect 4 "shard-00002.*row 10 begins" $ranks verify "$dir/e"
     damage f $shard "poke $((indices + 400)) '\\377\\377\\377\\177'"; expect 4 "shard-00002.*feature index" $ranks verify "$dir/f"
     damage g $shard "poke $((data + 400)) '\\377\\377\\377\\377'"; expect 4 "shard-00002.*value" $ranks verify "$dir/g"
     expect 3 "did you mean 'score'" $ranks select "$dir/shuffle-1" "scor > 1"

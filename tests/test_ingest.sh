@@ -83,7 +83,6 @@ for name, kind, score in zip(a.obs["source_obs_name"], a.obs["kind"], a.obs["sco
     else: assert kind != kind or kind is None, name
 import numpy as np
 x = a.X.tocsr()
-x.indptr = x.indptr.astype(x.indices.dtype)
 mt = np.flatnonzero([n.startswith("MT-") for n in a.var["name"]])
 assert np.allclose(a.obs["qc_total"], np.asarray(x.sum(1)).ravel())
 assert np.array_equal(a.obs["qc_n_features"], np.diff(x.indptr))

@@ -54,7 +54,7 @@ static enum status write_x(struct h5ad_file *file, enum h5ad_x x, int64_t row)
     enum status st = ST_OK;
     float dense[COLUMNS] = {(float)row, 1, 2, 3}, two[2] = {(float)row + 1, 5};
     int32_t at[2] = {(int32_t)(row % 3), 3};
-    int64_t start = 2 * row, end = ENTRIES;
+    int32_t start = 2 * (int32_t)row, end = ENTRIES;
     if (x == H5AD_DENSE) return h5ad_write(file, h5ad_find(file, "X"), row, 1, dense);
     TRY(h5ad_write(file, h5ad_find(file, "X/data"), start, 2, two));
     TRY(h5ad_write(file, h5ad_find(file, "X/indices"), start, 2, at));
