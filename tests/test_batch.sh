@@ -22,7 +22,7 @@ out=$("$REAL" config run.out "${@:2}") n=${SLURM_RESTART_COUNT:-0}
 read -ra plan <<< "$PLAN"
 case ${plan[$n]} in
 ok) exit 0 ;;
-kill) [ "$SLURM_PROCID" = 1 ] && kill -9 $$; trap - TERM; sleep 300 ;;
+kill) trap - TERM; [ "$SLURM_PROCID" = 1 ] && sleep 1 && kill -9 $$; sleep 300 ;;
 saved) touch "$out/checkpoint-$n.h5"; sleep 1; exit 7 ;;
 wait) trap 'exit 75' TERM; for _ in {1..600}; do sleep 0.1; done ;;
 stop) touch "$out/stop"; exit 75 ;;
@@ -39,7 +39,7 @@ submit() { # name plan: the job's id into $id
 }
 field() { scontrol show job -o "$1" | sed -n "s/.* $2=\([^ ]*\).*/\1/p"; } # job field
 wait_for() { # job states: until it is in one of them and at rest
-    for _ in $(seq 80); do
+    for _ in $(seq 180); do
         case " $2 " in *" $(field "$1" JobState) "*) return ;; esac
         sleep 0.5
     done
