@@ -31,9 +31,17 @@ static int print_help(void)
     return 0;
 }
 
+/* One error line for all ranks. A launcher kills the job at the first bad exit, so ranks that it started
+ * leave together, after the line is out. */
 static int report(enum status st)
 {
-    if (st != ST_OK && job_is_first())
+    struct comm world;
+    if (st == ST_OK) return 0;
+    if ((getenv("OMPI_COMM_WORLD_RANK") || getenv("PMIX_RANK")) && comm_open(NULL, NULL, &world) == ST_OK) {
+        comm_set_program("cytomill");
+        st = comm_agree(&world, st);
+        comm_close(&world);
+    } else if (job_is_first())
         fprintf(stderr, "cytomill: error[%d %s]: %s\n", (int)st, status_word(st), status_message());
     return st;
 }
@@ -43,7 +51,8 @@ static enum status unknown_verb(const char *word)
     const char *names[VERB_COUNT];
     for (int v = 0; v < VERB_COUNT; v++) names[v] = verbs[v].name;
     int near = text_nearest(word, names, VERB_COUNT);
-    if (near >= 0) return fail(ST_USAGE, "unknown verb '%s'; did you mean '%s'? see cytomill --help", word, names[near]);
+    if (near >= 0)
+        return fail(ST_USAGE, "unknown verb '%s'; did you mean '%s'? see cytomill --help", word, names[near]);
     return fail(ST_USAGE, "unknown verb '%s'; see cytomill --help", word);
 }
 
@@ -78,7 +87,8 @@ static enum status print_config(int argc, char **argv)
     for (int a = 3; a + 1 < argc; a++) {
         if (strcmp(argv[a], "--set") == 0) TRY(config_set(config, argv[++a], "--set"));
         else if (strcmp(argv[a], "--out") == 0) TRY(config_put(config, "run.out", argv[++a], "--out"));
-        else if (strcmp(argv[a], "--stop-file") == 0) TRY(config_put(config, "run.stop_file", argv[++a], "--stop-file"));
+        else if (strcmp(argv[a], "--stop-file") == 0)
+            TRY(config_put(config, "run.stop_file", argv[++a], "--stop-file"));
     }
     TRY(config_written(config, argv[2], &value));
     puts(value);
