@@ -19,8 +19,10 @@ static enum status read_index_file(const char *path, char **bytes, size_t *count
     char *index = text_format("%s/index.h5", path), *partial = text_format("%s.partial", path);
     enum status st = ST_OK;
     if (access(index, F_OK) == 0) st = text_read_file(index, bytes, count);
-    else if (access(partial, F_OK) == 0) st = fail(ST_INPUT, "%s: its ingest did not finish; run cytomill-ingest again to go on", path);
-    else if (access(path, F_OK) == 0) st = fail(ST_INPUT, "%s: is no atlas, it has no index.h5; make one with cytomill-ingest", path);
+    else if (access(partial, F_OK) == 0)
+        st = fail(ST_INPUT, "%s: its ingest did not finish; run cytomill-ingest again to go on", path);
+    else if (access(path, F_OK) == 0)
+        st = fail(ST_INPUT, "%s: is no atlas, it has no index.h5; make one with cytomill-ingest", path);
     else st = fail(ST_INPUT, "%s: does not exist; make an atlas with cytomill-ingest", path);
     free(partial);
     free(index);
@@ -35,8 +37,8 @@ static enum status check_shard(const struct atlas *atlas, int modality, int64_t 
     enum status st = ST_OK;
     if (stat(path, &info) != 0) st = fail(ST_INPUT, "%s: %s; ingest again", path, strerror(errno));
     else if (info.st_size != expected)
-        st = fail(ST_INPUT, "%s: has %lld bytes, the index says %lld: it is truncated or was changed; ingest again", path,
-                  (long long)info.st_size, (long long)expected);
+        st = fail(ST_INPUT, "%s: has %lld bytes, the index says %lld: it is truncated or was changed; ingest again",
+                  path, (long long)info.st_size, (long long)expected);
     else if (access(path, R_OK) != 0) st = fail(ST_INPUT, "%s: %s", path, strerror(errno));
     free(path);
     return st;
@@ -109,7 +111,10 @@ void atlas_close(struct atlas **out)
 
 int64_t atlas_cell_count(const struct atlas *atlas) { return atlas->index.rows; }
 int atlas_modality_count(const struct atlas *atlas) { return atlas->index.modality_count; }
-const struct modality *atlas_modality(const struct atlas *atlas, int index) { return &atlas->index.modalities[index].base; }
+const struct modality *atlas_modality(const struct atlas *atlas, int index)
+{
+    return &atlas->index.modalities[index].base;
+}
 const char *atlas_hash(const struct atlas *atlas) { return atlas->index.hash; }
 const char *atlas_path(const struct atlas *atlas) { return atlas->path; }
 
@@ -166,7 +171,8 @@ done:
 }
 
 /* Append rows [row, row+count) of a shard. */
-static enum status append_rows(struct atlas *atlas, int modality, int64_t shard, int64_t row, int64_t count, struct cells *out)
+static enum status append_rows(struct atlas *atlas, int modality, int64_t shard, int64_t row, int64_t count,
+                               struct cells *out)
 {
     enum status st = ST_OK;
     int64_t first = shard * atlas->index.shard_rows + row, before = out->start[out->count];
@@ -191,7 +197,8 @@ done:
 
 static enum status begin_read(const struct atlas *atlas, int modality, int64_t first, int64_t count, struct cells *out)
 {
-    if (modality < 0 || modality >= atlas->index.modality_count || first < 0 || count < 0 || first > atlas->index.rows - count)
+    if (modality < 0 || modality >= atlas->index.modality_count || first < 0 || count < 0 ||
+        first > atlas->index.rows - count)
         return fail(ST_INTERNAL, "%s: rows %lld to %lld of modality %d are asked for; it has %lld rows, %d modalities",
                     atlas->path, (long long)first, (long long)(first + count), modality, (long long)atlas->index.rows,
                     atlas->index.modality_count);
@@ -227,7 +234,8 @@ enum status atlas_read_rows(struct atlas *atlas, int modality, const int64_t *ro
     for (int64_t at = 0, end; at < count && st == ST_OK; at = end) {
         for (end = at + 1; end < count && rows[end] == rows[end - 1] + 1;) end++;
         if (rows[at] < 0 || rows[end - 1] >= atlas->index.rows)
-            st = fail(ST_INTERNAL, "%s: row %lld is asked for; it has %lld", atlas->path, (long long)rows[at], (long long)atlas->index.rows);
+            st = fail(ST_INTERNAL, "%s: row %lld is asked for; it has %lld", atlas->path, (long long)rows[at],
+                      (long long)atlas->index.rows);
         else st = append_run(atlas, modality, rows[at], end - at, out);
     }
     return st;

@@ -21,7 +21,7 @@
 struct atlas;
 
 struct modality {
-    char *name;           /* "rna" */
+    char *name; /* "rna" */
     enum value_kind kind;
     struct feature_table features;
 };
@@ -55,7 +55,8 @@ const char *atlas_config(const struct atlas *atlas);
  * caller thread; about 600,000 cells a second from the page cache. ST_INPUT names the shard. */
 MUST_CHECK enum status atlas_read(struct atlas *atlas, int modality, int64_t first, int64_t count, struct cells *out);
 /* The given rows, in the order given (any order, repeats allowed). Neighbouring rows are read together. Local. */
-MUST_CHECK enum status atlas_read_rows(struct atlas *atlas, int modality, const int64_t *rows, int64_t count, struct cells *out);
+MUST_CHECK enum status atlas_read_rows(struct atlas *atlas, int modality, const int64_t *rows, int64_t count,
+                                       struct cells *out);
 
 /* obs columns: source_file, source_row, source_obs_name, …; has_<modality> says which cells have one, and
  * is there only if some lack one. Missing text is NULL, never "". Names are borrowed. */
@@ -64,7 +65,8 @@ const char *atlas_obs_name(const struct atlas *atlas, int index);
 bool atlas_obs_has(const struct atlas *atlas, const char *name);
 /* Rows [first, first+count) of one obs column; categories are the whole atlas's list, so codes agree
  * between slices. The caller frees with column_free. ST_INPUT: no such column (with nearest name). Local. */
-MUST_CHECK enum status atlas_obs_read(struct atlas *atlas, const char *name, int64_t first, int64_t count, struct column *out);
+MUST_CHECK enum status atlas_obs_read(struct atlas *atlas, const char *name, int64_t first, int64_t count,
+                                      struct column *out);
 
 /* Names of rows [first, first+count), unique in the atlas, as COLUMN_TEXT; the caller frees. Local. */
 MUST_CHECK enum status atlas_names_read(struct atlas *atlas, int64_t first, int64_t count, struct column *out);
@@ -72,7 +74,7 @@ MUST_CHECK enum status atlas_names_read(struct atlas *atlas, int64_t first, int6
 /* The cells an expression selects (--cells; "" selects all), as ascending atlas rows; the caller
  * frees *rows. Each rank evaluates its share and all get the list. Collective. ST_CONFIG: a syntax
  * error or unknown column; ST_INPUT: nothing selected. */
-MUST_CHECK enum status atlas_select(struct comm *comm, struct atlas *atlas, const char *expression,
-                                    int64_t **rows, int64_t *count);
+MUST_CHECK enum status atlas_select(struct comm *comm, struct atlas *atlas, const char *expression, int64_t **rows,
+                                    int64_t *count);
 
 #endif

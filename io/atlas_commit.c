@@ -20,7 +20,8 @@ static enum status flush_folder(const char *path)
 {
     int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     enum status st = ST_OK;
-    if (fd < 0 || (fsync(fd) != 0 && errno != EINVAL)) st = fail(ST_OUTPUT, "%s: flush to disk failed: %s", path, strerror(errno));
+    if (fd < 0 || (fsync(fd) != 0 && errno != EINVAL))
+        st = fail(ST_OUTPUT, "%s: flush to disk failed: %s", path, strerror(errno));
     if (fd >= 0) close(fd);
     return st;
 }
@@ -49,7 +50,7 @@ static enum status flush_node(const struct comm *comm, struct atlas_writer *w)
 struct block {
     int64_t shard, first, count; /* rows of the shard */
     const char *records;
-    char *column;                /* scratch */
+    char *column; /* scratch */
 };
 
 /* `bytes` at `at` of each record become rows of a piece, in the shards of all modalities. */
@@ -57,10 +58,12 @@ static enum status write_piece(struct atlas_writer *w, const struct block *b, in
 {
     enum status st = ST_OK;
     int fd;
-    for (int64_t i = 0; i < b->count; i++) memcpy(b->column + i * bytes, b->records + i * w->record_bytes + at, (size_t)bytes);
+    for (int64_t i = 0; i < b->count; i++)
+        memcpy(b->column + i * bytes, b->records + i * w->record_bytes + at, (size_t)bytes);
     for (int m = 0; m < w->index.modality_count; m++) {
         TRY(writer_file(w, m, b->shard, &fd));
-        TRY(place_write(fd, w->index.pieces[piece], writer_offset(w, m, b->shard, piece) + b->first * bytes, b->column, b->count * bytes));
+        TRY(place_write(fd, w->index.pieces[piece], writer_offset(w, m, b->shard, piece) + b->first * bytes, b->column,
+                        b->count * bytes));
     }
 done:
     return st;
@@ -96,7 +99,8 @@ static enum status write_block(struct atlas_writer *w, const struct block *b)
     enum status st = ST_OK;
     for (int64_t i = 0; i < b->count; i++)
         if (b->records[i * w->record_bytes] != 1)
-            TRY(fail(ST_INTERNAL, "nobody wrote the row at %lld", (long long)(b->shard * w->index.shard_rows + b->first + i)));
+            TRY(fail(ST_INTERNAL, "nobody wrote the row at %lld",
+                     (long long)(b->shard * w->index.shard_rows + b->first + i)));
     TRY(write_names(w, b));
     for (int k = 0; k < w->index.field_count; k++) {
         int64_t bytes = field_bytes(&w->index.fields[k]);
@@ -117,8 +121,11 @@ static enum status write_columns(struct atlas_writer *w, int64_t shard)
     TRY(NEW_ARRAY(column, BLOCK_ROWS * (w->record_bytes + w->index.row_bytes[0])));
     TRY(writer_file(w, w->index.modality_count, shard, &fd));
     for (int64_t at = 0; at < rows; at += BLOCK_ROWS) {
-        struct block b = {.shard = shard, .first = at, .count = rows - at < BLOCK_ROWS ? rows - at : BLOCK_ROWS,
-                          .records = records, .column = column};
+        struct block b = {.shard = shard,
+                          .first = at,
+                          .count = rows - at < BLOCK_ROWS ? rows - at : BLOCK_ROWS,
+                          .records = records,
+                          .column = column};
         TRY(place_read(fd, "obs records", at * w->record_bytes, records, b.count * w->record_bytes));
         TRY(write_block(w, &b));
     }
@@ -159,7 +166,8 @@ static enum status check_shard(struct atlas_writer *w, int m, int64_t shard)
     }
 done:
     if (st == ST_INPUT) st = fail(ST_OUTPUT, "shard %lld", (long long)shard);
-    if (st != ST_OK) status_prefix("%s: rows of an earlier run are damaged; remove the folder and run again: ", w->partial);
+    if (st != ST_OK)
+        status_prefix("%s: rows of an earlier run are damaged; remove the folder and run again: ", w->partial);
     free(value);
     free(feature);
     free(starts);

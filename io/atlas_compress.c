@@ -20,7 +20,8 @@ static char *deflated_path(const struct atlas_index *index, const char *path, in
 }
 
 /* Deflate a shard beside itself, put that in its place, or remove it. */
-static enum status treat_shard(enum action action, const char *path, int level, int m, int64_t shard, struct atlas_index *index)
+static enum status treat_shard(enum action action, const char *path, int level, int m, int64_t shard,
+                               struct atlas_index *index)
 {
     enum status st = ST_OK;
     struct stat info = {0};
@@ -39,7 +40,8 @@ static enum status treat_shard(enum action action, const char *path, int level, 
 }
 
 /* All shards, dealt out to ranks. */
-static enum status treat_shards(const struct comm *comm, enum action action, const char *path, int level, struct atlas_index *index)
+static enum status treat_shards(const struct comm *comm, enum action action, const char *path, int level,
+                                struct atlas_index *index)
 {
     enum status st = ST_OK;
     int64_t shards = index->shard_count;

@@ -216,7 +216,8 @@ done:
 static enum status check_block(const char *bytes, size_t count, struct atlas_index *index)
 {
     size_t start = strlen(mark);
-    if (count < BLOCK_BYTES || memcmp(bytes, mark, start) != 0) return fail(ST_INPUT, "it is not the index of an atlas");
+    if (count < BLOCK_BYTES || memcmp(bytes, mark, start) != 0)
+        return fail(ST_INPUT, "it is not the index of an atlas");
     hash_sha256(bytes + BLOCK_BYTES, count - BLOCK_BYTES, index->hash);
     if (memcmp(bytes + start, index->hash, SHA256_HEX - 1) != 0)
         return fail(ST_INPUT, "its bytes do not match their SHA-256: it is damaged or was changed; ingest again");
@@ -242,7 +243,9 @@ static enum status read_root(hid_t file, struct atlas_index *index)
     enum status st = ST_OK;
     int64_t version = 0, shuffled = 0, seed = 0, deflate = 0, modalities = 0;
     TRY(h5_attr_read_int(file, "version", &version));
-    if (version != VERSION) TRY(fail(ST_INPUT, "it has format version %lld; this program reads %d; ingest again", (long long)version, VERSION));
+    if (version != VERSION)
+        TRY(fail(ST_INPUT, "it has format version %lld; this program reads %d; ingest again", (long long)version,
+                 VERSION));
     TRY(h5_attr_read_int(file, "rows", &index->rows));
     TRY(h5_attr_read_int(file, "shard_rows", &index->shard_rows));
     TRY(h5_attr_read_int(file, "shuffled", &shuffled));

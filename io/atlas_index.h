@@ -23,7 +23,7 @@ struct index_source {
 };
 
 struct index_modality {
-    struct modality base;    /* name, kind, features */
+    struct modality base; /* name, kind, features */
     int mask_count;
     uint8_t *masks;          /* [mask_count x features] distinct measured masks */
     int32_t *mask_of_source; /* [source_count], -1 = the source lacks the modality */
@@ -43,8 +43,8 @@ struct atlas_index {
     int field_count;
     struct h5ad_field *fields; /* of obs; strings owned */
     int piece_count;
-    char **pieces;          /* "obs/_index", "obs/<column>…" in order of fields, "X/data", "X/indices", "X/indptr" */
-    int64_t *row_bytes;     /* [piece_count] */
+    char **pieces;      /* "obs/_index", "obs/<column>…" in order of fields, "X/data", "X/indices", "X/indptr" */
+    int64_t *row_bytes; /* [piece_count] */
     int modality_count;
     struct index_modality *modalities;
     char hash[SHA256_HEX];

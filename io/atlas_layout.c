@@ -15,7 +15,8 @@
 
 /* ---- laying out ---- */
 
-static enum status note_places(struct atlas_writer *w, int m, int64_t shard, const char *path, const struct h5ad_file *file)
+static enum status note_places(struct atlas_writer *w, int m, int64_t shard, const char *path,
+                               const struct h5ad_file *file)
 {
     struct index_modality *modality = &w->index.modalities[m];
     struct stat info;
@@ -41,7 +42,8 @@ done:
     return st;
 }
 
-static enum status lay_out_shard(struct atlas_writer *w, int m, int64_t shard, const struct var_frame *var, const int64_t *starts)
+static enum status lay_out_shard(struct atlas_writer *w, int m, int64_t shard, const struct var_frame *var,
+                                 const int64_t *starts)
 {
     enum status st = ST_OK;
     struct index_modality *modality = &w->index.modalities[m];
@@ -51,9 +53,15 @@ static enum status lay_out_shard(struct atlas_writer *w, int m, int64_t shard, c
     const struct h5ad_note notes[] = {{.name = "cytomill/modality", .text = modality->base.name},
                                       {.name = "cytomill/kind", .text = value_kind_word(modality->base.kind)},
                                       {.name = "cytomill/first_row", .number = (double)(shard * w->index.shard_rows)}};
-    struct h5ad_layout layout = {
-        .obs = {.rows = rows, .index_bytes = (int32_t)w->index.row_bytes[0], .fields = w->index.fields, .field_count = w->index.field_count},
-        .var = var->frame, .x = H5AD_CSR, .entries = starts[rows], .uns = notes, .uns_count = 3};
+    struct h5ad_layout layout = {.obs = {.rows = rows,
+                                         .index_bytes = (int32_t)w->index.row_bytes[0],
+                                         .fields = w->index.fields,
+                                         .field_count = w->index.field_count},
+                                 .var = var->frame,
+                                 .x = H5AD_CSR,
+                                 .entries = starts[rows],
+                                 .uns = notes,
+                                 .uns_count = 3};
     TRY(w->resumed ? h5ad_reopen_local(path, &layout, &file) : h5ad_create_local(path, &layout, &file));
     if (!w->resumed) TRY(write_starts(file, starts, rows));
     TRY(note_places(w, m, shard, path, file));

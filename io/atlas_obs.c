@@ -56,8 +56,8 @@ static enum status allocate(const struct h5ad_field *f, int64_t count, struct co
 }
 
 /* Values from their form on disk to rows [at, at+count) of the column. */
-static enum status unpack(const struct h5ad_field *f, const char *packed, const uint8_t *missing, int64_t at, int64_t count,
-                          struct column *out)
+static enum status unpack(const struct h5ad_field *f, const char *packed, const uint8_t *missing, int64_t at,
+                          int64_t count, struct column *out)
 {
     int64_t bytes = field_bytes(f);
     for (int64_t i = 0; i < count; i++) {
@@ -66,18 +66,22 @@ static enum status unpack(const struct h5ad_field *f, const char *packed, const 
         case COLUMN_INT: memcpy(&out->i[at + i], place, 8); break;
         case COLUMN_BOOL: out->i[at + i] = *place != 0; break;
         case COLUMN_REAL: memcpy(&out->r[at + i], place, 8); break;
-        case COLUMN_TEXT: out->text[at + i] = *place ? text_format("%.*s", (int)strnlen(place, (size_t)bytes), place) : NULL; break;
+        case COLUMN_TEXT:
+            out->text[at + i] = *place ? text_format("%.*s", (int)strnlen(place, (size_t)bytes), place) : NULL;
+            break;
         case COLUMN_CATEGORY:
             memcpy(&out->code[at + i], place, 4);
             if (out->code[at + i] < -1 || out->code[at + i] >= f->category_count)
-                return fail(ST_INPUT, "column '%s' has code %d; allowed are -1 to %d", f->name, out->code[at + i], f->category_count - 1);
+                return fail(ST_INPUT, "column '%s' has code %d; allowed are -1 to %d", f->name, out->code[at + i],
+                            f->category_count - 1);
         }
         if (missing && missing[i]) out->i[at + i] = INT64_MIN;
     }
     return ST_OK;
 }
 
-static enum status read_slice(struct atlas *atlas, int field, int64_t shard, int64_t row, int64_t count, int64_t at, struct column *out)
+static enum status read_slice(struct atlas *atlas, int field, int64_t shard, int64_t row, int64_t count, int64_t at,
+                              struct column *out)
 {
     enum status st = ST_OK;
     const struct h5ad_field *f = &atlas->index.fields[field];
@@ -134,8 +138,8 @@ enum status atlas_obs_read(struct atlas *atlas, const char *name, int64_t first,
     *out = (struct column){0};
     if (field < 0) return no_such_column(atlas, name);
     if (first < 0 || count < 0 || first > atlas->index.rows - count)
-        return fail(ST_INTERNAL, "%s: rows %lld to %lld of obs are asked for; it has %lld", atlas->path, (long long)first,
-                    (long long)(first + count), (long long)atlas->index.rows);
+        return fail(ST_INTERNAL, "%s: rows %lld to %lld of obs are asked for; it has %lld", atlas->path,
+                    (long long)first, (long long)(first + count), (long long)atlas->index.rows);
     TRY(allocate(&atlas->index.fields[field], count, out));
     for (int64_t at = 0, n; at < count; at += n) {
         int64_t shard = (first + at) / atlas->index.shard_rows, row = first + at - shard * atlas->index.shard_rows;
@@ -150,8 +154,8 @@ done:
 /* ---- selection ---- */
 
 /* Evaluate on rows [first, first+count); append the chosen to rows[*chosen…]. */
-static enum status select_block(struct atlas *atlas, const struct select *select, int64_t first, int64_t count, uint8_t *keep,
-                                int64_t *rows, int64_t *chosen)
+static enum status select_block(struct atlas *atlas, const struct select *select, int64_t first, int64_t count,
+                                uint8_t *keep, int64_t *rows, int64_t *chosen)
 {
     enum status st = ST_OK;
     int n = select_column_count(select);
@@ -167,7 +171,8 @@ done:
     return st;
 }
 
-static enum status select_share(const struct comm *comm, struct atlas *atlas, const char *expression, int64_t **rows, int64_t *chosen)
+static enum status select_share(const struct comm *comm, struct atlas *atlas, const char *expression, int64_t **rows,
+                                int64_t *chosen)
 {
     enum { BLOCK = 1 << 16 };
     enum status st = ST_OK;
@@ -203,7 +208,8 @@ enum status atlas_select(struct comm *comm, struct atlas *atlas, const char *exp
     *rows = all;
     *count = bytes / (int64_t)sizeof *mine;
     if (*count == 0) {
-        st = fail(ST_INPUT, "%s: no cell of %lld is selected by: %s", atlas->path, (long long)atlas->index.rows, expression);
+        st = fail(ST_INPUT, "%s: no cell of %lld is selected by: %s", atlas->path, (long long)atlas->index.rows,
+                  expression);
         free(all);
         *rows = NULL;
         st = comm_agree(comm, st);

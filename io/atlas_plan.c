@@ -13,10 +13,12 @@ static enum status check_sources(const struct atlas_plan *plan)
     int64_t row = 0;
     for (int k = 0; k < plan->source_count; k++) {
         if (plan->sources[k].first_row != row || plan->sources[k].rows < 0)
-            return fail(ST_INTERNAL, "source %d begins at row %lld instead of %lld", k, (long long)plan->sources[k].first_row, (long long)row);
+            return fail(ST_INTERNAL, "source %d begins at row %lld instead of %lld", k,
+                        (long long)plan->sources[k].first_row, (long long)row);
         row += plan->sources[k].rows;
     }
-    if (row != plan->rows) return fail(ST_INTERNAL, "sources have %lld rows, the plan %lld", (long long)row, (long long)plan->rows);
+    if (row != plan->rows)
+        return fail(ST_INTERNAL, "sources have %lld rows, the plan %lld", (long long)row, (long long)plan->rows);
     if (row == 0) return fail(ST_INPUT, "no cells in the input; give files with at least one cell");
     return ST_OK;
 }
@@ -31,7 +33,8 @@ static enum status check_obs(const struct atlas_plan *plan)
             return fail(ST_INTERNAL, "obs column %d must be %s", k, first[k].name);
     for (int k = 0; k < plan->obs_count; k++)
         for (int j = 0; j < k; j++)
-            if (strcmp(plan->obs[k].name, plan->obs[j].name) == 0) return fail(ST_INTERNAL, "two obs columns '%s'", plan->obs[k].name);
+            if (strcmp(plan->obs[k].name, plan->obs[j].name) == 0)
+                return fail(ST_INTERNAL, "two obs columns '%s'", plan->obs[k].name);
     return ST_OK;
 }
 
@@ -45,7 +48,8 @@ static enum status copy_sources(const struct atlas_plan *plan, struct atlas_inde
     for (int k = 0; k < plan->source_count; k++)
         index->sources[k] = (struct index_source){.path = text_copy(plan->sources[k].path),
                                                   .identity = text_copy(plan->sources[k].identity),
-                                                  .first_row = plan->sources[k].first_row, .rows = plan->sources[k].rows};
+                                                  .first_row = plan->sources[k].first_row,
+                                                  .rows = plan->sources[k].rows};
 done:
     return st;
 }
@@ -112,7 +116,8 @@ static enum status copy_modality(const struct atlas_plan *plan, int m, struct at
     struct index_modality *to = &index->modalities[m];
     to->base.name = text_copy(from->name);
     to->base.kind = from->kind;
-    for (int64_t i = 0; i < from->features->count; i++) TRY(feature_table_add(&to->base.features, &from->features->rows[i]));
+    for (int64_t i = 0; i < from->features->count; i++)
+        TRY(feature_table_add(&to->base.features, &from->features->rows[i]));
     TRY(copy_masks(from, plan->source_count, to));
     TRY(NEW_ARRAY(to->entries, index->shard_count));
     TRY(NEW_ARRAY(to->bytes, index->shard_count));
@@ -132,7 +137,8 @@ enum status plan_to_index(const struct atlas_plan *plan, bool some_lack, struct 
     enum status st = ST_OK;
     TRY(check_sources(plan));
     TRY(check_obs(plan));
-    *index = (struct atlas_index){.rows = plan->rows, .shard_rows = plan->shard_rows, .seed = plan->seed, .shuffled = plan->shuffle};
+    *index = (struct atlas_index){
+        .rows = plan->rows, .shard_rows = plan->shard_rows, .seed = plan->seed, .shuffled = plan->shuffle};
     index->shard_count = (plan->rows - 1) / plan->shard_rows + 1;
     index->config = text_copy(plan->config ? plan->config : "");
     TRY(copy_sources(plan, index));
@@ -152,11 +158,14 @@ void writer_digest(const struct atlas_writer *w, uint64_t sizes, char out[SHA256
 {
     struct text t = {0};
     const struct atlas_index *x = &w->index;
-    text_add(&t, "%lld %lld %llu %d %d %llu %lld\n", (long long)x->rows, (long long)x->shard_rows, (unsigned long long)x->seed,
-             x->shuffled, w->names_unique, (unsigned long long)sizes, (long long)w->record_bytes);
-    for (int k = 0; k < x->source_count; k++) text_add(&t, "%s %s %lld\n", x->sources[k].path, x->sources[k].identity, (long long)x->sources[k].rows);
+    text_add(&t, "%lld %lld %llu %d %d %llu %lld\n", (long long)x->rows, (long long)x->shard_rows,
+             (unsigned long long)x->seed, x->shuffled, w->names_unique, (unsigned long long)sizes,
+             (long long)w->record_bytes);
+    for (int k = 0; k < x->source_count; k++)
+        text_add(&t, "%s %s %lld\n", x->sources[k].path, x->sources[k].identity, (long long)x->sources[k].rows);
     for (int k = 0; k < x->field_count; k++) {
-        text_add(&t, "%s %d %d %d\n", x->fields[k].name, x->fields[k].type, x->fields[k].text_bytes, x->fields[k].nullable);
+        text_add(&t, "%s %d %d %d\n", x->fields[k].name, x->fields[k].type, x->fields[k].text_bytes,
+                 x->fields[k].nullable);
         for (int32_t c = 0; c < x->fields[k].category_count; c++) text_add(&t, "%s\n", x->fields[k].category[c]);
     }
     for (int m = 0; m < x->modality_count; m++) {

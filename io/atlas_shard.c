@@ -76,7 +76,8 @@ static enum status find_shard(struct atlas *atlas, int modality, int64_t shard, 
     return st;
 }
 
-static enum status read_deflated(struct atlas *atlas, int modality, int64_t shard, int piece, int64_t first, int64_t count, void *out)
+static enum status read_deflated(struct atlas *atlas, int modality, int64_t shard, int piece, int64_t first,
+                                 int64_t count, void *out)
 {
     enum status st = ST_OK;
     struct deflated_shard *s = NULL;
@@ -93,7 +94,8 @@ done:
     return st;
 }
 
-enum status shard_read(struct atlas *atlas, int modality, int64_t shard, int piece, int64_t first, int64_t count, void *out)
+enum status shard_read(struct atlas *atlas, int modality, int64_t shard, int piece, int64_t first, int64_t count,
+                       void *out)
 {
     enum status st = ST_OK;
     int fd;
@@ -103,7 +105,8 @@ enum status shard_read(struct atlas *atlas, int modality, int64_t shard, int pie
         return shard_fail(atlas, modality, shard, st);
     }
     char *path = NULL;
-    int64_t id = modality * atlas->index.shard_count + shard, bytes = index_row_bytes(&atlas->index, modality, shard, piece);
+    int64_t id = modality * atlas->index.shard_count + shard,
+            bytes = index_row_bytes(&atlas->index, modality, shard, piece);
     fd = shard_files_get(&atlas->files, id);
     if (fd < 0) {
         path = index_shard_path(&atlas->index, atlas->path, modality, shard);

@@ -11,7 +11,7 @@ enum { DEFLATED_OPEN = 32 };
 struct atlas {
     struct atlas_index index;
     char *path;
-    struct shard_files files;  /* modality * shard_count + shard */
+    struct shard_files files; /* modality * shard_count + shard */
     struct deflated_shard *deflated[DEFLATED_OPEN];
     int deflated_next;
     int data, indices, indptr; /* pieces */
@@ -20,8 +20,8 @@ struct atlas {
 };
 
 /* Rows [first, first+count) of a piece of a shard, as on disk, to `out`. ST_INPUT names the shard. Local. */
-MUST_CHECK enum status shard_read(struct atlas *atlas, int modality, int64_t shard, int piece, int64_t first, int64_t count,
-                                  void *out);
+MUST_CHECK enum status shard_read(struct atlas *atlas, int modality, int64_t shard, int piece, int64_t first,
+                                  int64_t count, void *out);
 /* Put the shard's name in front of a message. */
 enum status shard_fail(const struct atlas *atlas, int modality, int64_t shard, enum status st);
 void shard_close_deflated(struct atlas *atlas);

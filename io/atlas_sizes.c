@@ -9,9 +9,9 @@
 
 /* One block of local rows on its way: item k of the packed message belongs to local row order[k]. */
 struct parcel {
-    int64_t *bytes;      /* [size] to each rank */
+    int64_t *bytes; /* [size] to each rank */
     char *items;
-    int64_t *row;        /* [count] local row of each item */
+    int64_t *row; /* [count] local row of each item */
     int64_t count;
 };
 
@@ -37,7 +37,8 @@ static int64_t source_row_of(const struct atlas_writer *w, int64_t local)
 }
 
 /* Pack (place, entries of each modality) of local rows [first, first+count), grouped by owner. */
-static enum status pack_parcel(const struct comm *comm, const struct atlas_writer *w, int64_t first, int64_t count, struct parcel *p)
+static enum status pack_parcel(const struct comm *comm, const struct atlas_writer *w, int64_t first, int64_t count,
+                               struct parcel *p)
 {
     enum status st = ST_OK;
     int modalities = w->index.modality_count;
@@ -67,14 +68,16 @@ done:
 
 /* ---- what arrives ---- */
 
-static int64_t *owned_start(const struct comm *comm, const struct atlas_writer *w, const struct owned *owned, int64_t place, int m)
+static int64_t *owned_start(const struct comm *comm, const struct atlas_writer *w, const struct owned *owned,
+                            int64_t place, int m)
 {
     int64_t shard = place / w->index.shard_rows, row = place - shard * w->index.shard_rows;
     return &owned->starts[shard / comm->size * w->index.modality_count + m][row + 1];
 }
 
 /* Note the sizes that arrived. A row that comes twice means overlapping shares. */
-static enum status note_sizes(const struct comm *comm, const struct atlas_writer *w, const char *items, int64_t bytes, struct owned *owned)
+static enum status note_sizes(const struct comm *comm, const struct atlas_writer *w, const char *items, int64_t bytes,
+                              struct owned *owned)
 {
     int modalities = w->index.modality_count;
     int64_t item = 8 + 4 * modalities;
@@ -94,7 +97,8 @@ static enum status note_sizes(const struct comm *comm, const struct atlas_writer
 }
 
 /* What a round does with a parcel: `answer` false notes sizes, true brings starts back. */
-static enum status round_trip(struct comm *comm, struct atlas_writer *w, struct owned *owned, int64_t first, int64_t count, bool answer)
+static enum status round_trip(struct comm *comm, struct atlas_writer *w, struct owned *owned, int64_t first,
+                              int64_t count, bool answer)
 {
     struct parcel p = {0};
     void *arrived = NULL, *back = NULL;
@@ -177,7 +181,8 @@ enum status owned_sum_up(const struct comm *comm, const struct atlas_writer *w, 
         int64_t shard = comm->rank + k / modalities * comm->size, rows = index_shard_rows(&w->index, shard);
         for (int64_t i = 1; i <= rows; i++) {
             if (owned->starts[k][i] < 0)
-                return fail(ST_INTERNAL, "no rank announced the row at %lld", (long long)(shard * w->index.shard_rows + i - 1));
+                return fail(ST_INTERNAL, "no rank announced the row at %lld",
+                            (long long)(shard * w->index.shard_rows + i - 1));
             owned->starts[k][i] += owned->starts[k][i - 1];
         }
         w->index.modalities[k % modalities].entries[shard] = owned->starts[k][rows];

@@ -11,12 +11,14 @@ enum { MAX_COUNT = 1 << 24 };
 /* ---- lists of rows as columns of a file ---- */
 
 /* Column `name` of texts, one per row of `stride` bytes, through a getter. */
-static enum status write_column(hid_t group, const char *name, const void *rows, size_t stride, int64_t count, size_t member)
+static enum status write_column(hid_t group, const char *name, const void *rows, size_t stride, int64_t count,
+                                size_t member)
 {
     const char **texts = NULL;
     enum status st = ST_OK;
     TRY(NEW_ARRAY(texts, count));
-    for (int64_t i = 0; i < count; i++) texts[i] = *(char *const *)(const void *)((const char *)rows + (size_t)i * stride + member);
+    for (int64_t i = 0; i < count; i++)
+        texts[i] = *(char *const *)(const void *)((const char *)rows + (size_t)i * stride + member);
     TRY(h5_write_texts(group, name, texts, count));
 done:
     free(texts);
@@ -35,12 +37,14 @@ done:
     return st;
 }
 
-static enum status write_numbers(hid_t group, const char *name, const void *rows, size_t stride, int64_t count, size_t member)
+static enum status write_numbers(hid_t group, const char *name, const void *rows, size_t stride, int64_t count,
+                                 size_t member)
 {
     int64_t *numbers = NULL;
     enum status st = ST_OK;
     TRY(NEW_ARRAY(numbers, count));
-    for (int64_t i = 0; i < count; i++) memcpy(&numbers[i], (const char *)rows + (size_t)i * stride + member, sizeof *numbers);
+    for (int64_t i = 0; i < count; i++)
+        memcpy(&numbers[i], (const char *)rows + (size_t)i * stride + member, sizeof *numbers);
     TRY(h5_write(group, name, H5T_NATIVE_INT64, 1, &count, numbers));
 done:
     free(numbers);
@@ -53,7 +57,8 @@ static enum status read_numbers(hid_t group, const char *name, void *rows, size_
     enum status st = ST_OK;
     TRY(NEW_ARRAY(numbers, count));
     TRY(h5_read(group, name, H5T_NATIVE_INT64, count, numbers));
-    for (int64_t i = 0; i < count; i++) memcpy((char *)rows + (size_t)i * stride + member, &numbers[i], sizeof *numbers);
+    for (int64_t i = 0; i < count; i++)
+        memcpy((char *)rows + (size_t)i * stride + member, &numbers[i], sizeof *numbers);
 done:
     free(numbers);
     return st;
@@ -184,7 +189,8 @@ enum status table_read_fields(hid_t file, struct atlas_index *index)
     TRY(h5_read(group, "nullable", H5T_NATIVE_INT64, n, rows + 2 * n));
     for (int k = 0; k < n; k++) {
         struct h5ad_field *f = &index->fields[k];
-        if (rows[k] < COLUMN_INT || rows[k] > COLUMN_TEXT) TRY(fail(ST_INPUT, "column '%s' has an unknown type", f->name));
+        if (rows[k] < COLUMN_INT || rows[k] > COLUMN_TEXT)
+            TRY(fail(ST_INPUT, "column '%s' has an unknown type", f->name));
         f->type = (enum column_type)rows[k];
         f->text_bytes = (int32_t)rows[n + k];
         f->nullable = rows[2 * n + k] != 0;
@@ -241,7 +247,8 @@ static enum status read_features(hid_t parent, struct feature_table *t)
     TRY(NUMBER_OF(group, read, t->rows, n, end));
     TRY(h5_read(group, "rule", H5T_NATIVE_INT64, n, rules));
     for (int64_t i = 0; i < n; i++) {
-        if (rules[i] < MAP_NONE || rules[i] > MAP_AMBIGUOUS) TRY(fail(ST_INPUT, "feature %lld has an unknown rule", (long long)i));
+        if (rules[i] < MAP_NONE || rules[i] > MAP_AMBIGUOUS)
+            TRY(fail(ST_INPUT, "feature %lld has an unknown rule", (long long)i));
         t->rows[i].rule = (enum map_rule)rules[i];
     }
 done:
@@ -315,7 +322,8 @@ static enum status read_masks(hid_t group, const struct atlas_index *index, stru
     TRY(h5_read(group, "masks", H5T_NATIVE_UINT8, dims[0] * dims[1], m->masks));
     TRY(h5_read(group, "mask_of_source", H5T_NATIVE_INT32, index->source_count, m->mask_of_source));
     for (int k = 0; k < index->source_count; k++)
-        if (m->mask_of_source[k] < -1 || m->mask_of_source[k] >= m->mask_count) TRY(fail(ST_INPUT, "source %d has no mask", k));
+        if (m->mask_of_source[k] < -1 || m->mask_of_source[k] >= m->mask_count)
+            TRY(fail(ST_INPUT, "source %d has no mask", k));
 done:
     return st;
 }
@@ -330,7 +338,8 @@ enum status table_read_modality(hid_t parent, int k, struct atlas_index *index)
     TRY(h5_group_open(parent, name, &group));
     TRY(h5_attr_read_text(group, "name", &m->base.name));
     TRY(h5_attr_read_text(group, "kind", &kind));
-    if (!value_kind_parse(kind, &m->base.kind)) TRY(fail(ST_INPUT, "modality '%s' has unknown kind '%s'", m->base.name, kind));
+    if (!value_kind_parse(kind, &m->base.kind))
+        TRY(fail(ST_INPUT, "modality '%s' has unknown kind '%s'", m->base.name, kind));
     TRY(read_features(group, &m->base.features));
     TRY(read_masks(group, index, m));
     TRY(read_shards(group, index, m));

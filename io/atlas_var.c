@@ -77,7 +77,8 @@ done:
     return st;
 }
 
-static enum status var_number(struct var_frame *v, int k, const char *name, const struct feature_table *t, size_t member)
+static enum status var_number(struct var_frame *v, int k, const char *name, const struct feature_table *t,
+                              size_t member)
 {
     enum status st = ST_OK;
     struct column *c = &v->columns[k];
@@ -103,7 +104,9 @@ static enum status var_rule(struct var_frame *v, int k, const struct feature_tab
     v->columns[k] = (struct column){.type = COLUMN_CATEGORY, .count = t->count};
     TRY(NEW_ARRAY(v->columns[k].code, t->count));
     for (int64_t i = 0; i < t->count; i++) v->columns[k].code[i] = (int32_t)t->rows[i].rule;
-    v->fields[k] = (struct h5ad_field){.name = "rule", .type = COLUMN_CATEGORY, .category = words,
+    v->fields[k] = (struct h5ad_field){.name = "rule",
+                                       .type = COLUMN_CATEGORY,
+                                       .category = words,
                                        .category_count = (int32_t)(sizeof words / sizeof *words)};
 done:
     return st;
@@ -124,8 +127,12 @@ enum status var_create(const struct feature_table *t, struct var_frame *v)
     TRY(var_number(v, 6, "start", t, offsetof(struct feature, start)));
     TRY(var_number(v, 7, "end", t, offsetof(struct feature, end)));
     TRY(var_rule(v, 8, t));
-    v->frame = (struct h5ad_frame){.rows = t->count, .index_bytes = widest(v->names, t->count), .fields = v->fields,
-                                   .field_count = VAR_FIELDS, .index = (const char *const *)v->names, .values = v->columns};
+    v->frame = (struct h5ad_frame){.rows = t->count,
+                                   .index_bytes = widest(v->names, t->count),
+                                   .fields = v->fields,
+                                   .field_count = VAR_FIELDS,
+                                   .index = (const char *const *)v->names,
+                                   .values = v->columns};
 done:
     return st;
 }

@@ -72,8 +72,8 @@ static int by_place(const void *a, const void *b)
 
 /* A run of rows that lie next to each other both in the block and in the shard: one write. */
 struct run {
-    int64_t shard, start;         /* first entry in the shard */
-    int64_t from, entries;        /* first entry in the block */
+    int64_t shard, start;  /* first entry in the shard */
+    int64_t from, entries; /* first entry in the block */
 };
 
 static enum status write_run(struct atlas_writer *w, int modality, const struct cells *cells, const struct run *run)
@@ -83,8 +83,8 @@ static enum status write_run(struct atlas_writer *w, int modality, const struct 
     if (run->entries == 0) return ST_OK;
     const char *name = w->index.modalities[modality].base.name;
     TRY(writer_file(w, modality, run->shard, &fd));
-    TRY(place_write(fd, name, writer_offset(w, modality, run->shard, w->data) + run->start * 4, cells->value + run->from,
-                    run->entries * 4));
+    TRY(place_write(fd, name, writer_offset(w, modality, run->shard, w->data) + run->start * 4,
+                    cells->value + run->from, run->entries * 4));
     TRY(place_write(fd, name, writer_offset(w, modality, run->shard, w->indices) + run->start * 4,
                     cells->feature + run->from, run->entries * 4));
 done:
@@ -98,7 +98,8 @@ static enum status check_row(const struct atlas_writer *w, int modality, const s
     if (local < 0) return fail(ST_INTERNAL, "source row %lld is not of this rank's share", (long long)cells->id[row]);
     int32_t announced = w->entries[modality][local];
     if (n == (announced < 0 ? 0 : announced)) return ST_OK;
-    return fail(ST_INTERNAL, "source row %lld has %lld entries, %d were announced", (long long)cells->id[row], (long long)n, announced);
+    return fail(ST_INTERNAL, "source row %lld has %lld entries, %d were announced", (long long)cells->id[row],
+                (long long)n, announced);
 }
 
 static enum status check_cells(const struct atlas_writer *w, int modality, const struct cells *cells)
@@ -124,9 +125,12 @@ enum status atlas_writer_put_cells(struct atlas_writer *w, int modality, const s
     qsort(order, (size_t)cells->count, sizeof *order, by_place);
     for (int64_t k = 0; k < cells->count; k++) {
         int64_t row = order[k].row, local = writer_local_row(w, cells->id[row]);
-        struct run next = {.shard = order[k].place / w->index.shard_rows, .start = w->starts[modality][local],
-                           .from = cells->start[row], .entries = cells->start[row + 1] - cells->start[row]};
-        bool joins = next.shard == run.shard && next.start == run.start + run.entries && next.from == run.from + run.entries;
+        struct run next = {.shard = order[k].place / w->index.shard_rows,
+                           .start = w->starts[modality][local],
+                           .from = cells->start[row],
+                           .entries = cells->start[row + 1] - cells->start[row]};
+        bool joins =
+            next.shard == run.shard && next.start == run.start + run.entries && next.from == run.from + run.entries;
         if (joins) {
             run.entries += next.entries;
             continue;
@@ -143,7 +147,8 @@ done:
 /* ---- obs ---- */
 
 /* Put one column's values into the records of `count` rows. */
-static enum status fill_field(const struct atlas_writer *w, int field, const struct column *values, int64_t count, char *records)
+static enum status fill_field(const struct atlas_writer *w, int field, const struct column *values, int64_t count,
+                              char *records)
 {
     enum status st = ST_OK;
     const struct h5ad_field *f = &w->index.fields[field];
@@ -202,10 +207,12 @@ enum status atlas_writer_put_obs(struct atlas_writer *w, int64_t first, const st
     char *records = NULL;
     if (count == 0) return ST_OK;
     if (local < 0 || writer_local_row(w, first + count - 1) != local + count - 1)
-        TRY(fail(ST_INTERNAL, "source rows %lld to %lld are not of this rank's share", (long long)first, (long long)(first + count)));
+        TRY(fail(ST_INTERNAL, "source rows %lld to %lld are not of this rank's share", (long long)first,
+                 (long long)(first + count)));
     TRY(NEW_ARRAY(records, count * w->record_bytes));
     for (int k = 0; k < w->plan_fields; k++) {
-        if (columns[k].count != count) TRY(fail(ST_INTERNAL, "column '%s' has another length", w->index.fields[k].name));
+        if (columns[k].count != count)
+            TRY(fail(ST_INTERNAL, "column '%s' has another length", w->index.fields[k].name));
         TRY(fill_field(w, k, &columns[k], count, records));
     }
     fill_marks(w, local, count, records);
@@ -225,7 +232,8 @@ bool atlas_writer_has(const struct atlas_writer *w, int64_t first, int64_t count
         int fd;
         char mark = 0;
         if (writer_file((struct atlas_writer *)w, w->index.modality_count, shard, &fd) != ST_OK) return false;
-        if (pread(fd, &mark, 1, (place - shard * w->index.shard_rows) * w->record_bytes) != 1 || mark != 1) return false;
+        if (pread(fd, &mark, 1, (place - shard * w->index.shard_rows) * w->record_bytes) != 1 || mark != 1)
+            return false;
     }
     return true;
 }

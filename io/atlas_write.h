@@ -61,14 +61,14 @@ struct atlas_plan {
     int64_t shard_rows;
     uint64_t seed;
     bool shuffle;
-    const char *config;    /* YAML of the ingest, stored in index.h5; must not depend on the number of ranks */
+    const char *config; /* YAML of the ingest, stored in index.h5; must not depend on the number of ranks */
 };
 
 /* The source rows this rank will write: ranges of global source rows, disjoint over ranks, together all
  * rows. A rank may have none. */
 struct atlas_share {
     int range_count;
-    const int64_t *first, *count;     /* [range_count], ascending */
+    const int64_t *first, *count; /* [range_count], ascending */
     /* [modality_count] pointers to the entries of each row of the ranges, one after another; -1 = the
      * cell lacks the modality. Not needed after atlas_writer_create. */
     const int32_t *const *entries;

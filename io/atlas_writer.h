@@ -17,17 +17,17 @@ struct atlas_writer {
     struct atlas_index index;
     char *path, *partial;
     bool names_unique;
-    int plan_fields;            /* columns the caller puts; has_<modality> follow */
+    int plan_fields; /* columns the caller puts; has_<modality> follow */
     /* this rank's rows: ranges of global source rows, numbered through as local rows */
     int range_count;
     int64_t *first, *count, *base; /* [range_count] base = local row of the range's first */
     int64_t rows;
-    int32_t **entries;          /* [modality][rows] -1 = lacks it */
-    int64_t **starts;           /* [modality][rows] first entry in its shard */
-    struct shard_files files;   /* modality * shard_count + shard; then shard_count of records */
+    int32_t **entries;        /* [modality][rows] -1 = lacks it */
+    int64_t **starts;         /* [modality][rows] first entry in its shard */
+    struct shard_files files; /* modality * shard_count + shard; then shard_count of records */
     int64_t record_bytes;
-    int64_t *field_at;          /* [field_count] place of a field in a record; its mask byte follows it */
-    int data, indices, indptr;  /* pieces */
+    int64_t *field_at;         /* [field_count] place of a field in a record; its mask byte follows it */
+    int data, indices, indptr; /* pieces */
     bool resumed;
     int64_t resumed_rows;
 };

@@ -22,11 +22,11 @@
 /* Where training stands, beside the weights. Random numbers need no state: they are keyed by
  * (seed, purpose, cell, step). */
 struct train_state {
-    int64_t step;          /* optimiser steps done */
-    int64_t cells_seen;    /* position of the sampler: cells drawn so far */
+    int64_t step;       /* optimiser steps done */
+    int64_t cells_seen; /* position of the sampler: cells drawn so far */
     int64_t global_batch;
     uint64_t seed;
-    double best_loss;      /* best held-out loss so far; NaN before the first */
+    double best_loss; /* best held-out loss so far; NaN before the first */
     char atlas_hash[SHA256_HEX];
 };
 
@@ -35,8 +35,8 @@ struct train_state {
  * train.keep are removed. Collective. ST_OUTPUT: nothing is left under the final name, and older
  * checkpoints stay. */
 MUST_CHECK enum status checkpoint_write(struct comm *comm, const char *path, const struct param_table *params,
-                                        const struct config *config, const struct vocab *vocab,
-                                        const char *model_name, const struct train_state *state);
+                                        const struct config *config, const struct vocab *vocab, const char *model_name,
+                                        const struct train_state *state);
 
 /* What a program needs before it can build the model: the configuration the checkpoint was trained
  * with (its model.* keys are put into `config`), and its vocabulary (caller destroys). A key the user

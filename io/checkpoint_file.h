@@ -17,7 +17,7 @@ struct checkpoint_tensor {
     char name[96];
     int shape_rank;
     int64_t shape[3];
-    int64_t row_reals;              /* values of one row of the first dimension */
+    int64_t row_reals;               /* values of one row of the first dimension */
     int64_t first_block[PART_COUNT]; /* index of its first block */
 };
 

@@ -17,7 +17,8 @@ static enum status check_format(hid_t file)
         TRY(fail(ST_INPUT, "not a checkpoint: its format is '%.60s', not '%s'", format, CHECKPOINT_FORMAT));
     TRY(h5_attr_read_int(file, "format_version", &version));
     if (version != CHECKPOINT_VERSION)
-        TRY(fail(ST_INPUT, "checkpoint of version %lld; this program reads version %d", (long long)version, CHECKPOINT_VERSION));
+        TRY(fail(ST_INPUT, "checkpoint of version %lld; this program reads version %d", (long long)version,
+                 CHECKPOINT_VERSION));
 done:
     free(format);
     return st;
@@ -87,7 +88,8 @@ enum status checkpoint_small_read(hid_t file, struct checkpoint_small *s)
     TRY(read_vocabulary_text(file, s));
     TRY(read_state(file, &s->state, &check));
     if (check != checkpoint_small_check(s->config_text, s->vocab_text, s->vocab_bytes, s->model_name, &s->state))
-        TRY(fail(ST_INPUT, "damaged: configuration, vocabulary or state do not match their checksum; use an older checkpoint"));
+        TRY(fail(ST_INPUT,
+                 "damaged: configuration, vocabulary or state do not match their checksum; use an older checkpoint"));
 done:
     return st;
 }
@@ -123,9 +125,11 @@ static enum status parse_config(const char *text, struct config **out)
     enum status st = ST_OK;
     char path[64];
     FILE *file = tmpfile();
-    if (!file) return fail(ST_OUTPUT, "no temporary file for the checkpoint's configuration; set TMPDIR to a writable folder");
+    if (!file)
+        return fail(ST_OUTPUT, "no temporary file for the checkpoint's configuration; set TMPDIR to a writable folder");
     fputs(text, file);
-    if (fflush(file) != 0) TRY(fail(ST_OUTPUT, "the temporary file of the checkpoint's configuration cannot be written"));
+    if (fflush(file) != 0)
+        TRY(fail(ST_OUTPUT, "the temporary file of the checkpoint's configuration cannot be written"));
     snprintf(path, sizeof path, "/proc/self/fd/%d", fileno(file));
     TRY(config_create(out));
     TRY(config_read(*out, path));
@@ -147,9 +151,9 @@ static void value_text(const struct config *config, const struct config_key *key
 /* Keys of the model section that a user may change without making it another model. */
 static bool is_free_key(const char *name)
 {
-    static const char *const free_keys[] = {"model.name", "model.licence", "model.max_genes", "model.min_genes",
-                                            "model.drop_long_cells", "model.cap_total", "model.select_fraction",
-                                            "model.hide_fraction", "model.dropout"};
+    static const char *const free_keys[] = {
+        "model.name",      "model.licence",         "model.max_genes",     "model.min_genes", "model.drop_long_cells",
+        "model.cap_total", "model.select_fraction", "model.hide_fraction", "model.dropout"};
     for (size_t i = 0; i < sizeof free_keys / sizeof *free_keys; i++)
         if (strcmp(free_keys[i], name) == 0) return true;
     return false;
@@ -167,7 +171,8 @@ static enum status merge_config(const char *path, const struct config *stored, s
         if (strcmp(theirs, ours) == 0) continue;
         if (!config_is_given(config, key->name)) TRY(config_put(config, key->name, theirs, path));
         else if (!is_free_key(key->name))
-            TRY(fail(ST_INPUT, "%s: was trained with %s %s, this run asks for %s; use its configuration, or another checkpoint",
+            TRY(fail(ST_INPUT,
+                     "%s: was trained with %s %s, this run asks for %s; use its configuration, or another checkpoint",
                      path, key->name, theirs, ours));
     }
 done:

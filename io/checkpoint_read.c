@@ -48,7 +48,8 @@ static enum status list_tensors(struct reader *r)
     for (int i = 0; i < r->map.tensor_count; i++) {
         struct checkpoint_tensor *t = &r->map.tensors[i];
         *t = (struct checkpoint_tensor){0};
-        if (H5Lget_name_by_idx(group, ".", H5_INDEX_NAME, H5_ITER_INC, (hsize_t)i, t->name, sizeof t->name, H5P_DEFAULT) < 0)
+        if (H5Lget_name_by_idx(group, ".", H5_INDEX_NAME, H5_ITER_INC, (hsize_t)i, t->name, sizeof t->name,
+                               H5P_DEFAULT) < 0)
             TRY(h5_fail(ST_INPUT, "the name of tensor %d cannot be read", i));
         TRY(read_tensor_shape(group, t));
     }
@@ -99,8 +100,8 @@ static enum status read_checksums(struct reader *r)
     for (int64_t b = 0; b < r->map.block_count; b++) {
         const struct checkpoint_block *block = &r->map.blocks[b];
         if (block->index < 0 || block->index >= r->map.block_count)
-            TRY(fail(ST_INPUT, "damaged: tensor '%s' points to checksum %lld of %lld", r->map.tensors[block->tensor].name,
-                     (long long)block->index, (long long)r->map.block_count));
+            TRY(fail(ST_INPUT, "damaged: tensor '%s' points to checksum %lld of %lld",
+                     r->map.tensors[block->tensor].name, (long long)block->index, (long long)r->map.block_count));
         if (checkpoint_block_reals(&r->map, block) > largest) largest = checkpoint_block_reals(&r->map, block);
     }
     TRY(NEW_ARRAY(r->staged, largest));
@@ -142,8 +143,9 @@ static enum status read_block(struct reader *r, int64_t b)
                                   block->first_row, block->rows, r->staged);
     size_t bytes = sizeof *r->staged * (size_t)checkpoint_block_reals(&r->map, block);
     if (st == ST_OK && hash_block(r->staged, bytes, 0) != r->sum[block->index])
-        st = fail(ST_INPUT, "damaged: rows %lld to %lld of '%s/%s' do not match their checksum; use an older checkpoint",
-                  (long long)block->first_row, (long long)(block->first_row + block->rows - 1), group, name);
+        st =
+            fail(ST_INPUT, "damaged: rows %lld to %lld of '%s/%s' do not match their checksum; use an older checkpoint",
+                 (long long)block->first_row, (long long)(block->first_row + block->rows - 1), group, name);
     if (st != ST_OK) status_prefix("%s: ", r->path);
     return st;
 }
@@ -154,7 +156,8 @@ static real *part_target(struct param_table *params, int part)
 }
 
 /* Every rank reads its share and sends it round: the file is read once, whatever the number of ranks. */
-static enum status read_blocks(struct comm *comm, struct reader *r, struct param_table *params, const int *row_of, bool moments)
+static enum status read_blocks(struct comm *comm, struct reader *r, struct param_table *params, const int *row_of,
+                               bool moments)
 {
     enum status st = ST_OK;
     for (int owner = 0; owner < comm->size; owner++) {
@@ -179,7 +182,8 @@ static enum status read_blocks(struct comm *comm, struct reader *r, struct param
 static const char *shape_text(int rank, const int64_t *shape, char out[80])
 {
     int n = snprintf(out, 80, "[");
-    for (int d = 0; d < rank && n < 70; d++) n += snprintf(out + n, (size_t)(80 - n), "%s%lld", d ? ", " : "", (long long)shape[d]);
+    for (int d = 0; d < rank && n < 70; d++)
+        n += snprintf(out + n, (size_t)(80 - n), "%s%lld", d ? ", " : "", (long long)shape[d]);
     snprintf(out + n, (size_t)(80 - n), "]");
     return out;
 }
@@ -200,11 +204,13 @@ static enum status match_table(const struct reader *r, const struct param_table 
         const struct checkpoint_tensor *t = &r->map.tensors[i];
         row_of[i] = param_find(params, t->name);
         if (row_of[i] < 0)
-            return fail(ST_INPUT, "%s: holds tensor '%s', which this model does not have; it is a checkpoint of another model",
+            return fail(ST_INPUT,
+                        "%s: holds tensor '%s', which this model does not have; it is a checkpoint of another model",
                         r->path, t->name);
         const struct param *p = &params->rows[row_of[i]];
         if (!same_shape(t, p))
-            return fail(ST_INPUT, "%s: tensor '%s' is %s, this model's is %s; it is a checkpoint of another model or vocabulary",
+            return fail(ST_INPUT,
+                        "%s: tensor '%s' is %s, this model's is %s; it is a checkpoint of another model or vocabulary",
                         r->path, t->name, shape_text(t->shape_rank, t->shape, found),
                         shape_text(p->shape_rank, p->shape, expected));
     }
@@ -212,7 +218,8 @@ static enum status match_table(const struct reader *r, const struct param_table 
         int at = 0;
         while (at < r->map.tensor_count && row_of[at] != k) at++;
         if (at == r->map.tensor_count)
-            return fail(ST_INPUT, "%s: has no tensor '%s'; it is a checkpoint of another model", r->path, params->rows[k].name);
+            return fail(ST_INPUT, "%s: has no tensor '%s'; it is a checkpoint of another model", r->path,
+                        params->rows[k].name);
     }
     return ST_OK;
 }
@@ -250,7 +257,8 @@ static void verify(struct comm *comm, const char *path, bool *sound, char reason
     struct reader r = {.file = H5_NONE};
     int64_t first = 0, last = 0;
     enum status st = reader_open(&r, path);
-    if (st == ST_OK && comm->rank == 0 && (st = checkpoint_small_read(r.file, &small)) != ST_OK) status_prefix("%s: ", path);
+    if (st == ST_OK && comm->rank == 0 && (st = checkpoint_small_read(r.file, &small)) != ST_OK)
+        status_prefix("%s: ", path);
     if (st == ST_OK) checkpoint_map_share(&r.map, comm->rank, comm->size, &first, &last);
     for (int64_t b = first; b < last && st == ST_OK; b++) st = read_block(&r, b);
     reader_close(&r);

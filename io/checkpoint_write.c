@@ -27,14 +27,14 @@ struct contents {
 struct writer {
     const struct param_table *params;
     struct checkpoint_map map;
-    char *partial;             /* the temporary name */
-    bool posix;                /* through `fd`, else through `shared` */
+    char *partial; /* the temporary name */
+    bool posix;    /* through `fd`, else through `shared` */
     int fd;
     struct shared_file shared;
-    int64_t *place;            /* [parts * tensors] byte offsets of the datasets */
+    int64_t *place; /* [parts * tensors] byte offsets of the datasets */
     int64_t checksum_place, file_bytes;
-    float *staged;             /* [largest block] */
-    uint64_t *sum;             /* [block_count] checksums of this rank's blocks */
+    float *staged; /* [largest block] */
+    uint64_t *sum; /* [block_count] checksums of this rank's blocks */
 };
 
 /* ---- layout ---- */
@@ -160,11 +160,13 @@ static enum status write_at(struct writer *w, int64_t place, const void *data, i
 static enum status write_block(struct writer *w, const struct checkpoint_block *b)
 {
     const struct checkpoint_tensor *t = &w->map.tensors[b->tensor];
-    const real *from = part_values(w->params, b->part) + w->params->rows[b->tensor].offset + b->first_row * t->row_reals;
+    const real *from =
+        part_values(w->params, b->part) + w->params->rows[b->tensor].offset + b->first_row * t->row_reals;
     int64_t count = checkpoint_block_reals(&w->map, b);
     for (int64_t i = 0; i < count; i++) w->staged[i] = (float)from[i];
     w->sum[b->index] = hash_block(w->staged, sizeof *w->staged * (size_t)count, 0);
-    int64_t place = w->place[b->part * w->map.tensor_count + b->tensor] + b->first_row * t->row_reals * (int64_t)sizeof(float);
+    int64_t place =
+        w->place[b->part * w->map.tensor_count + b->tensor] + b->first_row * t->row_reals * (int64_t)sizeof(float);
     return write_at(w, place, w->staged, count * (int64_t)sizeof(float));
 }
 
@@ -185,7 +187,8 @@ static enum status sync_path(const char *path)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     int failed = fd < 0 || fsync(fd) != 0;
-    enum status st = failed && errno != EINVAL ? fail(ST_OUTPUT, "%s: cannot be put on disk: %s", path, strerror(errno)) : ST_OK;
+    enum status st =
+        failed && errno != EINVAL ? fail(ST_OUTPUT, "%s: cannot be put on disk: %s", path, strerror(errno)) : ST_OK;
     if (fd >= 0) close(fd);
     return st;
 }
@@ -285,8 +288,10 @@ enum status checkpoint_write(struct comm *comm, const char *path, const struct p
                              const struct train_state *state)
 {
     const char *driver = config_text(config, "run.io");
-    struct writer w = {.params = params, .fd = -1, .shared = {.handle = MPI_FILE_NULL}, .posix = uses_posix(comm, driver)};
-    struct contents c = {.model_name = model_name, .config_text = config_as_text(config), .vocab = vocab, .state = state};
+    struct writer w = {
+        .params = params, .fd = -1, .shared = {.handle = MPI_FILE_NULL}, .posix = uses_posix(comm, driver)};
+    struct contents c = {
+        .model_name = model_name, .config_text = config_as_text(config), .vocab = vocab, .state = state};
     signal(SIGXFSZ, SIG_IGN); /* a file size limit must be an error here, not a signal */
     enum status st = writer_allocate(&w, params, path);
     if (st == ST_OK && !c.config_text) st = fail(ST_MEMORY, "no memory for the configuration's text");

@@ -74,7 +74,9 @@ static enum status choose_entry(hid_t file, const char *which, char **path)
     if (st == ST_OK && vectors == 1) *path = text_format("obsm/%s", e.name[chosen]);
     if (st == ST_OK && vectors == 0) {
         if (h5_exists(file, "X")) *path = text_copy("X");
-        else st = fail(ST_INPUT, "neither obsm nor X holds an embedding; give a file that cytomill-embed or scanpy wrote");
+        else
+            st = fail(ST_INPUT,
+                      "neither obsm nor X holds an embedding; give a file that cytomill-embed or scanpy wrote");
     }
     for (int i = 0; i < e.count; i++) free(e.name[i]);
     free(names);
@@ -119,7 +121,9 @@ static enum status check_values(const struct embedding_table *t)
     for (int64_t i = 0; i < t->count; i++)
         for (int j = 0; t->usable[t->first + i] && j < t->width; j++)
             if (!isfinite(t->values[i * t->width + j]))
-                return fail(ST_INPUT, "row %lld of '%s' holds NaN or infinity but is not marked embedded=False; embed again or leave the cell out",
+                return fail(ST_INPUT,
+                            "row %lld of '%s' holds NaN or infinity but is not marked embedded=False; embed again or "
+                            "leave the cell out",
                             (long long)(t->first + i), t->name);
     return ST_OK;
 }
@@ -141,7 +145,8 @@ static enum status open_file(struct embedding_table *t, const char *which, char 
     t->rows = dims[0];
     t->width = (int)dims[1];
     if (frame_row_count(t->file->obs) != t->rows)
-        TRY(fail(ST_INPUT, "'%s' has %lld rows, obs has %lld", *entry, (long long)t->rows, (long long)frame_row_count(t->file->obs)));
+        TRY(fail(ST_INPUT, "'%s' has %lld rows, obs has %lld", *entry, (long long)t->rows,
+                 (long long)frame_row_count(t->file->obs)));
 done:
     return st;
 }
@@ -199,7 +204,10 @@ void embedding_table_close(struct embedding_table **table)
 
 /* ---- obs and uns ---- */
 
-bool embedding_table_has(const struct embedding_table *t, const char *name) { return frame_find(t->file->obs, name) >= 0; }
+bool embedding_table_has(const struct embedding_table *t, const char *name)
+{
+    return frame_find(t->file->obs, name) >= 0;
+}
 
 static enum status no_column(const struct embedding_table *t, const char *name)
 {
@@ -213,8 +221,9 @@ static enum status no_column(const struct embedding_table *t, const char *name)
         text_add(&list, "%s%s", i ? ", " : "", names[i]);
     }
     int near = text_nearest(name, names, n);
-    enum status st = fail(ST_INPUT, "%s: obs has no column '%s'%s%s%s; it has: %s", t->path, name, near >= 0 ? "; did you mean '" : "",
-                          near >= 0 ? names[near] : "", near >= 0 ? "'" : "", list.data);
+    enum status st =
+        fail(ST_INPUT, "%s: obs has no column '%s'%s%s%s; it has: %s", t->path, name,
+             near >= 0 ? "; did you mean '" : "", near >= 0 ? names[near] : "", near >= 0 ? "'" : "", list.data);
     text_free(&list);
     free(names);
     return st;
@@ -240,7 +249,8 @@ enum status embedding_table_select(struct embedding_table *t, const char *expres
     TRY(select_parse(expression, &s));
     TRY(NEW_ARRAY(columns, select_column_count(s)));
     memset(columns, 0, sizeof *columns * (size_t)select_column_count(s));
-    for (int k = 0; k < select_column_count(s); k++) TRY(embedding_table_column(t, select_column_name(s, k), &columns[k]));
+    for (int k = 0; k < select_column_count(s); k++)
+        TRY(embedding_table_column(t, select_column_name(s, k), &columns[k]));
     TRY(select_evaluate(s, columns, t->rows, keep));
 done:
     for (int k = 0; columns && k < select_column_count(s); k++) column_free(&columns[k]);

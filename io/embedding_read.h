@@ -15,8 +15,8 @@
 
 struct embedding_table {
     char *path;
-    char *name;           /* "X_cellfm", or "X" */
-    int64_t rows;         /* cells of the file */
+    char *name;   /* "X_cellfm", or "X" */
+    int64_t rows; /* cells of the file */
     int width;
     int64_t first, count; /* this rank's rows */
     float *values;        /* [count, width] fp32; rows that are not usable hold NaN or 0 */
@@ -25,10 +25,10 @@ struct embedding_table {
     struct embedding_file *file; /* private */
 };
 
-/* Open and read, after the probe process has walked the file. `which` names the obsm entry ("X_cellfm"); "" takes the only one that is no picture (X_umap,
- * X_tsne), or X when there is none. ST_INPUT: not an .h5ad, no such entry (those there are listed),
- * not numbers, NaN or infinity in a row that is not marked embedded=False, no usable row. ST_CONFIG:
- * several entries and none named. Collective, agreed. */
+/* Open and read, after the probe process has walked the file. `which` names the obsm entry ("X_cellfm");
+ * "" takes the only one that is no picture (X_umap, X_tsne), or X when there is none. ST_INPUT: not an
+ * .h5ad, no such entry (those there are listed), not numbers, NaN or infinity in a row that is not marked
+ * embedded=False, no usable row. ST_CONFIG: several entries and none named. Collective, agreed. */
 MUST_CHECK enum status embedding_table_open(struct comm *comm, const char *path, const char *which,
                                             struct embedding_table **out);
 void embedding_table_close(struct embedding_table **table);
@@ -38,7 +38,8 @@ void embedding_table_close(struct embedding_table **table);
 MUST_CHECK enum status embedding_table_column(struct embedding_table *table, const char *name, struct column *out);
 bool embedding_table_has(const struct embedding_table *table, const char *name);
 /* Names of rows [first, first+count). Local. */
-MUST_CHECK enum status embedding_table_names(struct embedding_table *table, int64_t first, int64_t count, struct column *out);
+MUST_CHECK enum status embedding_table_names(struct embedding_table *table, int64_t first, int64_t count,
+                                             struct column *out);
 /* Which rows an expression over obs selects: keep[rows]; "" selects all. ST_CONFIG. Local. */
 MUST_CHECK enum status embedding_table_select(struct embedding_table *table, const char *expression, uint8_t *keep);
 /* A text entry of uns ("model/hash"), "" if there is none; the caller frees. Local. */

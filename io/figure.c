@@ -15,7 +15,8 @@
 extern char **environ;
 
 /* Okabe and Ito's colours in an order that keeps neighbours apart. */
-static const char *const palette[] = {"#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#B8A500", "#000000"};
+static const char *const palette[] = {"#0072B2", "#E69F00", "#009E73", "#D55E00",
+                                      "#56B4E9", "#CC79A7", "#B8A500", "#000000"};
 enum { PALETTE = 8 };
 /* Marks of gnuplot: disc, triangle, square, lozenge, pentagon. */
 static const int marks[] = {7, 9, 5, 13, 15};
@@ -34,7 +35,9 @@ enum status figure_check(void)
         free(program);
     }
     free(path);
-    return found ? ST_OK : fail(ST_CONFIG, "gnuplot, which draws the report's pictures, is not on PATH; install it (Debian package gnuplot-nox)");
+    return found ? ST_OK
+                 : fail(ST_CONFIG, "gnuplot, which draws the report's pictures, is not on PATH; install it (Debian "
+                                   "package gnuplot-nox)");
 }
 
 /* A scratch file that has no name any more; -1 on failure. */
@@ -109,11 +112,15 @@ static void add_quoted(struct text *t, const char *s)
     text_add(t, "\"");
 }
 
-static void begin_script(struct text *t, const char *name, int width, int height, const char *x_label, const char *y_label)
+static void begin_script(struct text *t, const char *name, int width, int height, const char *x_label,
+                         const char *y_label)
 {
-    text_add(t, "set encoding utf8\nset terminal svg size %d,%d dynamic noenhanced font \"Helvetica,15\" name \"%s\" background \"#ffffff\"\n",
+    text_add(t,
+             "set encoding utf8\nset terminal svg size %d,%d dynamic noenhanced font \"Helvetica,15\" name \"%s\" "
+             "background \"#ffffff\"\n",
              width, height, name);
-    text_add(t, "set border 3 lc rgb \"#57606a\"\nset tics nomirror textcolor rgb \"#1b1f24\"\nset key noenhanced\nset xlabel ");
+    text_add(t, "set border 3 lc rgb \"#57606a\"\nset tics nomirror textcolor rgb \"#1b1f24\"\nset key noenhanced\nset "
+                "xlabel ");
     add_quoted(t, x_label);
     text_add(t, "\nset ylabel ");
     add_quoted(t, y_label);
@@ -137,8 +144,8 @@ static void add_curve_plot(struct text *t, const struct figure_curve *c, int num
 {
     static const char *const greys[] = {"#8c959f", "#6e7781", "#424a53", "#1b1f24"};
     if (c->count > 0)
-        text_add(t, "$c%d using 1:2 with %s lw 2 pt 7 ps 0.6 lc rgb \"%s\" title ", number, c->count < 60 ? "linespoints" : "lines",
-                 palette[number % PALETTE]);
+        text_add(t, "$c%d using 1:2 with %s lw 2 pt 7 ps 0.6 lc rgb \"%s\" title ", number,
+                 c->count < 60 ? "linespoints" : "lines", palette[number % PALETTE]);
     else text_add(t, "%.8g with lines lw 1.5 dt %d lc rgb \"%s\" title ", c->level, 2 + levels % 4, greys[levels % 4]);
     add_quoted(t, c->name);
 }
@@ -158,12 +165,14 @@ static double frame_top(const struct figure_curve *curves, int count)
     return highest > FRAME_ROOM * wanted ? FRAME_ROOM * wanted : 0;
 }
 
-enum status figure_curves(const char *x_label, const char *y_label, const struct figure_curve *curves, int count, char **svg)
+enum status figure_curves(const char *x_label, const char *y_label, const struct figure_curve *curves, int count,
+                          char **svg)
 {
     struct text t = {0};
     int levels = 0;
     begin_script(&t, "curves", 860, 440, x_label, y_label);
-    text_add(&t, "set key outside right top Left reverse spacing 1.3 samplen 2.5\nset grid ytics lc rgb \"#e4e8ec\" lt 1\n");
+    text_add(
+        &t, "set key outside right top Left reverse spacing 1.3 samplen 2.5\nset grid ytics lc rgb \"#e4e8ec\" lt 1\n");
     double top = frame_top(curves, count);
     if (top > 0) text_add(&t, "set yrange [*:%.6g]\n", top);
     for (int i = 0; i < count; i++)
@@ -200,8 +209,14 @@ static void add_group_plot(struct text *t, const struct figure_points *p, int32_
     const char *color = group < 0 ? "#c3c9d0" : palette[group % PALETTE];
     int mark = group < 0 ? marks[0] : marks[group / PALETTE % MARKS];
     char *name = text_format("%s (%lld)", group < 0 ? p->none : p->name[group], (long long)members);
-    text_add(t, "%s $g%d using 1:2 with points pt %d ps %.2f lc rgb \"%s\" notitle, NaN with points pt %d ps 1.2 lc rgb \"%s\" title ",
-             first ? "" : ",", (int)group + 1, mark, p->n > 4000 ? 0.25 : p->n > 1500 ? 0.36 : 0.5, color, mark, color);
+    text_add(t,
+             "%s $g%d using 1:2 with points pt %d ps %.2f lc rgb \"%s\" notitle, NaN with points pt %d ps 1.2 lc rgb "
+             "\"%s\" title ",
+             first ? "" : ",", (int)group + 1, mark,
+             p->n > 4000   ? 0.25
+             : p->n > 1500 ? 0.36
+                           : 0.5,
+             color, mark, color);
     add_quoted(t, name);
     free(name);
 }
@@ -214,7 +229,8 @@ enum status figure_map(const char *x_label, const char *y_label, const struct fi
     bool first = true;
     TRY(NEW_ARRAY(members, points->groups + 1));
     begin_script(&t, "map", 860, 540, x_label, y_label);
-    text_add(&t, "set key outside right top Left reverse spacing 1.35\nset format x \"\"\nset format y \"\"\nset tics scale 0\n");
+    text_add(&t, "set key outside right top Left reverse spacing 1.35\nset format x \"\"\nset format y \"\"\nset tics "
+                 "scale 0\n");
     for (int32_t g = -1; g < points->groups; g++) members[g + 1] = add_group_data(&t, points, g);
     text_add(&t, "plot");
     for (int32_t g = -1; g < points->groups; g++) {

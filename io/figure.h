@@ -14,14 +14,14 @@ MUST_CHECK enum status figure_check(void);
 /* A curve, or a level that holds for all x. */
 struct figure_curve {
     const char *name;
-    int64_t count;      /* points; 0 = a level */
+    int64_t count;       /* points; 0 = a level */
     const double *x, *y; /* [count]; NaN in y breaks the line */
     double level;
 };
 
 /* Curves over a common x. *svg: the caller frees. ST_OUTPUT: gnuplot failed, with its message. Local. */
-MUST_CHECK enum status figure_curves(const char *x_label, const char *y_label, const struct figure_curve *curves, int count,
-                                     char **svg);
+MUST_CHECK enum status figure_curves(const char *x_label, const char *y_label, const struct figure_curve *curves,
+                                     int count, char **svg);
 
 /* Points in the plane coloured by group: xy[n, 2], group[n] (-1 = none, drawn grey beneath the rest). */
 struct figure_points {
@@ -32,7 +32,8 @@ struct figure_points {
     const char *const *name; /* [groups] */
     const char *none;        /* what -1 is called */
 };
-MUST_CHECK enum status figure_map(const char *x_label, const char *y_label, const struct figure_points *points, char **svg);
+MUST_CHECK enum status figure_map(const char *x_label, const char *y_label, const struct figure_points *points,
+                                  char **svg);
 
 /* All pairs of a panel: effect[genes, genes] symmetric, singles on the diagonal, and interaction[genes,
  * genes]; NaN where not ranked or not known. Effects are drawn below and on the diagonal, interactions above. */

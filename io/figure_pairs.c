@@ -35,8 +35,8 @@ static struct rgb interaction_color(double share)
 /* Leaves the element open for a child or "/>". */
 static void open_square(struct text *t, double x, double y, double w, double h, struct rgb c)
 {
-    text_add(t, "<rect x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\" fill=\"#%02x%02x%02x\"", x, y, w, h, (int)(c.r + 0.5),
-             (int)(c.g + 0.5), (int)(c.b + 0.5));
+    text_add(t, "<rect x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\" fill=\"#%02x%02x%02x\"", x, y, w, h,
+             (int)(c.r + 0.5), (int)(c.g + 0.5), (int)(c.b + 0.5));
 }
 
 static void add_label(struct text *t, double x, double y, const char *anchor, const char *turn, const char *label)
@@ -76,7 +76,8 @@ static void add_cell(struct text *t, const struct drawing *d, int row, int colum
     const struct figure_panel *p = d->panel;
     bool effect = column <= row;
     double value = (effect ? p->effect : p->interaction)[row * p->genes + column];
-    open_square(t, MARGIN + column * d->side, MARGIN + row * d->side, d->side - 1, d->side - 1, cell_color(d, effect, value));
+    open_square(t, MARGIN + column * d->side, MARGIN + row * d->side, d->side - 1, d->side - 1,
+                cell_color(d, effect, value));
     text_add(t, "><title>");
     html_text(t, p->gene[row]);
     if (row != column) {
@@ -107,7 +108,8 @@ static void add_bar(struct text *t, double x, double y, bool one_sided, double t
     add_label(t, x, y - 8, "start", " font-weight=\"600\"", title);
     for (int s = 0; s < STEPS; s++) {
         double share = (s + 0.5) / STEPS;
-        open_square(t, x + (double)s * LENGTH / STEPS, y, LENGTH / STEPS + 0.5, BAR, one_sided ? effect_color(share) : interaction_color(2 * share - 1));
+        open_square(t, x + (double)s * LENGTH / STEPS, y, LENGTH / STEPS + 0.5, BAR,
+                    one_sided ? effect_color(share) : interaction_color(2 * share - 1));
         text_add(t, "/>\n");
     }
     snprintf(end, sizeof end, "%.2g", one_sided ? 0 : -top);
@@ -122,10 +124,13 @@ enum status figure_pairs(const struct figure_panel *panel, char **svg)
     double side = (double)PANEL_SIDE / panel->genes;
     struct drawing d = {panel, fmax(SQUARE_LEAST, fmin(SQUARE_MOST, side)), largest(panel, panel->effect, true),
                         largest(panel, panel->interaction, false), false};
-    for (int i = 0; i < panel->genes * panel->genes; i++) d.is_signed = d.is_signed || panel->effect[i] < -0.01 * d.effect_top;
+    for (int i = 0; i < panel->genes * panel->genes; i++)
+        d.is_signed = d.is_signed || panel->effect[i] < -0.01 * d.effect_top;
     double body = d.side * panel->genes, width = MARGIN + body + 230, height = MARGIN + fmax(body, 200) + 20;
-    text_add(&t, "<svg xmlns=\"http://www.w3.org/2000/svg\" role=\"img\" aria-label=\"pairs of genes\" viewBox=\"0 0 %.0f %.0f\" "
-                 "font-family=\"Helvetica,Arial,sans-serif\" font-size=\"%.0f\" fill=\"#1b1f24\">\n",
+    text_add(&t,
+             "<svg xmlns=\"http://www.w3.org/2000/svg\" role=\"img\" aria-label=\"pairs of genes\" viewBox=\"0 0 %.0f "
+             "%.0f\" "
+             "font-family=\"Helvetica,Arial,sans-serif\" font-size=\"%.0f\" fill=\"#1b1f24\">\n",
              width, height, d.side < 14 ? d.side : 14);
     for (int i = 0; i < panel->genes; i++)
         for (int j = 0; j < panel->genes; j++) add_cell(&t, &d, i, j);

@@ -199,7 +199,8 @@ static enum status copy_written(int from, int to, const char *path)
         }
         at = hole;
     }
-    if (ftruncate(to, end) != 0) TRY(fail(ST_OUTPUT, "%s: cannot grow to %lld bytes: %s", path, (long long)end, strerror(errno)));
+    if (ftruncate(to, end) != 0)
+        TRY(fail(ST_OUTPUT, "%s: cannot grow to %lld bytes: %s", path, (long long)end, strerror(errno)));
 done:
     free(block);
     return st;

@@ -81,12 +81,14 @@ MUST_CHECK enum status h5_shape(hid_t parent, const char *path, int *rank, int64
 
 /* Create an unfiltered, contiguous dataset, allocated at once and never filled; data comes later. A
  * dataset without elements is fine. Release *dataset with h5_drop. */
-MUST_CHECK enum status h5_dataset_create(hid_t parent, const char *name, hid_t type, int rank, const int64_t *dims, hid_t *dataset);
+MUST_CHECK enum status h5_dataset_create(hid_t parent, const char *name, hid_t type, int rank, const int64_t *dims,
+                                         hid_t *dataset);
 /* Byte offset of a contiguous dataset's elements in the file; -1 if it is chunked or has none. */
 int64_t h5_dataset_offset(hid_t dataset);
 
 /* Whole datasets, small enough for memory. `memory_type` is the type of `data` (H5T_NATIVE_…). */
-MUST_CHECK enum status h5_write(hid_t parent, const char *name, hid_t memory_type, int rank, const int64_t *dims, const void *data);
+MUST_CHECK enum status h5_write(hid_t parent, const char *name, hid_t memory_type, int rank, const int64_t *dims,
+                                const void *data);
 MUST_CHECK enum status h5_write_texts(hid_t parent, const char *name, const char *const *texts, int64_t count);
 MUST_CHECK enum status h5_write_text(hid_t parent, const char *name, const char *text); /* scalar */
 /* Read a whole dataset that must have `count` elements in all, converted to `memory_type`. */

@@ -80,7 +80,8 @@ static enum status open_single(hid_t object, const char *name, hid_t *attribute)
     hid_t space = H5Aget_space(*attribute);
     hssize_t count = H5Sget_simple_extent_npoints(space);
     h5_drop(&space);
-    return count == 1 ? ST_OK : fail(ST_INPUT, "attribute '%s' has %lld values; one is expected", name, (long long)count);
+    return count == 1 ? ST_OK
+                      : fail(ST_INPUT, "attribute '%s' has %lld values; one is expected", name, (long long)count);
 }
 
 enum status h5_attr_read_text(hid_t object, const char *name, char **text)

@@ -129,7 +129,8 @@ static herr_t visit_link(hid_t from, const char *name, const H5L_info_t *info, v
     struct copy *copy = context;
     H5O_info_t object;
     hid_t a = H5_NONE, b = H5_NONE;
-    if (H5Oget_info_by_name1(from, name, &object, H5P_DEFAULT) < 0) copy->st = h5_fail(ST_INPUT, "'%s' cannot be read", name);
+    if (H5Oget_info_by_name1(from, name, &object, H5P_DEFAULT) < 0)
+        copy->st = h5_fail(ST_INPUT, "'%s' cannot be read", name);
     else if (object.type == H5O_TYPE_DATASET) copy->st = copy_dataset(copy, name);
     else {
         copy->st = h5_group_open(from, name, &a);
@@ -167,7 +168,9 @@ static enum status check_space(const char *path)
     if (stat(path, &info) != 0 || statvfs(path, &system) != 0) return fail(ST_INPUT, "%s", strerror(errno));
     double need = (double)info.st_size * 1.05 + 1e6, have = (double)system.f_bavail * (double)system.f_frsize;
     char a[32], b[32];
-    return need <= have ? ST_OK : fail(ST_OUTPUT, "needs %s of free space, there is %s", text_bytes(need, a), text_bytes(have, b));
+    return need <= have
+               ? ST_OK
+               : fail(ST_OUTPUT, "needs %s of free space, there is %s", text_bytes(need, a), text_bytes(have, b));
 }
 
 enum status h5ad_deflate(const char *path, const char *to_path, int level)

@@ -19,7 +19,8 @@ static enum status shape_of(hid_t dataset, int *rank, int64_t dims[MAX_RANK])
     hid_t space = H5Dget_space(dataset);
     *rank = H5Sget_simple_extent_dims(space, extent, NULL);
     h5_drop(&space);
-    if (*rank < 0 || *rank > MAX_RANK) return h5_fail(ST_INPUT, "a dataset of %d dimensions; at most 8 are read", *rank);
+    if (*rank < 0 || *rank > MAX_RANK)
+        return h5_fail(ST_INPUT, "a dataset of %d dimensions; at most 8 are read", *rank);
     for (int i = 0; i < *rank; i++) dims[i] = (int64_t)extent[i];
     return ST_OK;
 }
@@ -95,7 +96,8 @@ static enum status move_rows(hid_t dataset, hid_t memory_type, int64_t first, in
         if (rc >= 0)
             rc = write ? H5Dwrite(dataset, memory_type, memory, file, H5P_DEFAULT, place)
                        : H5Dread(dataset, memory_type, memory, file, H5P_DEFAULT, place);
-        if (rc < 0) TRY(h5_fail(kind, "rows from %lld cannot be %s", (long long)(first + at), write ? "written" : "read"));
+        if (rc < 0)
+            TRY(h5_fail(kind, "rows from %lld cannot be %s", (long long)(first + at), write ? "written" : "read"));
         h5_drop(&memory);
     }
 done:

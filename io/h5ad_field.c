@@ -7,7 +7,8 @@ static enum status pack_text(const struct h5ad_field *f, const char *text, char 
 {
     size_t length = text ? strlen(text) : 0, width = (size_t)field_bytes(f);
     if (length > width)
-        return fail(ST_INTERNAL, "column '%s' was announced with %zu bytes and gets '%.60s…' of %zu", f->name, width, text, length);
+        return fail(ST_INTERNAL, "column '%s' was announced with %zu bytes and gets '%.60s…' of %zu", f->name, width,
+                    text, length);
     memset(out + length, 0, width - length);
     if (length) memcpy(out, text, length);
     return ST_OK;

@@ -31,8 +31,8 @@ static int add_piece(struct piece_table *table, char *path, enum item_type type,
         if (!table->pieces) abort();
     }
     int64_t bytes = item_bytes(type, text_bytes) * (columns > 0 ? columns : 1);
-    table->pieces[table->count] = (struct piece){
-        .path = path, .type = type, .rows = rows, .columns = columns, .row_bytes = bytes, .offset = -1};
+    table->pieces[table->count] =
+        (struct piece){.path = path, .type = type, .rows = rows, .columns = columns, .row_bytes = bytes, .offset = -1};
     return table->count++;
 }
 
@@ -83,7 +83,8 @@ enum status pieces_of_layout(const struct h5ad_layout *layout, struct piece_tabl
     if (layout->x == H5AD_CSR) {
         int first = add_piece(out, text_copy("X/data"), ITEM_F32, 0, layout->entries, 0);
         add_piece(out, text_copy("X/indices"), ITEM_I32, 0, layout->entries, 0);
-        int last = add_piece(out, text_copy("X/indptr"), h5ad_starts_bytes(layout->entries) == 4 ? ITEM_I32 : ITEM_I64, 0, n + 1, 0);
+        int last = add_piece(out, text_copy("X/indptr"), h5ad_starts_bytes(layout->entries) == 4 ? ITEM_I32 : ITEM_I64,
+                             0, n + 1, 0);
         for (int k = first; k <= last; k++) out->pieces[k].plain = true;
     }
     if (layout->x == H5AD_DENSE) add_piece(out, text_copy("X"), ITEM_F32, 0, n, layout->var.rows);
@@ -211,7 +212,8 @@ static enum status make_note(hid_t file, const struct h5ad_note *note)
     *slash = '\0';
     if (!h5_exists(file, path)) TRY(make_group(file, path, "dict", "0.1.0", &parent));
     *slash = '/';
-    TRY(note->text ? h5_write_text(file, path, note->text) : h5_write(file, path, H5T_IEEE_F64LE, 0, NULL, &note->number));
+    TRY(note->text ? h5_write_text(file, path, note->text)
+                   : h5_write(file, path, H5T_IEEE_F64LE, 0, NULL, &note->number));
     dataset = H5Dopen2(file, path, H5P_DEFAULT);
     TRY(encode(dataset, note->text ? "string" : "numeric-scalar", "0.2.0"));
 done:
@@ -270,8 +272,8 @@ static enum status make_piece(hid_t file, struct piece *piece)
     enum status st = ST_OK;
     hid_t dataset = H5_NONE, type = type_of_piece(piece);
     TRY(make_parent(file, piece->path));
-    TRY(h5_dataset_create(file, piece->path, type, piece->columns > 0 ? 2 : 1,
-                          (int64_t[]){piece->rows, piece->columns}, &dataset));
+    TRY(h5_dataset_create(file, piece->path, type, piece->columns > 0 ? 2 : 1, (int64_t[]){piece->rows, piece->columns},
+                          &dataset));
     if (!piece->plain) TRY(encode(dataset, piece->type == ITEM_TEXT ? "string-array" : "array", "0.2.0"));
     piece->offset = h5_dataset_offset(dataset);
 done:
@@ -306,7 +308,8 @@ static enum status locate(hid_t file, struct piece *piece)
     int64_t columns = piece->columns > 0 ? piece->columns : 1;
     if (rank != (piece->columns > 0 ? 2 : 1) || dims[0] != piece->rows || (rank == 2 && dims[1] != columns) ||
         (int64_t)H5Tget_size(type) * columns != piece->row_bytes)
-        TRY(fail(ST_INPUT, "'%s' has another shape or type than this run would write; remove the file to start over", piece->path));
+        TRY(fail(ST_INPUT, "'%s' has another shape or type than this run would write; remove the file to start over",
+                 piece->path));
     piece->offset = h5_dataset_offset(dataset);
     if (piece->offset < 0 && piece->rows > 0) TRY(fail(ST_INPUT, "'%s' is not contiguous", piece->path));
 done:

@@ -13,8 +13,8 @@ struct piece {
     enum item_type type;
     int64_t rows, columns; /* columns 0: one-dimensional */
     int64_t row_bytes;
-    int64_t offset;        /* in the file; -1 without elements */
-    bool plain;            /* part of a sparse matrix: carries no encoding of its own */
+    int64_t offset; /* in the file; -1 without elements */
+    bool plain;     /* part of a sparse matrix: carries no encoding of its own */
 };
 
 struct piece_table {
@@ -41,8 +41,8 @@ MUST_CHECK enum status pieces_locate(const char *path, struct piece_table *table
 
 /* Bytes of values in their form on disk: from a column, rows [first, first+count), to out[count * row_bytes].
  * ST_INTERNAL: a text longer than the field, a code out of range, a missing value that the field cannot hold. Local. */
-MUST_CHECK enum status field_pack(const struct h5ad_field *field, const struct column *values, int64_t first, int64_t count,
-                                  char *out, uint8_t *missing);
+MUST_CHECK enum status field_pack(const struct h5ad_field *field, const struct column *values, int64_t first,
+                                  int64_t count, char *out, uint8_t *missing);
 /* Bytes of a packed value of a field. Local. */
 int64_t field_bytes(const struct h5ad_field *field);
 

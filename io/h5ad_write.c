@@ -42,7 +42,8 @@ void h5ad_close(struct h5ad_file **file)
 
 static enum status check_rows(const struct h5ad_file *f, int dataset, int64_t first, int64_t count)
 {
-    if (dataset < 0 || dataset >= f->table.count) return fail(ST_INTERNAL, "%s: there is no dataset number %d", f->path, dataset);
+    if (dataset < 0 || dataset >= f->table.count)
+        return fail(ST_INTERNAL, "%s: there is no dataset number %d", f->path, dataset);
     const struct piece *p = &f->table.pieces[dataset];
     if (first < 0 || count < 0 || first > p->rows - count)
         return fail(ST_INTERNAL, "%s: rows %lld to %lld of '%s' are outside its %lld", f->path, (long long)first,
@@ -90,14 +91,17 @@ done:
 
 enum status h5ad_write_column(struct h5ad_file *f, int field, int64_t first, const struct column *values)
 {
-    if (field < 0 || field >= f->field_count) return fail(ST_INTERNAL, "%s: obs has no column number %d", f->path, field);
+    if (field < 0 || field >= f->field_count)
+        return fail(ST_INTERNAL, "%s: obs has no column number %d", f->path, field);
     return write_values(f, &f->fields[field], f->columns[field], first, values, values->count);
 }
 
-static enum status write_names(struct h5ad_file *f, const char *dataset, int64_t first, int64_t count, const char *const *names)
+static enum status write_names(struct h5ad_file *f, const char *dataset, int64_t first, int64_t count,
+                               const char *const *names)
 {
     int index = piece_find(&f->table, dataset);
-    struct h5ad_field field = {.name = dataset, .type = COLUMN_TEXT, .text_bytes = (int32_t)f->table.pieces[index].row_bytes};
+    struct h5ad_field field = {
+        .name = dataset, .type = COLUMN_TEXT, .text_bytes = (int32_t)f->table.pieces[index].row_bytes};
     struct column values = {.type = COLUMN_TEXT, .count = count, .text = (char **)names};
     return write_values(f, &field, (struct column_pieces){index, -1}, first, &values, count);
 }
@@ -127,7 +131,8 @@ static enum status open_descriptor(struct h5ad_file *f)
 }
 
 /* The description without the file: what every rank can work out from the layout. */
-static enum status describe(const char *path, const struct h5ad_layout *layout, struct column_pieces *var, struct h5ad_file **out)
+static enum status describe(const char *path, const struct h5ad_layout *layout, struct column_pieces *var,
+                            struct h5ad_file **out)
 {
     enum status st = ST_OK;
     struct h5ad_file *f = NULL;
@@ -211,8 +216,7 @@ static enum status open_all(struct comm *comm, const char *path, const struct h5
     *out = NULL;
     enum status st = NEW_ARRAY(var, layout->var.field_count);
     if (st == ST_OK) st = describe(path, layout, var, out);
-    if (st == ST_OK && comm->rank == 0)
-        st = fresh ? lay_out(*out, layout, var) : pieces_locate(path, &(*out)->table);
+    if (st == ST_OK && comm->rank == 0) st = fresh ? lay_out(*out, layout, var) : pieces_locate(path, &(*out)->table);
     st = comm_agree(comm, st);
     if (st == ST_OK) st = share_offsets(comm, *out);
     free(var);

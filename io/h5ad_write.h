@@ -28,20 +28,20 @@
 struct h5ad_field {
     const char *name;
     enum column_type type;
-    int32_t text_bytes;            /* COLUMN_TEXT: longest value in bytes, >= 1; longer ones are ST_INTERNAL */
-    bool nullable;                 /* COLUMN_INT, COLUMN_BOOL: may be missing (nullable-integer/-boolean) */
-    const char *const *category;   /* [category_count] COLUMN_CATEGORY: distinct, in order of codes */
+    int32_t text_bytes;          /* COLUMN_TEXT: longest value in bytes, >= 1; longer ones are ST_INTERNAL */
+    bool nullable;               /* COLUMN_INT, COLUMN_BOOL: may be missing (nullable-integer/-boolean) */
+    const char *const *category; /* [category_count] COLUMN_CATEGORY: distinct, in order of codes */
     int32_t category_count;
 };
 
 /* obs or var. */
 struct h5ad_frame {
     int64_t rows;
-    int32_t index_bytes;                /* longest name of a row in bytes, >= 1 */
-    const struct h5ad_field *fields;    /* [field_count] */
+    int32_t index_bytes;             /* longest name of a row in bytes, >= 1 */
+    const struct h5ad_field *fields; /* [field_count] */
     int field_count;
-    const char *const *index;           /* [rows] names written at once, or NULL: h5ad_write_names later */
-    const struct column *values;        /* [field_count] written at once, or NULL: h5ad_write_column later (obs) */
+    const char *const *index;    /* [rows] names written at once, or NULL: h5ad_write_names later */
+    const struct column *values; /* [field_count] written at once, or NULL: h5ad_write_column later (obs) */
 };
 
 enum h5ad_x { H5AD_NO_X, H5AD_CSR, H5AD_DENSE };
@@ -59,12 +59,12 @@ struct h5ad_note {
 };
 
 struct h5ad_layout {
-    struct h5ad_frame obs, var;      /* var must come with index and values */
-    enum h5ad_x x;                   /* float32; CSR: X/data float32, X/indices int32, X/indptr see h5ad_starts_bytes */
-    int64_t entries;                 /* stored values of a CSR X */
-    const struct h5ad_matrix *obsm;  /* [obsm_count] */
+    struct h5ad_frame obs, var;     /* var must come with index and values */
+    enum h5ad_x x;                  /* float32; CSR: X/data float32, X/indices int32, X/indptr see h5ad_starts_bytes */
+    int64_t entries;                /* stored values of a CSR X */
+    const struct h5ad_matrix *obsm; /* [obsm_count] */
     int obsm_count;
-    const struct h5ad_note *uns;     /* [uns_count] */
+    const struct h5ad_note *uns; /* [uns_count] */
     int uns_count;
 };
 
@@ -79,10 +79,12 @@ MUST_CHECK enum status h5ad_reopen_local(const char *path, const struct h5ad_lay
  * whose indptr is wider than its indices; else 8. Local. */
 static inline int h5ad_starts_bytes(int64_t entries) { return entries <= INT32_MAX ? 4 : 8; }
 /* The same with every rank writing: rank 0 lays out, all open. Collective, agreed. */
-MUST_CHECK enum status h5ad_create(struct comm *comm, const char *path, const struct h5ad_layout *layout, struct h5ad_file **out);
+MUST_CHECK enum status h5ad_create(struct comm *comm, const char *path, const struct h5ad_layout *layout,
+                                   struct h5ad_file **out);
 /* Go on with a file that h5ad_create laid out. ST_INPUT if its datasets are not those of `layout`
  * (then create it anew). Collective, agreed. */
-MUST_CHECK enum status h5ad_reopen(struct comm *comm, const char *path, const struct h5ad_layout *layout, struct h5ad_file **out);
+MUST_CHECK enum status h5ad_reopen(struct comm *comm, const char *path, const struct h5ad_layout *layout,
+                                   struct h5ad_file **out);
 
 /* Number of a dataset by its path in the file ("X", "X/data", "obsm/X_cellfm", "obs/_index"), -1 if there is none. Local. */
 int h5ad_find(const struct h5ad_file *file, const char *dataset);

@@ -28,7 +28,11 @@ static const char style[] =
 void html_text(struct text *page, const char *text)
 {
     for (; *text; text++) {
-        const char *entity = *text == '&' ? "&amp;" : *text == '<' ? "&lt;" : *text == '>' ? "&gt;" : *text == '"' ? "&quot;" : NULL;
+        const char *entity = *text == '&'   ? "&amp;"
+                             : *text == '<' ? "&lt;"
+                             : *text == '>' ? "&gt;"
+                             : *text == '"' ? "&quot;"
+                                            : NULL;
         if (entity) text_add(page, "%s", entity);
         else text_add_bytes(page, text, 1);
     }
@@ -114,8 +118,7 @@ void html_table_tsv(struct text *page, const struct tsv *tsv, const int *column,
     int n = count > 0 ? count : tsv->columns;
     if (n > 64) n = 64;
     for (int64_t r = -1; r < tsv->rows && r < rows; r++) {
-        for (int c = 0; c < n; c++)
-            cells[c] = r < 0 && heads ? heads[c] : tsv_cell(tsv, r, count > 0 ? column[c] : c);
+        for (int c = 0; c < n; c++) cells[c] = r < 0 && heads ? heads[c] : tsv_cell(tsv, r, count > 0 ? column[c] : c);
         if (r < 0) html_table_begin(page, cells, n);
         else html_table_row(page, cells, n);
     }

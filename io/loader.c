@@ -11,14 +11,14 @@ struct slot {
 struct loader {
     struct loader_plan plan;
     struct cells cells;
-    struct slot *window;     /* [window_count], ascending by position */
+    struct slot *window; /* [window_count], ascending by position */
     int64_t window_count, window_capacity;
-    struct slot **by_row;    /* [window_count] */
-    int64_t *row;            /* [window_count] ascending, as they are read */
+    struct slot **by_row; /* [window_count] */
+    int64_t *row;         /* [window_count] ascending, as they are read */
     struct token_cell cell;
-    struct batch *micro;     /* [micro_capacity] */
+    struct batch *micro; /* [micro_capacity] */
     int micro_capacity;
-    double *total;           /* [share] */
+    double *total; /* [share] */
 };
 
 enum status loader_create(const struct loader_plan *plan, struct loader **out)
@@ -27,7 +27,8 @@ enum status loader_create(const struct loader_plan *plan, struct loader **out)
     struct loader *l = NULL;
     int64_t capacity = plan->ahead > plan->share ? plan->ahead : plan->share;
     TRY(NEW_ARRAY(l, 1));
-    *l = (struct loader){.plan = *plan, .window_capacity = capacity,
+    *l = (struct loader){.plan = *plan,
+                         .window_capacity = capacity,
                          .micro_capacity = (int)((plan->share + plan->micro_cells - 1) / plan->micro_cells)};
     TRY(NEW_ARRAY(l->window, capacity));
     TRY(NEW_ARRAY(l->by_row, capacity));
@@ -129,7 +130,8 @@ enum status loader_next(struct loader *l, int64_t position, int64_t count, int64
         if (i % l->plan.micro_cells == 0) batch_clear(&l->micro[(*micro_count)++]);
         token_cell_read(&l->cells, slots[i].at, l->plan.lookup, &l->plan.rules, true, &l->cell);
         l->total[i] = l->cell.total;
-        token_append_train(&l->micro[*micro_count - 1], &l->cell, &l->plan.rules, slots[i].row, l->plan.seed, (uint64_t)step);
+        token_append_train(&l->micro[*micro_count - 1], &l->cell, &l->plan.rules, slots[i].row, l->plan.seed,
+                           (uint64_t)step);
     }
     for (int i = 0; i < *micro_count; i++) batch_find_levels(&l->micro[i]);
 done:

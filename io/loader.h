@@ -19,14 +19,14 @@
 struct loader_plan {
     struct atlas *atlas;
     int modality;
-    const int32_t *lookup;     /* vocabulary id of each feature of the modality */
-    const int64_t *rows;       /* atlas rows; what sampler.count counts */
+    const int32_t *lookup; /* vocabulary id of each feature of the modality */
+    const int64_t *rows;   /* atlas rows; what sampler.count counts */
     struct sampler sampler;
     struct token_rules rules;
-    uint64_t seed;             /* of masks */
-    int64_t share;             /* most cells of one call */
-    int micro_cells;           /* cells of a micro-batch */
-    int64_t ahead;             /* cells read at a time, at least `share` */
+    uint64_t seed;   /* of masks */
+    int64_t share;   /* most cells of one call */
+    int micro_cells; /* cells of a micro-batch */
+    int64_t ahead;   /* cells read at a time, at least `share` */
 };
 
 struct loader;

@@ -36,7 +36,8 @@ static enum status make_names(const struct feature_table *features, struct var *
     TRY(NEW_ARRAY(v->made, n));
     TRY(NEW_ARRAY(sorted, n));
     memset(v->made, 0, sizeof *v->made * (size_t)n);
-    for (int64_t f = 0; f < n; f++) sorted[f] = v->names[f] = *features->rows[f].id ? features->rows[f].id : features->rows[f].name;
+    for (int64_t f = 0; f < n; f++)
+        sorted[f] = v->names[f] = *features->rows[f].id ? features->rows[f].id : features->rows[f].name;
     qsort(sorted, (size_t)n, sizeof *sorted, by_text);
     for (int64_t f = 0; f < n; f++) {
         const char **at = bsearch(&v->names[f], sorted, (size_t)n, sizeof *sorted, by_text);
@@ -72,8 +73,10 @@ static enum status var_create(const struct pca *p, const struct feature_table *f
     }
     v->values[0].type = v->values[1].type = COLUMN_TEXT;
     v->values[2].type = COLUMN_BOOL;
-    v->fields[0] = (struct h5ad_field){"name", COLUMN_TEXT, longest((const char *const *)v->values[0].text, n), false, NULL, 0};
-    v->fields[1] = (struct h5ad_field){"symbol", COLUMN_TEXT, longest((const char *const *)v->values[1].text, n), false, NULL, 0};
+    v->fields[0] =
+        (struct h5ad_field){"name", COLUMN_TEXT, longest((const char *const *)v->values[0].text, n), false, NULL, 0};
+    v->fields[1] =
+        (struct h5ad_field){"symbol", COLUMN_TEXT, longest((const char *const *)v->values[1].text, n), false, NULL, 0};
     v->fields[2] = (struct h5ad_field){"in_pca", COLUMN_BOOL, 0, false, NULL, 0};
 done:
     return st;
@@ -93,7 +96,8 @@ static void var_free(struct var *v, int64_t features)
 /* ---- rows ---- */
 
 static enum status write_block(struct h5ad_file *file, const struct pca *p, struct cell_input *input,
-                               const struct obs_layout *obs, int64_t first, int64_t count, struct cells *cells, float *scores)
+                               const struct obs_layout *obs, int64_t first, int64_t count, struct cells *cells,
+                               float *scores)
 {
     enum status st = ST_OK;
     static const uint8_t reasons[BLOCK] = {0};
@@ -105,8 +109,8 @@ done:
     return st;
 }
 
-static enum status write_rows(const struct comm *comm, struct h5ad_file *file, const struct pca *p, struct cell_input *input,
-                              const struct obs_layout *obs)
+static enum status write_rows(const struct comm *comm, struct h5ad_file *file, const struct pca *p,
+                              struct cell_input *input, const struct obs_layout *obs)
 {
     enum status st = ST_OK;
     struct cells cells = {0};
@@ -124,7 +128,8 @@ done:
 
 /* ---- components, after the rows ---- */
 
-static enum status write_array(hid_t group, const char *name, hid_t type, int rank, const int64_t *dims, const void *data)
+static enum status write_array(hid_t group, const char *name, hid_t type, int rank, const int64_t *dims,
+                               const void *data)
 {
     enum status st = ST_OK;
     hid_t set = H5_NONE;
@@ -183,7 +188,8 @@ static enum status finish(const char *partial, const char *path, const struct pc
     TRY(write_loadings(file, p));
     TRY(write_variance(file, p));
     TRY(h5_close(&file));
-    if (rename(partial, path) != 0) TRY(fail(ST_OUTPUT, "%s: cannot be renamed from %s: %s", path, partial, strerror(errno)));
+    if (rename(partial, path) != 0)
+        TRY(fail(ST_OUTPUT, "%s: cannot be renamed from %s: %s", path, partial, strerror(errno)));
 done:
     h5_drop(&file);
     return st;
@@ -203,7 +209,11 @@ enum status pca_write(struct comm *comm, const char *path, const struct pca *p, 
     struct h5ad_layout layout = {
         .obs = obs.frame,
         .var = {p->features, longest(var.names, p->features), var.fields, VAR_FIELDS, var.names, var.values},
-        .x = H5AD_NO_X, .obsm = &obsm, .obsm_count = 1, .uns = notes, .uns_count = note_count};
+        .x = H5AD_NO_X,
+        .obsm = &obsm,
+        .obsm_count = 1,
+        .uns = notes,
+        .uns_count = note_count};
     TRY(h5ad_create(comm, partial, &layout, &file));
     TRY(comm_agree(comm, write_rows(comm, file, p, input, &obs)));
     TRY(h5ad_commit(comm, &file, NULL));

@@ -33,8 +33,8 @@ enum status place_read(int fd, const char *path, int64_t offset, void *data, int
         ssize_t n = pread(fd, at, (size_t)(bytes < PIECE_BYTES ? bytes : PIECE_BYTES), offset);
         if (n < 0 && errno == EINTR) continue;
         if (n <= 0)
-            return fail(ST_INPUT, "%s: reading %lld bytes at %lld failed: %s", path, (long long)bytes, (long long)offset,
-                        n < 0 ? strerror(errno) : "the file ends before; it is truncated");
+            return fail(ST_INPUT, "%s: reading %lld bytes at %lld failed: %s", path, (long long)bytes,
+                        (long long)offset, n < 0 ? strerror(errno) : "the file ends before; it is truncated");
         at += n;
         offset += n;
         bytes -= n;
@@ -68,7 +68,9 @@ enum status place_reserve(int fd, const char *path, int64_t bytes)
 enum status place_check_limit(const char *path, int64_t bytes)
 {
     struct rlimit limit;
-    if (getrlimit(RLIMIT_FSIZE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY || (int64_t)limit.rlim_cur >= bytes) return ST_OK;
-    return fail(ST_OUTPUT, "%s: its %lld bytes exceed this process's file size limit of %lld; raise it (ulimit -f unlimited)",
+    if (getrlimit(RLIMIT_FSIZE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY || (int64_t)limit.rlim_cur >= bytes)
+        return ST_OK;
+    return fail(ST_OUTPUT,
+                "%s: its %lld bytes exceed this process's file size limit of %lld; raise it (ulimit -f unlimited)",
                 path, (long long)bytes, (long long)limit.rlim_cur);
 }

@@ -22,11 +22,11 @@ struct report_map {
     const int32_t *type;         /* [shown] called cell type, or NULL when there are no counts or markers */
     int types;
     const char *const *type_name;
-    const int32_t *label;        /* [shown] obs column, or NULL */
+    const int32_t *label; /* [shown] obs column, or NULL */
     int labels;
     const char *label_column;
     const char *const *label_name;
-    const int32_t *cluster;      /* [shown] Leiden */
+    const int32_t *cluster; /* [shown] Leiden */
     int clusters;
 };
 MUST_CHECK enum status report_map(struct text *page, const struct report_map *map);

@@ -21,8 +21,8 @@ static double sum(const struct tsv *t, const char *section, const char *detail)
 }
 
 /* Rows of a section: item, value and, with a third head, detail. */
-static void add_section_rows(struct text *page, const struct tsv *t, const char *section, const char *const *heads, int columns,
-                             int64_t most)
+static void add_section_rows(struct text *page, const struct tsv *t, const char *section, const char *const *heads,
+                             int columns, int64_t most)
 {
     int s = tsv_find(t, "section"), v = tsv_find(t, "value");
     int64_t listed = 0;
@@ -33,7 +33,9 @@ static void add_section_rows(struct text *page, const struct tsv *t, const char 
         double value = tsv_number(t, r, v);
         if (value == floor(value)) text_count((int64_t)value, number);
         else snprintf(number, sizeof number, "%.2f", value);
-        html_table_row(page, (const char *[]){tsv_cell(t, r, tsv_find(t, "item")), number, tsv_cell(t, r, tsv_find(t, "detail"))}, columns);
+        html_table_row(
+            page, (const char *[]){tsv_cell(t, r, tsv_find(t, "item")), number, tsv_cell(t, r, tsv_find(t, "detail"))},
+            columns);
     }
     if (listed > 0) html_table_end(page);
 }
@@ -60,16 +62,21 @@ enum status report_ingest(struct text *page, const char *atlas)
     struct tsv t = {0};
     char cells[32], *path = text_format("%s/ingest_report.tsv", atlas);
     static const char *const sources[] = {"input", "cells", "format"}, *const rules[] = {"rule", "genes"},
-                      *const shares[] = {"vocabulary", "percent of counts kept"}, *const lost[] = {"gene", "counts", "vocabulary, share, warning"};
+                             *const shares[] = {"vocabulary", "percent of counts kept"},
+                             *const lost[] = {"gene", "counts", "vocabulary, share, warning"};
     TRY(tsv_read(path, &t));
-    if (tsv_find(&t, "section") < 0 || tsv_find(&t, "item") < 0 || tsv_find(&t, "value") < 0 || tsv_find(&t, "detail") < 0)
+    if (tsv_find(&t, "section") < 0 || tsv_find(&t, "item") < 0 || tsv_find(&t, "value") < 0 ||
+        tsv_find(&t, "detail") < 0)
         TRY(fail(ST_INPUT, "%s lacks the columns section, item, value, detail; is it of cytomill-ingest?", path));
     html_section(page, "data", "The data");
-    html_paragraph(page, "%s cells were read. Nothing is left out of the atlas: quality filters are flags, applied when a job chooses its cells.",
+    html_paragraph(page,
+                   "%s cells were read. Nothing is left out of the atlas: quality filters are flags, applied when a "
+                   "job chooses its cells.",
                    text_count((int64_t)sum(&t, "cells", NULL), cells));
     add_section_rows(page, &t, "source_cells", sources, 3, 20);
     add_flags(page, &t);
-    html_paragraph(page, "How gene names found their identity (HGNC), and how much of the counts the model's vocabulary keeps. Ambiguous names stay unmapped.");
+    html_paragraph(page, "How gene names found their identity (HGNC), and how much of the counts the model's "
+                         "vocabulary keeps. Ambiguous names stay unmapped.");
     add_section_rows(page, &t, "genes_by_rule", rules, 2, 10);
     add_section_rows(page, &t, "vocabulary_share", shares, 2, 5);
     html_paragraph(page, "The genes that cost most counts because the vocabulary lacks them:");

@@ -41,7 +41,8 @@ static void take_line(json_t *line, struct series *series)
     if (!kind || !json_is_number(step)) return;
     for (int i = 0; i < SERIES; i++) {
         json_t *value = json_object_get(line, series[i].key);
-        if (strcmp(kind, series[i].kind) == 0 && json_is_number(value)) series_add(&series[i], json_number_value(step), json_number_value(value));
+        if (strcmp(kind, series[i].kind) == 0 && json_is_number(value))
+            series_add(&series[i], json_number_value(step), json_number_value(value));
     }
 }
 
@@ -95,16 +96,22 @@ static enum status add_curves(struct text *page, struct series *series)
     int count = 0;
     char *svg = NULL;
     thin(&series[TRAIN], 150);
-    curves[count++] = (struct figure_curve){"training cells", series[TRAIN].count, series[TRAIN].step, series[TRAIN].value, 0};
+    curves[count++] =
+        (struct figure_curve){"training cells", series[TRAIN].count, series[TRAIN].step, series[TRAIN].value, 0};
     if (series[HELD_OUT].count)
-        curves[count++] = (struct figure_curve){"held-out cells", series[HELD_OUT].count, series[HELD_OUT].step, series[HELD_OUT].value, 0};
+        curves[count++] = (struct figure_curve){"held-out cells", series[HELD_OUT].count, series[HELD_OUT].step,
+                                                series[HELD_OUT].value, 0};
     for (int r = MEAN; r <= POISSON; r++)
-        if (series[r].count) curves[count++] = (struct figure_curve){.name = names[r - MEAN], .level = last(&series[r])};
+        if (series[r].count)
+            curves[count++] = (struct figure_curve){.name = names[r - MEAN], .level = last(&series[r])};
     TRY(figure_curves("optimiser step", "mean squared error of hidden values", curves, count, &svg));
     html_figure(page, svg,
-                "How well the model guesses the expression of genes it was not shown, lower is better. The coloured lines are the model, on the cells it "
-                "learns from and on cells it never trains on. The dashed lines are guesses that know no relation between genes: a gene's mean, that mean "
-                "corrected for how deeply the cell was sequenced, and pure counting noise. A model that has learned biology lies below all three. The first steps may "
+                "How well the model guesses the expression of genes it was not shown, lower is better. The coloured "
+                "lines are the model, on the cells it "
+                "learns from and on cells it never trains on. The dashed lines are guesses that know no relation "
+                "between genes: a gene's mean, that mean "
+                "corrected for how deeply the cell was sequenced, and pure counting noise. A model that has learned "
+                "biology lies below all three. The first steps may "
                 "lie above the frame.");
 done:
     free(svg);
@@ -113,7 +120,8 @@ done:
 
 static void add_verdict(struct text *page, const struct series *series)
 {
-    static const char *const names[] = {"the gene mean", "the gene mean with the cell's offset", "the Poisson reference"};
+    static const char *const names[] = {"the gene mean", "the gene mean with the cell's offset",
+                                        "the Poisson reference"};
     struct text beaten = {0}, not_beaten = {0};
     double model = last(&series[HELD_OUT]);
     if (!isfinite(model)) {
@@ -124,7 +132,8 @@ static void add_verdict(struct text *page, const struct series *series)
         struct text *list = model < last(&series[r]) ? &beaten : &not_beaten;
         if (series[r].count) text_add(list, "%s%s (%.4f)", list->length ? ", " : "", names[r - MEAN], last(&series[r]));
     }
-    html_paragraph(page, "On held-out cells the model's error is %.4f. It beats: %s. It does not beat: %s.", model, beaten.length ? beaten.data : "none of the references",
+    html_paragraph(page, "On held-out cells the model's error is %.4f. It beats: %s. It does not beat: %s.", model,
+                   beaten.length ? beaten.data : "none of the references",
                    not_beaten.length ? not_beaten.data : "none; all are beaten");
     text_free(&beaten);
     text_free(&not_beaten);
@@ -133,8 +142,10 @@ static void add_verdict(struct text *page, const struct series *series)
 static void add_table(struct text *page, const char *path)
 {
     struct tsv t = {0};
-    static const char *const heads[] = {"prediction", "mean squared error", "hidden values", "held-out cells", "model better by %"};
-    static const char *const names[] = {"predictor", "mse_hidden", "hidden_positions", "held_out_cells", "model_better_percent"};
+    static const char *const heads[] = {"prediction", "mean squared error", "hidden values", "held-out cells",
+                                        "model better by %"};
+    static const char *const names[] = {"predictor", "mse_hidden", "hidden_positions", "held_out_cells",
+                                        "model_better_percent"};
     int column[5];
     if (tsv_read(path, &t) != ST_OK) {
         status_clear();
@@ -149,13 +160,16 @@ static void add_table(struct text *page, const char *path)
 enum status report_learning(struct text *page, const char *run)
 {
     enum status st = ST_OK;
-    struct series series[SERIES] = {{"train", "genewise_hidden", 0, 0, NULL, NULL}, {"evaluate", "genewise_hidden", 0, 0, NULL, NULL},
-                                    {"evaluate", "reference_mean", 0, 0, NULL, NULL}, {"evaluate", "reference_offset", 0, 0, NULL, NULL},
+    struct series series[SERIES] = {{"train", "genewise_hidden", 0, 0, NULL, NULL},
+                                    {"evaluate", "genewise_hidden", 0, 0, NULL, NULL},
+                                    {"evaluate", "reference_mean", 0, 0, NULL, NULL},
+                                    {"evaluate", "reference_offset", 0, 0, NULL, NULL},
                                     {"evaluate", "reference_poisson", 0, 0, NULL, NULL}};
     char *metrics = text_format("%s/metrics.jsonl", run), *learning = text_format("%s/learning.tsv", run);
     TRY(read_metrics(metrics, series));
     html_section(page, "learning", "What the model learned");
-    html_paragraph(page, "The model sees a cell with a part of its genes hidden and must say how strongly they are expressed.");
+    html_paragraph(
+        page, "The model sees a cell with a part of its genes hidden and must say how strongly they are expressed.");
     TRY(add_curves(page, series));
     add_verdict(page, series);
     add_table(page, learning);

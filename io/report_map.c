@@ -7,8 +7,8 @@
 
 enum { MOST_GROUPS = 40 };
 
-static enum status add_map(struct text *page, const struct report_map *m, const int32_t *group, int groups, const char *const *names,
-                           const char *none, const char *caption)
+static enum status add_map(struct text *page, const struct report_map *m, const int32_t *group, int groups,
+                           const char *const *names, const char *none, const char *caption)
 {
     enum status st = ST_OK;
     char *svg = NULL;
@@ -21,8 +21,9 @@ done:
 }
 
 /* Rows: groups a; columns: groups b and, last, what has none. */
-static enum status add_cross_table(struct text *page, const struct report_map *m, const char *corner, const int32_t *a, int a_count,
-                                   const char *const *a_name, const int32_t *b, int b_count, const char *const *b_name, const char *none)
+static enum status add_cross_table(struct text *page, const struct report_map *m, const char *corner, const int32_t *a,
+                                   int a_count, const char *const *a_name, const int32_t *b, int b_count,
+                                   const char *const *b_name, const char *none)
 {
     enum status st = ST_OK;
     int64_t *count = NULL;
@@ -39,7 +40,8 @@ static enum status add_cross_table(struct text *page, const struct report_map *m
     html_table_begin(page, cells, columns);
     for (int r = 0; r < a_count; r++) {
         cells[0] = a_name[r];
-        for (int c = 0; c <= b_count; c++) cells[c + 1] = text[c] = text_format("%lld", (long long)count[r * (b_count + 1) + c]);
+        for (int c = 0; c <= b_count; c++)
+            cells[c + 1] = text[c] = text_format("%lld", (long long)count[r * (b_count + 1) + c]);
         html_table_row(page, cells, columns);
         for (int c = 0; c <= b_count; c++) free(text[c]);
     }
@@ -54,13 +56,19 @@ static enum status add_types(struct text *page, const struct report_map *m)
 {
     enum status st = ST_OK;
     TRY(add_map(page, m, m->type, m->types, m->type_name, "unassigned",
-                "Each dot is a cell; cells the model finds alike lie together. Colours are cell types called from published marker genes, which the map "
-                "does not know: if colours form islands, the embedding has found the types by itself. Distances between islands and their sizes mean little."));
-    html_paragraph(page, "A type is called when the mean expression of its markers, relative to the clearest cells of that type, is at least 0.2 and leads "
-                         "the next type by 0.05; the other cells are unassigned. The marker list ships as configs/genes/markers_pbmc.tsv.");
+                "Each dot is a cell; cells the model finds alike lie together. Colours are cell types called from "
+                "published marker genes, which the map "
+                "does not know: if colours form islands, the embedding has found the types by itself. Distances "
+                "between islands and their sizes mean little."));
+    html_paragraph(page, "A type is called when the mean expression of its markers, relative to the clearest cells of "
+                         "that type, is at least 0.2 and leads "
+                         "the next type by 0.05; the other cells are unassigned. The marker list ships as "
+                         "configs/genes/markers_pbmc.tsv.");
     if (!m->label || m->labels > MOST_GROUPS || m->types > MOST_GROUPS) goto done;
-    html_paragraph(page, "The same cells by their label in column '%s' (rows) and by called type (columns):", m->label_column);
-    TRY(add_cross_table(page, m, m->label_column, m->label, m->labels, m->label_name, m->type, m->types, m->type_name, "unassigned"));
+    html_paragraph(
+        page, "The same cells by their label in column '%s' (rows) and by called type (columns):", m->label_column);
+    TRY(add_cross_table(page, m, m->label_column, m->label, m->labels, m->label_name, m->type, m->types, m->type_name,
+                        "unassigned"));
 done:
     return st;
 }
@@ -76,13 +84,16 @@ static enum status add_clusters(struct text *page, const struct report_map *m)
     for (int c = 0; c < m->clusters; c++) name[c] = text_format("%d", c);
     const char *const *names = (const char *const *)name;
     html_paragraph(page, "Without any gene list, Leiden finds %d communities of cells in the embedding%s", m->clusters,
-                   group ? m->type ? "; rows are communities, columns are called types:" : "; rows are communities, columns are labels:" : ".");
+                   group ? m->type ? "; rows are communities, columns are called types:"
+                                   : "; rows are communities, columns are labels:"
+                         : ".");
     if (group)
-        TRY(add_cross_table(page, m, "community", m->cluster, m->clusters, names, group, groups, m->type ? m->type_name : m->label_name,
-                            m->type ? "unassigned" : "no label"));
+        TRY(add_cross_table(page, m, "community", m->cluster, m->clusters, names, group, groups,
+                            m->type ? m->type_name : m->label_name, m->type ? "unassigned" : "no label"));
     else
         TRY(add_map(page, m, m->cluster, m->clusters, names, "none",
-                    "Each dot is a cell; cells the model finds alike lie together. Colours are communities found in the embedding."));
+                    "Each dot is a cell; cells the model finds alike lie together. Colours are communities found in "
+                    "the embedding."));
 done:
     for (int c = 0; c < m->clusters; c++) free(name[c]);
     return st;
@@ -93,7 +104,9 @@ enum status report_map(struct text *page, const struct report_map *m)
     enum status st = ST_OK;
     char shown[32], usable[32], rows[32];
     html_section(page, "map", "A map of the cells");
-    html_paragraph(page, "%s. %s of %s cells with an embedding are drawn (%s cells in the file). Layout: UMAP of the graph of nearest neighbours.",
+    html_paragraph(page,
+                   "%s. %s of %s cells with an embedding are drawn (%s cells in the file). Layout: UMAP of the graph "
+                   "of nearest neighbours.",
                    m->embedding, text_count(m->shown, shown), text_count(m->usable, usable), text_count(m->rows, rows));
     if (m->type) TRY(add_types(page, m));
     if (m->label) {

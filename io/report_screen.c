@@ -18,9 +18,9 @@ enum { MOST_GENES = 60, MOST_ORDER = 8 };
 struct screen {
     int64_t genes, sets;
     int order;
-    char **symbol;               /* [genes] */
-    int32_t *size, *member;      /* [sets], [sets, order] places in the panel, -1 beyond the size */
-    int64_t *cells;              /* [sets] */
+    char **symbol;                /* [genes] */
+    int32_t *size, *member;       /* [sets], [sets, order] places in the panel, -1 beyond the size */
+    int64_t *cells;               /* [sets] */
     double *effect, *interaction; /* [sets] */
     double min_cells;
     char *mode, *goal;
@@ -34,7 +34,8 @@ static enum status read_sizes(hid_t file, struct screen *s)
     TRY(h5_shape(file, "panel/symbol", &rank, dims));
     s->genes = dims[0];
     TRY(h5_shape(file, "sets/genes", &rank, dims));
-    if (rank != 2 || dims[1] < 1 || dims[1] > MOST_ORDER) TRY(fail(ST_INPUT, "sets/genes is not a table of sets x genes"));
+    if (rank != 2 || dims[1] < 1 || dims[1] > MOST_ORDER)
+        TRY(fail(ST_INPUT, "sets/genes is not a table of sets x genes"));
     s->sets = dims[0];
     s->order = (int)dims[1];
 done:
@@ -72,7 +73,8 @@ static enum status read_screen(const char *path, struct screen *s)
     TRY(read_sizes(file, s));
     TRY(read_values(file, s));
     for (int64_t i = 0; i < s->sets * s->order; i++)
-        if (s->member[i] < -1 || s->member[i] >= s->genes) TRY(fail(ST_INPUT, "sets/genes names gene %d of a panel of %lld", s->member[i], (long long)s->genes));
+        if (s->member[i] < -1 || s->member[i] >= s->genes)
+            TRY(fail(ST_INPUT, "sets/genes names gene %d of a panel of %lld", s->member[i], (long long)s->genes));
 done:
     h5_drop(&file);
     if (st != ST_OK) status_prefix("%s: ", path);
@@ -114,7 +116,8 @@ static enum status order_genes(const struct screen *s, int32_t *place, int *draw
     TRY(NEW_ARRAY(list, s->genes));
     for (int64_t g = 0; g < s->genes; g++) list[g] = (struct strength){-1, (int32_t)g};
     for (int64_t i = 0; i < s->sets; i++)
-        if (s->size[i] == 1 && (double)s->cells[i] >= s->min_cells && isfinite(s->effect[i])) list[s->member[i * s->order]].effect = fabs(s->effect[i]);
+        if (s->size[i] == 1 && (double)s->cells[i] >= s->min_cells && isfinite(s->effect[i]))
+            list[s->member[i * s->order]].effect = fabs(s->effect[i]);
     qsort(list, (size_t)s->genes, sizeof *list, by_strength);
     *drawn = s->genes < MOST_GENES ? (int)s->genes : MOST_GENES;
     for (int64_t g = 0; g < s->genes; g++) place[list[g].gene] = g < *drawn ? (int32_t)g : -1;
@@ -154,8 +157,10 @@ static enum status add_heat_map(struct text *page, const struct screen *s)
         if (place[g] >= 0) symbol[place[g]] = s->symbol[g];
     TRY(figure_pairs(&(struct figure_panel){genes, symbol, effect, interaction}, &svg));
     html_figure(page, svg,
-                "Each square is a pair of genes; the diagonal is a gene alone. Below: how far the pair moves the cells. Above: how far that differs from what "
-                "the two single genes add up to. Orange is less than expected (the genes may do the same job), purple is more (they may back each other up). "
+                "Each square is a pair of genes; the diagonal is a gene alone. Below: how far the pair moves the "
+                "cells. Above: how far that differs from what "
+                "the two single genes add up to. Orange is less than expected (the genes may do the same job), purple "
+                "is more (they may back each other up). "
                 "Grey squares have too few cells that carry both genes. Point at a square to read its numbers.");
 done:
     free(place);
@@ -177,15 +182,22 @@ static double largest_effect(const struct screen *s)
 static void add_introduction(struct text *page, const struct screen *s)
 {
     bool knock_out = strcmp(s->mode, "knock-out") == 0;
-    html_paragraph(page, "In silico %s of %lld genes, alone and together, in a chosen group of cells. The effect is %s. These are the model's expectations: "
-                         "they suggest experiments and replace none.",
-                   knock_out ? "knock-out (the gene is removed from the cell)" : "over-expression (the gene is raised to a high value)", (long long)s->genes,
+    html_paragraph(page,
+                   "In silico %s of %lld genes, alone and together, in a chosen group of cells. The effect is %s. "
+                   "These are the model's expectations: "
+                   "they suggest experiments and replace none.",
+                   knock_out ? "knock-out (the gene is removed from the cell)"
+                             : "over-expression (the gene is raised to a high value)",
+                   (long long)s->genes,
                    *s->goal ? "how much closer the cell's embedding comes to the goal group (cosine similarity)"
                             : "how far the cell's embedding turns (1 minus cosine similarity; 0 = not at all)");
     html_paragraph(page, "Only sets that at least %.0f cells carry are ranked and drawn.", s->min_cells);
     if (largest_effect(s) < FAINT)
-        html_paragraph(page, "All effects are very small (at most %.1g): this model hardly tells an edited cell from the original. Train longer before reading "
-                             "anything into this picture.", largest_effect(s));
+        html_paragraph(page,
+                       "All effects are very small (at most %.1g): this model hardly tells an edited cell from the "
+                       "original. Train longer before reading "
+                       "anything into this picture.",
+                       largest_effect(s));
 }
 
 /* ---- hits ---- */
@@ -195,13 +207,22 @@ struct hit_column {
     const char *name, *head;
     bool real;
 };
-static const struct hit_column pair_columns[] = {{"rank", "rank", false}, {"genes", "genes", false}, {"n", "cells", false}, {"effect", "effect", true},
-                                                 {"expected", "expected", true}, {"interaction", "interaction", true}, {"interaction_se", "standard error", true}},
-                               single_columns[] = {{"rank", "rank", false}, {"genes", "gene", false}, {"n", "cells", false}, {"effect", "effect", true},
+static const struct hit_column pair_columns[] = {{"rank", "rank", false},
+                                                 {"genes", "genes", false},
+                                                 {"n", "cells", false},
+                                                 {"effect", "effect", true},
+                                                 {"expected", "expected", true},
+                                                 {"interaction", "interaction", true},
+                                                 {"interaction_se", "standard error", true}},
+                               single_columns[] = {{"rank", "rank", false},
+                                                   {"genes", "gene", false},
+                                                   {"n", "cells", false},
+                                                   {"effect", "effect", true},
                                                    {"effect_se", "standard error", true}};
 enum { PAIR_COLUMNS = 7, SINGLE_COLUMNS = 5 };
 
-static void add_hits(struct text *page, const struct tsv *t, const struct hit_column *columns, int count, int64_t most, bool pairs)
+static void add_hits(struct text *page, const struct tsv *t, const struct hit_column *columns, int count, int64_t most,
+                     bool pairs)
 {
     const char *cells[PAIR_COLUMNS];
     char number[PAIR_COLUMNS][32];
@@ -258,7 +279,10 @@ enum status report_screen(struct text *page, const char *sweep, int64_t hits)
     html_section(page, "screen", "The screen");
     add_introduction(page, &s);
     if (s.order >= 2) TRY(add_heat_map(page, &s));
-    if (s.genes > MOST_GENES) html_paragraph(page, "The picture shows the %d of %lld genes with the strongest effect alone; the files hold all.", MOST_GENES, (long long)s.genes);
+    if (s.genes > MOST_GENES)
+        html_paragraph(page,
+                       "The picture shows the %d of %lld genes with the strongest effect alone; the files hold all.",
+                       MOST_GENES, (long long)s.genes);
     TRY(add_tables(page, table, s.order, hits));
 done:
     screen_free(&s);

@@ -8,10 +8,10 @@
 
 struct shard_files {
     int64_t count;
-    int *fd;               /* [count], -1 = not open */
-    int64_t *open;         /* [limit] ring of open files, oldest at `oldest` */
+    int *fd;       /* [count], -1 = not open */
+    int64_t *open; /* [limit] ring of open files, oldest at `oldest` */
     int64_t open_count, oldest, limit;
-    int flags;             /* of open(2) */
+    int flags; /* of open(2) */
 };
 
 /* For `count` files, opened with `flags`. Takes as many descriptors as the system allows, less a reserve. */

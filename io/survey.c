@@ -34,7 +34,10 @@ struct scan {
 
 static double uniform_hash(const char *text) { return (double)(hash_block(text, strlen(text), 0) >> 11) * 0x1p-53; }
 
-struct ranked { double hash; int32_t code; };
+struct ranked {
+    double hash;
+    int32_t code;
+};
 
 static int compare_ranked(const void *a, const void *b)
 {
@@ -139,7 +142,8 @@ static enum status look_at_span(struct scan *s, const int64_t *rows, int64_t cou
     if (*p->balance_by) TRY(atlas_obs_read(p->atlas, p->balance_by, first, span, &balance));
     if (*p->balance_by && balance.type != COLUMN_CATEGORY)
         TRY(fail(ST_INPUT, "data.balance_by: column '%s' is not categorical; give a column of labels", p->balance_by));
-    if (*p->split_by && split.type == COLUMN_CATEGORY && !s->split.out) TRY(split_values(&split, p->held_out, &s->split));
+    if (*p->split_by && split.type == COLUMN_CATEGORY && !s->split.out)
+        TRY(split_values(&split, p->held_out, &s->split));
     for (int64_t i = 0; i < count; i++) {
         int64_t at = rows[i] - first;
         TRY(look_at(s, i, is_held_out(s, &split, at), balance.code ? balance.code[at] + 1 : 0));
@@ -174,7 +178,8 @@ static enum status weigh(const int32_t *group, int64_t count, double *weight)
     TRY(NEW_ARRAY(members, groups));
     memset(members, 0, sizeof *members * (size_t)groups);
     for (int64_t i = 0; i < count; i++) members[group[i]]++;
-    for (int64_t i = 0; i < count; i++) weight[i] = group[i] > 0 ? 1.0 / (double)members[group[i]] : 0; /* 0: no label */
+    for (int64_t i = 0; i < count; i++)
+        weight[i] = group[i] > 0 ? 1.0 / (double)members[group[i]] : 0; /* 0: no label */
     TRY(sampler_accumulate(weight, count));
 done:
     free(members);

@@ -11,25 +11,25 @@
 struct survey_plan {
     struct atlas *atlas;
     int modality;
-    const int32_t *lookup;    /* vocabulary id of each feature of the modality */
-    const int64_t *rows;      /* [count] ascending atlas rows to choose from */
+    const int32_t *lookup; /* vocabulary id of each feature of the modality */
+    const int64_t *rows;   /* [count] ascending atlas rows to choose from */
     int64_t count;
     struct token_rules rules;
-    const char *split_by;     /* obs column whose values are held out whole, or "" */
-    double held_out;          /* share held out */
-    const char *balance_by;   /* obs column whose values are drawn equally often, or "" */
-    int64_t reference_cells;  /* most training cells the references are fitted on; 0 all */
+    const char *split_by;    /* obs column whose values are held out whole, or "" */
+    double held_out;         /* share held out */
+    const char *balance_by;  /* obs column whose values are drawn equally often, or "" */
+    int64_t reference_cells; /* most training cells the references are fitted on; 0 all */
 };
 
 /* The same on every rank. */
 struct survey {
-    int64_t *train, *held_out;  /* atlas rows, ascending; owned */
+    int64_t *train, *held_out; /* atlas rows, ascending; owned */
     int64_t train_count, held_out_count;
-    double *balance;            /* [train_count] weights, or NULL; owned */
+    double *balance;             /* [train_count] weights, or NULL; owned */
     int64_t too_short, too_long; /* cells outside the model's rules */
-    double counts, kept_counts; /* of all cells looked at, and those of vocabulary genes */
-    double genes;               /* sum over cells taken of genes in the vocabulary */
-    int64_t most_genes;         /* of a cell taken */
+    double counts, kept_counts;  /* of all cells looked at, and those of vocabulary genes */
+    double genes;                /* sum over cells taken of genes in the vocabulary */
+    int64_t most_genes;          /* of a cell taken */
     struct reference *reference; /* fitted; owned */
 };
 

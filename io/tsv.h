@@ -9,9 +9,9 @@
 struct tsv {
     int columns;
     int64_t rows;
-    char **cell;      /* [1 + rows, columns]: the header, then the rows; "" where a line is short */
-    char *remarks;    /* remark lines without #, joined by '\n'; "" if none */
-    char *text;       /* private: what the cells point into */
+    char **cell;   /* [1 + rows, columns]: the header, then the rows; "" where a line is short */
+    char *remarks; /* remark lines without #, joined by '\n'; "" if none */
+    char *text;    /* private: what the cells point into */
 };
 
 /* ST_INPUT: unreadable, no header. Local. */

@@ -24,7 +24,8 @@ bool analyze_has_counts(const struct job *job) { return *counts_path(job) != '\0
 enum status analyze_open_counts(struct job *job, struct cell_input *out)
 {
     enum status st = ST_OK;
-    if (!analyze_has_counts(job)) st = fail(ST_USAGE, "no counts given; name an atlas, an .h5ad or a 10x file with --atlas");
+    if (!analyze_has_counts(job))
+        st = fail(ST_USAGE, "no counts given; name an atlas, an .h5ad or a 10x file with --atlas");
     st = comm_agree(&job->world, st);
     if (st != ST_OK) return st;
     return cell_input_open(&job->world, job->config, counts_path(job), config_text(job->config, "embed.counts"), out);
@@ -53,7 +54,8 @@ enum status analyze_write_text(const char *path, const struct text *text)
         TRY(text_make_folder(folder));
     }
     TRY(write_all(partial, text));
-    if (rename(partial, path) != 0) TRY(fail(ST_OUTPUT, "%s: cannot be renamed from %s: %s", path, partial, strerror(errno)));
+    if (rename(partial, path) != 0)
+        TRY(fail(ST_OUTPUT, "%s: cannot be renamed from %s: %s", path, partial, strerror(errno)));
 done:
     if (st != ST_OK) unlink(partial);
     free(partial);
@@ -113,7 +115,9 @@ static enum status compare_names(struct embedding_table *table, struct cell_inpu
     TRY(cell_input_names(input, table->first, table->count, &theirs));
     for (int64_t i = 0; i < table->count; i++)
         if (strcmp(mine.text[i] ? mine.text[i] : "", theirs.text[i] ? theirs.text[i] : "") != 0)
-            TRY(fail(ST_INPUT, "%s: row %lld is '%s', in %s it is '%s'; give the counts the embedding was made of, with the same --cells",
+            TRY(fail(ST_INPUT,
+                     "%s: row %lld is '%s', in %s it is '%s'; give the counts the embedding was made of, with the same "
+                     "--cells",
                      table->path, (long long)(table->first + i), mine.text[i], input->path, theirs.text[i]));
 done:
     column_free(&mine);
@@ -125,7 +129,8 @@ enum status analyze_check_rows(struct job *job, struct embedding_table *table, s
 {
     enum status st = ST_OK;
     if (table->rows != input->count)
-        st = fail(ST_INPUT, "%s has %lld cells, %s has %lld; give the counts the embedding was made of, with the same --cells",
+        st = fail(ST_INPUT,
+                  "%s has %lld cells, %s has %lld; give the counts the embedding was made of, with the same --cells",
                   table->path, (long long)table->rows, input->path, (long long)input->count);
     else st = compare_names(table, input);
     return comm_agree(&job->world, st);

@@ -34,7 +34,9 @@ static enum status collect(const struct column *c, struct label_list *l)
         int at = find(l, text, &found);
         if (!*text || found) continue;
         if (l->count == MOST_LABELS)
-            return fail(ST_INPUT, "obs column '%s' has more than %d different values; labels are few: choose another column", c->name, MOST_LABELS);
+            return fail(ST_INPUT,
+                        "obs column '%s' has more than %d different values; labels are few: choose another column",
+                        c->name, MOST_LABELS);
         memmove(l->name + at + 1, l->name + at, sizeof *l->name * (size_t)(l->count - at));
         l->name[at] = text_copy(text);
         l->count++;

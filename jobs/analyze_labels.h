@@ -7,7 +7,7 @@
 #include "io/embedding_read.h"
 
 struct label_list {
-    char *column;  /* name of the obs column */
+    char *column; /* name of the obs column */
     int count;
     char **name;   /* [count] sorted by bytes */
     int32_t *code; /* [rows] -1 = missing or empty */

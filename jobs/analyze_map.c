@@ -11,16 +11,17 @@ void analyze_print_map_cost(const struct job *job, const struct embedding_table 
     char cells[32], shown[32];
     int64_t most = config_int(job->config, "analyze.map_cells");
     int64_t n = t->usable_count < most ? t->usable_count : most;
-    comm_note(&job->world, "%s: %s of %s cells on the map (analyze.map_cells), %d dimensions of %s", t->path, text_count(n, shown),
-              text_count(t->usable_count, cells), t->width, t->name);
+    comm_note(&job->world, "%s: %s of %s cells on the map (analyze.map_cells), %d dimensions of %s", t->path,
+              text_count(n, shown), text_count(t->usable_count, cells), t->width, t->name);
 }
 
 enum status analyze_make_map(struct job *job, const struct embedding_table *t, struct cell_map *out)
 {
     struct spread_rows rows = {t->first, t->count, t->width, t->values};
-    struct cell_map_options options = {
-        .most = config_int(job->config, "analyze.map_cells"), .k = (int)config_int(job->config, "analyze.neighbours"),
-        .resolution = config_real(job->config, "analyze.resolution"), .seed = (uint64_t)config_int(job->config, "run.seed")};
+    struct cell_map_options options = {.most = config_int(job->config, "analyze.map_cells"),
+                                       .k = (int)config_int(job->config, "analyze.neighbours"),
+                                       .resolution = config_real(job->config, "analyze.resolution"),
+                                       .seed = (uint64_t)config_int(job->config, "run.seed")};
     dense_set_threads(job->placement.threads);
     return cell_map_make(&job->world, &rows, t->rows, t->usable, &options, out);
 }
@@ -73,7 +74,8 @@ enum status analyze_call_types(struct job *job, const struct cell_map *map, stru
     if (st == ST_OK) st = NEW_ARRAY(called, map->n);
     if (st == ST_OK) st = score_share(map, input, &markers, first, count, mine);
     TRY(comm_agree(&job->world, st));
-    TRY(comm_gather_all(&job->world, mine, count * markers.type_count * (int64_t)sizeof *mine, (void **)&score, &bytes, NULL));
+    TRY(comm_gather_all(&job->world, mine, count * markers.type_count * (int64_t)sizeof *mine, (void **)&score, &bytes,
+                        NULL));
     TRY(comm_agree(&job->world, celltype_call(markers.type_count, map->n, score, called)));
     *type = called;
     called = NULL;

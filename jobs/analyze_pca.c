@@ -20,17 +20,19 @@ static void print_cost(struct job *job, const struct state *s, int64_t genes, in
     int rows, cols;
     int64_t n = genes > 0 && genes < s->input.features->count ? genes : s->input.features->count;
     dense_grid_shape(job->world.size, &rows, &cols);
-    comm_note(&job->world, "%s cells, %lld%s genes, %d components: covariance on a %d x %d grid of %d ranks, %s a rank; %.3g TFLOP",
-              text_count(s->input.count, cells), (long long)n, genes == 0 ? " or fewer (those that vary)" : "", components, rows, cols,
-              job->world.size, text_bytes(dense_bytes(job->world.size, n), bytes),
+    comm_note(&job->world,
+              "%s cells, %lld%s genes, %d components: covariance on a %d x %d grid of %d ranks, %s a rank; %.3g TFLOP",
+              text_count(s->input.count, cells), (long long)n, genes == 0 ? " or fewer (those that vary)" : "",
+              components, rows, cols, job->world.size, text_bytes(dense_bytes(job->world.size, n), bytes),
               1e-12 * ((double)s->input.count + 4.0 / 3 * (double)n) * (double)n * (double)n);
 }
 
 static enum status check_size(const struct state *s, int components)
 {
     if (components < s->input.count) return ST_OK;
-    return fail(ST_CONFIG, "%d components asked of %lld cells; at most %lld; lower analyze.components or take more cells", components,
-                (long long)s->input.count, (long long)s->input.count - 1);
+    return fail(ST_CONFIG,
+                "%d components asked of %lld cells; at most %lld; lower analyze.components or take more cells",
+                components, (long long)s->input.count, (long long)s->input.count - 1);
 }
 
 static enum status prepare(struct job *job)
@@ -71,7 +73,8 @@ static enum status run(struct job *job)
     double start = clock_s();
     TRY(analyze_fit_pca(job, &s->input, &s->pca));
     print_result(job, s->pca);
-    comm_note(&job->world, "%lld genes, %d components, %.1f s", (long long)s->pca->genes, s->pca->components, clock_s() - start);
+    comm_note(&job->world, "%lld genes, %d components, %.1f s", (long long)s->pca->genes, s->pca->components,
+              clock_s() - start);
 done:
     return st;
 }
@@ -79,13 +82,13 @@ done:
 static enum status commit(struct job *job)
 {
     struct state *s = job->state;
-    const struct h5ad_note notes[] = {
-        {.name = "pca/transform", .text = "ln(1 + 1e4 x / T), centred, not scaled"},
-        {.name = "pca/genes", .number = (double)s->pca->genes},
-        {.name = "pca/total_variance", .number = s->pca->total_variance},
-        {.name = "pca/input", .text = s->input.identity},
-        {.name = "cytomill/version", .text = job_version_text()}};
-    return pca_write(&job->world, config_text(job->config, "run.out"), s->pca, &s->input, notes, sizeof notes / sizeof *notes);
+    const struct h5ad_note notes[] = {{.name = "pca/transform", .text = "ln(1 + 1e4 x / T), centred, not scaled"},
+                                      {.name = "pca/genes", .number = (double)s->pca->genes},
+                                      {.name = "pca/total_variance", .number = s->pca->total_variance},
+                                      {.name = "pca/input", .text = s->input.identity},
+                                      {.name = "cytomill/version", .text = job_version_text()}};
+    return pca_write(&job->world, config_text(job->config, "run.out"), s->pca, &s->input, notes,
+                     sizeof notes / sizeof *notes);
 }
 
 static void release(struct job *job)
@@ -111,5 +114,8 @@ const struct job_spec analyze_pca = {
     .sections = "run data analyze",
     .positional = "run.input",
     .options = options,
-    .prepare = prepare, .run = run, .commit = commit, .release = release,
+    .prepare = prepare,
+    .run = run,
+    .commit = commit,
+    .release = release,
 };

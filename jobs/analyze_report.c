@@ -16,8 +16,8 @@ struct state {
     struct embedding_table *table; /* NULL: no map */
     struct cell_map map;
     struct marker_table markers;
-    int32_t *type;                 /* [map.n] or NULL */
-    struct label_list labels;      /* count = 0: none */
+    int32_t *type;            /* [map.n] or NULL */
+    struct label_list labels; /* count = 0: none */
     struct text page;
 };
 
@@ -46,8 +46,10 @@ static enum status check_request(const struct job *job)
                *scores = config_text(job->config, "analyze.scores");
     TRY(analyze_need_out(job));
     if (!*run && !*sweep && !*scores && !analyze_has_counts(job) && analyze_embedding_count(job) == 0)
-        TRY(fail(ST_USAGE, "nothing to report on; give at least one of --atlas, --run, --embedding, --sweep, --scores"));
-    if (analyze_embedding_count(job) > 1) TRY(fail(ST_USAGE, "%d embeddings given; the report shows one", analyze_embedding_count(job)));
+        TRY(fail(ST_USAGE,
+                 "nothing to report on; give at least one of --atlas, --run, --embedding, --sweep, --scores"));
+    if (analyze_embedding_count(job) > 1)
+        TRY(fail(ST_USAGE, "%d embeddings given; the report shows one", analyze_embedding_count(job)));
     TRY(check_file(run, "metrics.jsonl", "--run"));
     TRY(check_file(sweep, "results.h5", "--sweep"));
     TRY(check_file(sweep, "hits.tsv", "--sweep"));
@@ -141,11 +143,20 @@ static enum status add_map(struct state *s)
     const char *file = strrchr(s->table->path, '/') ? strrchr(s->table->path, '/') + 1 : s->table->path;
     char *name = text_format("%s, %s", file, s->table->name);
     TRY(labels_of_shown(s, &shown));
-    struct report_map m = {
-        .shown = s->map.n, .usable = s->table->usable_count, .rows = s->table->rows, .xy = s->map.xy, .embedding = name,
-        .type = s->type, .types = s->markers.type_count, .type_name = (const char *const *)s->markers.type,
-        .label = shown, .labels = s->labels.count, .label_column = s->labels.column, .label_name = (const char *const *)s->labels.name,
-        .cluster = s->map.cluster, .clusters = s->map.clusters};
+    struct report_map m = {.shown = s->map.n,
+                           .usable = s->table->usable_count,
+                           .rows = s->table->rows,
+                           .xy = s->map.xy,
+                           .embedding = name,
+                           .type = s->type,
+                           .types = s->markers.type_count,
+                           .type_name = (const char *const *)s->markers.type,
+                           .label = shown,
+                           .labels = s->labels.count,
+                           .label_column = s->labels.column,
+                           .label_name = (const char *const *)s->labels.name,
+                           .cluster = s->map.cluster,
+                           .clusters = s->map.clusters};
     TRY(report_map(&s->page, &m));
 done:
     free(shown);
@@ -157,9 +168,12 @@ done:
 static void add_provenance(const struct job *job, struct state *s)
 {
     static const char *const heads[] = {"what", "value"};
-    static const char *const notes[][2] = {{"model", "cytomill/model"}, {"weights (sha256)", "cytomill/weights"},
-                                           {"licence of the weights", "cytomill/weights_licence"}, {"embedded by", "cytomill/version"},
-                                           {"instruction set", "cytomill/instruction_set"}, {"precision", "cytomill/precision"}};
+    static const char *const notes[][2] = {{"model", "cytomill/model"},
+                                           {"weights (sha256)", "cytomill/weights"},
+                                           {"licence of the weights", "cytomill/weights_licence"},
+                                           {"embedded by", "cytomill/version"},
+                                           {"instruction set", "cytomill/instruction_set"},
+                                           {"precision", "cytomill/precision"}};
     html_section(&s->page, "provenance", "Where this comes from");
     html_table_begin(&s->page, heads, 2);
     html_table_row(&s->page, (const char *[]){"this page", job_version_text()}, 2);
@@ -170,7 +184,8 @@ static void add_provenance(const struct job *job, struct state *s)
         free(value);
     }
     html_table_end(&s->page);
-    html_paragraph(&s->page, "Embeddings open in Python with anndata.read_h5ad; hits.tsv opens in any spreadsheet, hits_columns.tsv explains its columns.");
+    html_paragraph(&s->page, "Embeddings open in Python with anndata.read_h5ad; hits.tsv opens in any spreadsheet, "
+                             "hits_columns.tsv explains its columns.");
 }
 
 static enum status compose(struct job *job, struct state *s)
@@ -180,7 +195,8 @@ static enum status compose(struct job *job, struct state *s)
                *scores = config_text(job->config, "analyze.scores"), *atlas = config_text(job->config, "run.atlas");
     char *ingested = text_format("%s/ingest_report.tsv", atlas);
     html_begin(&s->page, "Cytomill report");
-    html_paragraph(&s->page, "What went in, what the model learned, how it sees the cells, and what it expects of perturbed genes. The page holds everything it "
+    html_paragraph(&s->page, "What went in, what the model learned, how it sees the cells, and what it expects of "
+                             "perturbed genes. The page holds everything it "
                              "shows and can be mailed or archived as it is.");
     if (*atlas && access(ingested, R_OK) == 0) TRY(report_ingest(&s->page, atlas));
     if (*run) TRY(report_learning(&s->page, run));
@@ -227,24 +243,30 @@ static void release(struct job *job)
     free(s);
 }
 
-static const struct job_option options[] = {{"run", "DIR", "analyze.run", "pretraining run, for the loss curves"},
-                                            {"embedding", "FILE", "analyze.embedding", "embedding file, for the map"},
-                                            {"sweep", "DIR", "analyze.sweep", "sweep, for the heat map and the hits"},
-                                            {"scores", "FILE", "analyze.scores", "table of cytomill-analyze score"},
-                                            {"obsm", "NAME", "analyze.obsm", "which obsm entry of the embedding file"},
-                                            {"label", "COLUMN", "analyze.label", "obs column of labels, drawn as a second map"},
-                                            {"markers", "FILE", "analyze.markers", "marker genes TSV [the shipped PBMC list]"},
-                                            {"map-cells", "N", "analyze.map_cells", "most cells on the map"},
-                                            {0}};
+static const struct job_option options[] = {
+    {"run", "DIR", "analyze.run", "pretraining run, for the loss curves"},
+    {"embedding", "FILE", "analyze.embedding", "embedding file, for the map"},
+    {"sweep", "DIR", "analyze.sweep", "sweep, for the heat map and the hits"},
+    {"scores", "FILE", "analyze.scores", "table of cytomill-analyze score"},
+    {"obsm", "NAME", "analyze.obsm", "which obsm entry of the embedding file"},
+    {"label", "COLUMN", "analyze.label", "obs column of labels, drawn as a second map"},
+    {"markers", "FILE", "analyze.markers", "marker genes TSV [the shipped PBMC list]"},
+    {"map-cells", "N", "analyze.map_cells", "most cells on the map"},
+    {0}};
 
 const struct job_spec analyze_report = {
     .program = "cytomill-analyze report",
     .purpose = "one self-contained page: data, learning, map of the cells, screen",
     .usage = "[--atlas ATLAS] [--run DIR] [--embedding FILE] [--sweep DIR] --out FILE.html|DIR",
-    .reads = "what is given: the atlas, RUN/metrics.jsonl, an embedding file, DIR/results.h5 and hits.tsv, a table of scores",
+    .reads = "what is given: the atlas, RUN/metrics.jsonl, an embedding file, DIR/results.h5 and hits.tsv, a table of "
+             "scores",
     .writes = "FILE.html, or DIR/report.html",
-    .example = "cytomill-analyze report --atlas atlas --run pretrain --embedding embeddings.h5ad --sweep sweep --out report.html",
+    .example = "cytomill-analyze report --atlas atlas --run pretrain --embedding embeddings.h5ad --sweep sweep --out "
+               "report.html",
     .sections = "run data analyze",
     .options = options,
-    .prepare = prepare, .run = run, .commit = commit, .release = release,
+    .prepare = prepare,
+    .run = run,
+    .commit = commit,
+    .release = release,
 };

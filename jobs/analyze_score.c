@@ -13,7 +13,7 @@
 
 /* One way to see the cells: rows spread over ranks. */
 struct view {
-    char *name;   /* "embeddings.h5ad X_cellfm", "PCA (50)", "depth alone" */
+    char *name; /* "embeddings.h5ad X_cellfm", "PCA (50)", "depth alone" */
     struct spread_rows rows;
     float *values; /* owned baseline values; NULL when they are the file's */
     int table;     /* whose labels and cells it is scored with */
@@ -45,8 +45,8 @@ static enum status select_cells(struct job *job, struct table_facts *t, const ch
     int64_t chosen = 0;
     for (int64_t i = 0; i < rows; i++) chosen += (*out)[i] = (*out)[i] && t->file->usable[i];
     if (chosen == 0)
-        TRY(fail(ST_INPUT, "%s: none of %lld embedded cells matches --%s \"%s\"", t->file->path, (long long)t->file->usable_count,
-                 strrchr(key, '.') + 1, config_text(job->config, key)));
+        TRY(fail(ST_INPUT, "%s: none of %lld embedded cells matches --%s \"%s\"", t->file->path,
+                 (long long)t->file->usable_count, strrchr(key, '.') + 1, config_text(job->config, key)));
 done:
     return st;
 }
@@ -62,7 +62,9 @@ static enum status open_table(struct job *job, struct state *s, int index)
     TRY(comm_agree(&job->world, st));
     const char *file = strrchr(t->file->path, '/') ? strrchr(t->file->path, '/') + 1 : t->file->path;
     s->view[s->views++] = (struct view){text_format("%s %s", file, t->file->name),
-                                        {t->file->first, t->file->count, t->file->width, t->file->values}, NULL, index};
+                                        {t->file->first, t->file->count, t->file->width, t->file->values},
+                                        NULL,
+                                        index};
 done:
     return st;
 }
@@ -72,7 +74,8 @@ static enum status check_request(const struct job *job)
     bool train = *config_text(job->config, "analyze.train"), test = *config_text(job->config, "analyze.test");
     if (analyze_embedding_count(job) == 0) return fail(ST_USAGE, "no embedding given; name one or more .h5ad files");
     if (train != test)
-        return fail(ST_USAGE, "--%s is missing; give both --train and --test, or neither for leave-one-out", train ? "test" : "train");
+        return fail(ST_USAGE, "--%s is missing; give both --train and --test, or neither for leave-one-out",
+                    train ? "test" : "train");
     return analyze_need_out(job);
 }
 
@@ -164,7 +167,8 @@ static enum status add_depth_column(struct job *job, struct state *s)
     struct embedding_table *t = s->table[0].file;
     const char *name = config_text(job->config, "analyze.depth");
     if (!embedding_table_has(t, name)) {
-        comm_note(&job->world, "no counts given (--atlas) and no obs column '%s': PCA and depth alone are left out", name);
+        comm_note(&job->world, "no counts given (--atlas) and no obs column '%s': PCA and depth alone are left out",
+                  name);
         return ST_OK;
     }
     comm_note(&job->world, "no counts given (--atlas): PCA is left out, depth is obs column '%s'", name);
@@ -172,7 +176,9 @@ static enum status add_depth_column(struct job *job, struct state *s)
     TRY(add_view(s, text_copy("depth alone"), 1, &v));
     for (int64_t i = 0; i < t->count; i++) {
         double x = c.r ? c.r[t->first + i] : c.i ? (double)c.i[t->first + i] : NAN;
-        if (!(x >= 0)) TRY(fail(ST_INPUT, "%s: obs column '%s' is not a count in row %lld; name another with --depth", t->path, name, (long long)(t->first + i)));
+        if (!(x >= 0))
+            TRY(fail(ST_INPUT, "%s: obs column '%s' is not a count in row %lld; name another with --depth", t->path,
+                     name, (long long)(t->first + i)));
         v->values[i] = (float)log1p(x);
     }
 done:
@@ -187,13 +193,13 @@ struct direction {
     const char *train_words, *test_words;
 };
 
-static void add_overall(struct job *job, struct state *s, const struct view *v, const struct direction *d, const struct confusion *c,
-                        int64_t train_cells)
+static void add_overall(struct job *job, struct state *s, const struct view *v, const struct direction *d,
+                        const struct confusion *c, int64_t train_cells)
 {
     struct overall_score all = confusion_overall(c);
     struct text line = {0};
-    text_add(&line, "%s\t%s\t%s\t%lld\t%lld\t%d\t%.4f\t%.4f\n", v->name, d->train_words, d->test_words, (long long)train_cells,
-             (long long)all.cells, all.labels, all.macro_f1, all.accuracy);
+    text_add(&line, "%s\t%s\t%s\t%lld\t%lld\t%d\t%.4f\t%.4f\n", v->name, d->train_words, d->test_words,
+             (long long)train_cells, (long long)all.cells, all.labels, all.macro_f1, all.accuracy);
     comm_print(&job->world, "%s", line.data);
     text_add(&s->overall, "%s", line.data);
     text_free(&line);
@@ -205,8 +211,8 @@ static void add_by_label(struct state *s, const struct view *v, const struct dir
     for (int l = 0; l < labels->count; l++) {
         struct label_score x = confusion_label(c, l);
         if (x.cells + x.predicted == 0) continue;
-        text_add(&s->by_label, "%s\t%s\t%s\t%s\t%lld\t%lld\t%.4f\t%.4f\t%.4f\n", v->name, d->train_words, d->test_words, labels->name[l],
-                 (long long)x.cells, (long long)x.predicted, x.precision, x.recall, x.f1);
+        text_add(&s->by_label, "%s\t%s\t%s\t%s\t%lld\t%lld\t%.4f\t%.4f\t%.4f\n", v->name, d->train_words, d->test_words,
+                 labels->name[l], (long long)x.cells, (long long)x.predicted, x.precision, x.recall, x.f1);
     }
 }
 
@@ -247,7 +253,9 @@ static enum status run(struct job *job)
     struct state *s = job->state;
     if (s->has_input) TRY(add_counted_baselines(job, s));
     else TRY(comm_agree(&job->world, add_depth_column(job, s)));
-    text_add(&s->overall, "# kNN, k = %lld, Euclidean; label: obs column '%s'\nrepresentation\ttrain\ttest\ttrain_cells\ttest_cells\tlabels\tmacro_f1\taccuracy\n",
+    text_add(&s->overall,
+             "# kNN, k = %lld, Euclidean; label: obs column "
+             "'%s'\nrepresentation\ttrain\ttest\ttrain_cells\ttest_cells\tlabels\tmacro_f1\taccuracy\n",
              (long long)config_int(job->config, "analyze.neighbours"), config_text(job->config, "analyze.label"));
     text_add(&s->by_label, "representation\ttrain\ttest\tlabel\tcells\tpredicted\tprecision\trecall\tf1\n");
     comm_print(&job->world, "%s", s->overall.data);
@@ -309,11 +317,16 @@ const struct job_spec analyze_score = {
     .program = "cytomill-analyze score",
     .purpose = "kNN macro-F1 of labels: embeddings beside PCA and depth alone",
     .usage = "EMBEDDING.h5ad... --label COLUMN [--train EXPR --test EXPR] [--atlas ATLAS] --out FILE.tsv",
-    .reads = "embedding files (of cytomill-embed, cytomill-analyze pca, scanpy); the counts they were made of for the baselines",
+    .reads = "embedding files (of cytomill-embed, cytomill-analyze pca, scanpy); the counts they were made of for the "
+             "baselines",
     .writes = "FILE.tsv, one line a representation and direction; FILE.labels.tsv, one line a label",
-    .example = "cytomill-analyze score e.h5ad --label cell_line --train \"batch == 'a'\" --test \"batch == 'b'\" --out scores.tsv",
+    .example = "cytomill-analyze score e.h5ad --label cell_line --train \"batch == 'a'\" --test \"batch == 'b'\" --out "
+               "scores.tsv",
     .sections = "run data analyze",
     .positional = "analyze.embedding",
     .options = options,
-    .prepare = prepare, .run = run, .commit = commit, .release = release,
+    .prepare = prepare,
+    .run = run,
+    .commit = commit,
+    .release = release,
 };

@@ -43,8 +43,8 @@ static enum status write_table(struct job *job, struct state *s)
     TRY(embedding_table_names(s->table, 0, s->table->rows, &names));
     text_add(&t, "cell\trow\tumap_1\tumap_2\tcluster\n");
     for (int64_t i = 0; i < s->map.n; i++)
-        text_add(&t, "%s\t%lld\t%.6g\t%.6g\t%d\n", names.text[s->map.row[i]], (long long)s->map.row[i], s->map.xy[2 * i],
-                 s->map.xy[2 * i + 1], s->map.cluster[i]);
+        text_add(&t, "%s\t%lld\t%.6g\t%.6g\t%d\n", names.text[s->map.row[i]], (long long)s->map.row[i],
+                 s->map.xy[2 * i], s->map.xy[2 * i + 1], s->map.cluster[i]);
     TRY(analyze_write_text(config_text(job->config, "run.out"), &t));
 done:
     column_free(&names);
@@ -66,12 +66,13 @@ static void release(struct job *job)
     free(s);
 }
 
-static const struct job_option options[] = {{"embedding", "FILE", "analyze.embedding", "embedding file; goes without the option's name too"},
-                                            {"obsm", "NAME", "analyze.obsm", "which obsm entry of the file"},
-                                            {"neighbours", "K", "analyze.neighbours", "neighbours of a cell"},
-                                            {"map-cells", "N", "analyze.map_cells", "most cells on the map"},
-                                            {"resolution", "R", "analyze.resolution", "resolution of the communities"},
-                                            {0}};
+static const struct job_option options[] = {
+    {"embedding", "FILE", "analyze.embedding", "embedding file; goes without the option's name too"},
+    {"obsm", "NAME", "analyze.obsm", "which obsm entry of the file"},
+    {"neighbours", "K", "analyze.neighbours", "neighbours of a cell"},
+    {"map-cells", "N", "analyze.map_cells", "most cells on the map"},
+    {"resolution", "R", "analyze.resolution", "resolution of the communities"},
+    {0}};
 
 const struct job_spec analyze_umap = {
     .program = "cytomill-analyze umap",
@@ -83,5 +84,8 @@ const struct job_spec analyze_umap = {
     .sections = "run analyze",
     .positional = "analyze.embedding",
     .options = options,
-    .prepare = prepare, .run = run, .commit = commit, .release = release,
+    .prepare = prepare,
+    .run = run,
+    .commit = commit,
+    .release = release,
 };

@@ -1,6 +1,6 @@
 /* obs of the atlas: where each cell came from, its quality figures, the columns of its source, the
- * columns of a table of labels, and the perturbation record made from them. Columns of one name in several sources become one, of a type that holds
- * all of them. */
+ * columns of a table of labels, and the perturbation record made from them. Columns of one name in several
+ * sources become one, of a type that holds all of them. */
 #ifndef CYTOMILL_JOBS_INGEST_OBS_H
 #define CYTOMILL_JOBS_INGEST_OBS_H
 

@@ -29,7 +29,11 @@ static const struct job_option common_options[] = {
 
 static volatile sig_atomic_t stop_asked;
 
-static void ask_to_stop(int signal_number) { (void)signal_number; stop_asked = 1; }
+static void ask_to_stop(int signal_number)
+{
+    (void)signal_number;
+    stop_asked = 1;
+}
 
 /* On a stack of its own: some of oneDNN's products use the stack pointer as a pointer into their heap
  * buffers, and a signal that came then would write its frame over the heap. The kernel hands signals
@@ -57,10 +61,7 @@ static bool stop_file_exists(const struct job *job)
     return found;
 }
 
-bool job_stop(const struct job *job)
-{
-    return stop_asked || (job->world.rank == 0 && stop_file_exists(job));
-}
+bool job_stop(const struct job *job) { return stop_asked || (job->world.rank == 0 && stop_file_exists(job)); }
 
 bool job_stop_agreed(struct job *job)
 {
@@ -166,9 +167,18 @@ static enum status bad_option(const struct job_spec *spec, const struct option *
 /* Files first, then options, whatever their order on the line: pass 0 reads --config, pass 1 the rest. */
 static enum status take_option(struct command_line *line, int code, const char *argument, int pass)
 {
-    if (code == OPTION_HELP) { line->help = true; return ST_OK; }
-    if (code == OPTION_VERSION) { line->version = true; return ST_OK; }
-    if (code == OPTION_DRY_RUN) { line->dry_run = true; return ST_OK; }
+    if (code == OPTION_HELP) {
+        line->help = true;
+        return ST_OK;
+    }
+    if (code == OPTION_VERSION) {
+        line->version = true;
+        return ST_OK;
+    }
+    if (code == OPTION_DRY_RUN) {
+        line->dry_run = true;
+        return ST_OK;
+    }
     if (code == OPTION_CONFIG) return pass == 0 ? config_read(line->config, argument) : ST_OK;
     if (pass == 0) return ST_OK;
     if (code == OPTION_SET) return config_set(line->config, argument, "--set");
@@ -182,12 +192,12 @@ static enum status take_positional(struct command_line *line, char **words, int 
 {
     const struct job_spec *spec = line->spec;
     if (count == 0) return ST_OK;
-    if (!spec->positional)
-        return fail(ST_USAGE, "unexpected argument '%s'; see %s --help", words[0], spec->program);
+    if (!spec->positional) return fail(ST_USAGE, "unexpected argument '%s'; see %s --help", words[0], spec->program);
     if (key_row(spec->positional)->type != KEY_LIST && count > 1)
         return fail(ST_USAGE, "unexpected argument '%s' after '%s'; see %s --help", words[1], words[0], spec->program);
     struct text all = {0};
-    for (int i = 0; i < count; i++) text_add(&all, count > 1 || key_row(spec->positional)->type == KEY_LIST ? "%s\n" : "%s", words[i]);
+    for (int i = 0; i < count; i++)
+        text_add(&all, count > 1 || key_row(spec->positional)->type == KEY_LIST ? "%s\n" : "%s", words[i]);
     enum status st = config_put(line->config, spec->positional, all.data, "command line");
     text_free(&all);
     return st;
@@ -200,8 +210,14 @@ static enum status parse(int argc, char **argv, struct command_line *line)
     if (line->spec->verbs) {
         const struct job_spec *top = line->spec;
         if (argc < 2) return fail(ST_USAGE, "a verb is missing; see %s --help", top->program);
-        if (strcmp(argv[1], "--help") == 0) { line->help = true; return ST_OK; }
-        if (strcmp(argv[1], "--version") == 0) { line->version = true; return ST_OK; }
+        if (strcmp(argv[1], "--help") == 0) {
+            line->help = true;
+            return ST_OK;
+        }
+        if (strcmp(argv[1], "--version") == 0) {
+            line->version = true;
+            return ST_OK;
+        }
         line->spec = NULL;
         for (const struct job_spec *const *v = top->verbs; *v; v++)
             if (strcmp(argv[1], strrchr((*v)->program, ' ') + 1) == 0) line->spec = *v;
@@ -254,7 +270,8 @@ static enum status same_everywhere(struct job *job)
     size_t bytes = 0;
     char *text = config_as_text(job->config, &bytes);
     enum status st = comm_same(&job->world, text, bytes, "the configuration");
-    if (st == ST_OK) st = comm_same(&job->world, job_version_text(), strlen(job_version_text()), "the program's version");
+    if (st == ST_OK)
+        st = comm_same(&job->world, job_version_text(), strlen(job_version_text()), "the program's version");
     free(text);
     return st;
 }
@@ -264,7 +281,8 @@ static enum status run_stages(struct job *job)
     enum status st = ST_OK;
     TRY(same_everywhere(job));
     TRY(placement_find(&job->world, (int)config_int(job->config, "run.threads"),
-                       config_bool(job->config, "run.oversubscribe") || getenv("CYTOMILL_OVERSUBSCRIBE"), &job->placement));
+                       config_bool(job->config, "run.oversubscribe") || getenv("CYTOMILL_OVERSUBSCRIBE"),
+                       &job->placement));
     TRY(placement_print(&job->world, &job->placement));
     catch_signals();
     TRY(job->spec->prepare(job));

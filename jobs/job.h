@@ -17,25 +17,25 @@ struct job;
 
 /* A long option that sets a configuration key. */
 struct job_option {
-    const char *name;    /* "obs-table" */
-    const char *value;   /* "TSV", or NULL for a switch that puts "true" */
-    const char *key;     /* "ingest.obs_table" */
-    const char *help;    /* one line */
+    const char *name;  /* "obs-table" */
+    const char *value; /* "TSV", or NULL for a switch that puts "true" */
+    const char *key;   /* "ingest.obs_table" */
+    const char *help;  /* one line */
 };
 
 struct job_spec {
-    const char *program;   /* "cytomill-ingest" */
-    const char *purpose;   /* one sentence */
-    const char *usage;     /* "INPUT... --out ATLAS [options]" */
-    const char *reads, *writes; /* lines of --help: inputs and files written */
-    const char *example;   /* a command that runs */
-    const char *sections;  /* configuration sections it takes: "run data model train" */
-    const char *positional; /* key that bare arguments go to (KEY_LIST: all, else one); NULL = none allowed */
+    const char *program;              /* "cytomill-ingest" */
+    const char *purpose;              /* one sentence */
+    const char *usage;                /* "INPUT... --out ATLAS [options]" */
+    const char *reads, *writes;       /* lines of --help: inputs and files written */
+    const char *example;              /* a command that runs */
+    const char *sections;             /* configuration sections it takes: "run data model train" */
+    const char *positional;           /* key that bare arguments go to (KEY_LIST: all, else one); NULL = none allowed */
     const struct job_option *options; /* ends with {0}; the common ones are added */
     enum status (*prepare)(struct job *job); /* collective on job->world, agreed */
     enum status (*run)(struct job *job);
     enum status (*commit)(struct job *job);
-    void (*release)(struct job *job); /* frees job->state; always called */
+    void (*release)(struct job *job);    /* frees job->state; always called */
     const struct job_spec *const *verbs; /* of cytomill-analyze: chosen by the first word; NULL-terminated */
 };
 

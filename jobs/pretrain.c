@@ -11,7 +11,8 @@ static enum status save(struct job *job)
 {
     struct pretrain *p = job->state;
     char *path = text_format("%s/checkpoint-%lld.h5", config_text(job->config, "run.out"), (long long)p->state.step);
-    enum status st = checkpoint_write(&job->world, path, model_params(p->model), job->config, p->vocab, model_name(p->model), &p->state);
+    enum status st = checkpoint_write(&job->world, path, model_params(p->model), job->config, p->vocab,
+                                      model_name(p->model), &p->state);
     if (st == ST_OK) p->saved_step = p->state.step;
     free(path);
     return st;
@@ -21,11 +22,17 @@ static enum status save(struct job *job)
 static void note_step(struct job *job, const struct step_result *r, double seconds)
 {
     struct pretrain *p = job->state;
-    double genewise = loss_mean(r->loss.genewise, r->loss.weight), cellwise = loss_mean(r->loss.cellwise, r->loss.weight);
-    const struct metric m[] = {{"step", (double)p->state.step}, {"loss", genewise + cellwise}, {"genewise", genewise},
-                               {"cellwise", cellwise}, {"genewise_hidden", loss_mean(r->loss.genewise_hidden, r->loss.hidden)},
-                               {"cellwise_hidden", loss_mean(r->loss.cellwise_hidden, r->loss.hidden)}, {"rate", r->rate},
-                               {"gradient_norm", r->gradient_norm}, {"cells_per_s", r->cells / seconds},
+    double genewise = loss_mean(r->loss.genewise, r->loss.weight),
+           cellwise = loss_mean(r->loss.cellwise, r->loss.weight);
+    const struct metric m[] = {{"step", (double)p->state.step},
+                               {"loss", genewise + cellwise},
+                               {"genewise", genewise},
+                               {"cellwise", cellwise},
+                               {"genewise_hidden", loss_mean(r->loss.genewise_hidden, r->loss.hidden)},
+                               {"cellwise_hidden", loss_mean(r->loss.cellwise_hidden, r->loss.hidden)},
+                               {"rate", r->rate},
+                               {"gradient_norm", r->gradient_norm},
+                               {"cells_per_s", r->cells / seconds},
                                {"tokens_per_s", r->tokens / seconds}};
     const struct metric shown[] = {m[1], m[4], m[8]};
     progress_update(&p->progress, p->state.step, shown, 3);
@@ -41,14 +48,18 @@ static enum status evaluate(struct job *job, int64_t cells, struct evaluation *e
     TRY(pretrain_evaluate(job, cells, e));
     double loss = loss_mean(e->loss.genewise + e->loss.cellwise, e->loss.weight);
     if (isnan(p->state.best_loss) || loss < p->state.best_loss) p->state.best_loss = loss;
-    const struct metric m[] = {{"step", (double)p->state.step}, {"cells", (double)e->cells}, {"loss", loss},
-                               {"genewise_hidden", loss_mean(e->loss.genewise_hidden, e->loss.hidden)},
-                               {"cellwise_hidden", loss_mean(e->loss.cellwise_hidden, e->loss.hidden)},
-                               {"reference_mean", loss_mean(e->reference.error[REFERENCE_MEAN], e->reference.hidden)},
-                               {"reference_offset", loss_mean(e->reference.error[REFERENCE_OFFSET], e->reference.hidden)},
-                               {"reference_poisson", loss_mean(e->reference.error[REFERENCE_POISSON], e->reference.hidden)},
-                               {"best_loss", p->state.best_loss}};
-    TRY(comm_agree(&job->world, job->world.rank == 0 ? metrics_add(&p->metrics, "evaluate", m, sizeof m / sizeof *m) : ST_OK));
+    const struct metric m[] = {
+        {"step", (double)p->state.step},
+        {"cells", (double)e->cells},
+        {"loss", loss},
+        {"genewise_hidden", loss_mean(e->loss.genewise_hidden, e->loss.hidden)},
+        {"cellwise_hidden", loss_mean(e->loss.cellwise_hidden, e->loss.hidden)},
+        {"reference_mean", loss_mean(e->reference.error[REFERENCE_MEAN], e->reference.hidden)},
+        {"reference_offset", loss_mean(e->reference.error[REFERENCE_OFFSET], e->reference.hidden)},
+        {"reference_poisson", loss_mean(e->reference.error[REFERENCE_POISSON], e->reference.hidden)},
+        {"best_loss", p->state.best_loss}};
+    TRY(comm_agree(&job->world,
+                   job->world.rank == 0 ? metrics_add(&p->metrics, "evaluate", m, sizeof m / sizeof *m) : ST_OK));
     if (e->cells > 0)
         comm_note(&job->world,
                   "step %lld, %lld held-out cells: hidden gene-wise %.4f, cell-wise %.4f; gene mean %.4f, gene + "
@@ -133,7 +144,8 @@ static enum status run(struct job *job)
     enum status st = ST_OK;
     TRY(comm_agree(&job->world, job->world.rank == 0 ? open_output(job) : ST_OK));
     TRY(pretrain_record(job));
-    p->progress = progress_start("pretrain", "step", config_int(job->config, "train.steps"), p->state.step, job->world.rank == 0);
+    p->progress =
+        progress_start("pretrain", "step", config_int(job->config, "train.steps"), p->state.step, job->world.rank == 0);
     enum status ended = loop(job);
     if (ended != ST_OK && ended != ST_REQUEUE) return ended;
     progress_finish(&p->progress);
@@ -163,7 +175,8 @@ static const struct job_spec spec = {
     .usage = "--config FILE --atlas ATLAS --out RUN [options]; the same command again resumes",
     .reads = "an atlas (cytomill-ingest), a configuration",
     .writes = "RUN/checkpoint-<step>.h5, RUN/metrics.jsonl, RUN/learning.tsv, RUN/run.json",
-    .example = "mpirun -n 2 cytomill-pretrain --config configs/demo.yaml --atlas build/demo/atlas --out build/demo/pretrain",
+    .example =
+        "mpirun -n 2 cytomill-pretrain --config configs/demo.yaml --atlas build/demo/atlas --out build/demo/pretrain",
     .sections = "run data model train",
     .prepare = pretrain_prepare,
     .run = run,

@@ -18,7 +18,8 @@ static enum status trial_rate(int64_t width, bool bf16_products, int threads, do
     size_t bytes = (size_t)(ROWS * width) * dtype_bytes(type);
     void *x = NULL, *y = NULL;
     TRY(product_create(&(struct product_spec){.in = width, .out = width, .type = type, .threads = threads}, &product));
-    TRY(arena_create(&arena, product_weight_bytes(product) + product_scratch_bytes(product) + 2 * bytes + 4 * ARENA_ALIGN));
+    TRY(arena_create(&arena,
+                     product_weight_bytes(product) + product_scratch_bytes(product) + 2 * bytes + 4 * ARENA_ALIGN));
     TRY(NEW_ARRAY(master, width * width));
     for (int64_t i = 0; i < width * width; i++) master[i] = (real)(i % 17) * (real)0.01;
     weight = product_weight_take(product, &arena);
@@ -49,7 +50,8 @@ static void print_memory(const struct job *job, const struct model_cost *cost, s
     text_bytes((double)states, moments);
     text_bytes((double)cost->activation_bytes, activations);
     text_bytes((double)exchange_bytes, exchange);
-    comm_note(&job->world, "model: %s parameters; %s a rank (weights %s, gradients and moments %s, activations %s, exchange %s)",
+    comm_note(&job->world,
+              "model: %s parameters; %s a rank (weights %s, gradients and moments %s, activations %s, exchange %s)",
               text_count(cost->parameters, parameters), all, weights, moments, activations, exchange);
 }
 
@@ -65,9 +67,10 @@ static void print_time(const struct job *job, const struct model_cost *cost, dou
     text_duration(step_s * (double)(steps > 0 ? steps : 0), run);
     text_count((int64_t)tokens, each);
     comm_note(&job->world,
-              "step: %lld cells, about %s tokens, %.3g TFLOP; at the %.0f GFLOP/s of a trial product about %s, or %s for %lld steps",
-              (long long)batch, each, flops * 1e-12, flops_per_s * 1e-9, step_s < 60 ? step : text_duration(step_s, step), run,
-              (long long)(steps > 0 ? steps : 0));
+              "step: %lld cells, about %s tokens, %.3g TFLOP; at the %.0f GFLOP/s of a trial product about %s, or %s "
+              "for %lld steps",
+              (long long)batch, each, flops * 1e-12, flops_per_s * 1e-9,
+              step_s < 60 ? step : text_duration(step_s, step), run, (long long)(steps > 0 ? steps : 0));
 }
 
 enum status pretrain_print_cost(struct job *job)
@@ -79,7 +82,9 @@ enum status pretrain_print_cost(struct job *job)
     if (st == ST_OK) st = trial_rate(model_width(p->model), p->limits.bf16, p->limits.threads, &rate);
     TRY(comm_agree(&job->world, st));
     comm_sum_f64(&job->world, &rate, 1);
-    print_memory(job, &cost, reducer_bytes(model_params(p->model), job->world.size, config_word_is(job->config, "train.exchange", "bf16")));
+    print_memory(
+        job, &cost,
+        reducer_bytes(model_params(p->model), job->world.size, config_word_is(job->config, "train.exchange", "bf16")));
     print_time(job, &cost, rate);
 done:
     return st;

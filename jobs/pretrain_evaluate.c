@@ -39,8 +39,8 @@ done:
 static void add_over_ranks(struct comm *comm, struct evaluation *e)
 {
     struct loss_sum *l = &e->loss;
-    double sums[7 + REFERENCE_COUNT] = {l->genewise, l->cellwise, l->weight, l->genewise_hidden, l->cellwise_hidden, l->hidden,
-                                        e->reference.hidden};
+    double sums[7 + REFERENCE_COUNT] = {l->genewise,        l->cellwise, l->weight,          l->genewise_hidden,
+                                        l->cellwise_hidden, l->hidden,   e->reference.hidden};
     for (int k = 0; k < REFERENCE_COUNT; k++) sums[7 + k] = e->reference.error[k];
     comm_sum_f64(comm, sums, 7 + REFERENCE_COUNT);
     *l = (struct loss_sum){sums[0], sums[1], sums[2], sums[3], sums[4], sums[5]};
@@ -102,16 +102,17 @@ static enum status write_table(const char *out, int64_t step, const struct evalu
     FILE *f = fopen(partial, "w");
     if (!f) TRY(fail(ST_OUTPUT, "%s: cannot be created", partial));
     fprintf(f, "predictor\tmse_hidden\thidden_positions\theld_out_cells\tstep\tmodel_better_percent\n");
-    fprintf(f, "model gene-wise\t%.6f\t%.0f\t%lld\t%lld\t0\n", loss_mean(e->loss.genewise_hidden, e->loss.hidden), e->loss.hidden,
-            (long long)e->cells, (long long)step);
-    fprintf(f, "model cell-wise\t%.6f\t%.0f\t%lld\t%lld\t\n", loss_mean(e->loss.cellwise_hidden, e->loss.hidden), e->loss.hidden,
-            (long long)e->cells, (long long)step);
+    fprintf(f, "model gene-wise\t%.6f\t%.0f\t%lld\t%lld\t0\n", loss_mean(e->loss.genewise_hidden, e->loss.hidden),
+            e->loss.hidden, (long long)e->cells, (long long)step);
+    fprintf(f, "model cell-wise\t%.6f\t%.0f\t%lld\t%lld\t\n", loss_mean(e->loss.cellwise_hidden, e->loss.hidden),
+            e->loss.hidden, (long long)e->cells, (long long)step);
     for (int k = 0; k < REFERENCE_COUNT; k++)
         fprintf(f, "%s\t%.6f\t%.0f\t%lld\t%lld\t%.2f\n", reference_word((enum reference_kind)k),
                 loss_mean(e->reference.error[k], e->reference.hidden), e->reference.hidden, (long long)e->cells,
                 (long long)step, gain(e, k));
     int failed = ferror(f);
-    if (fclose(f) != 0 || failed || rename(partial, path) != 0) TRY(fail(ST_OUTPUT, "%s: cannot be written; is the disk full?", path));
+    if (fclose(f) != 0 || failed || rename(partial, path) != 0)
+        TRY(fail(ST_OUTPUT, "%s: cannot be written; is the disk full?", path));
 done:
     free(path);
     free(partial);

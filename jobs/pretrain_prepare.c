@@ -21,8 +21,10 @@ static enum status check_configuration(const struct job *job)
     if (!*config_text(c, "run.atlas")) return fail(ST_USAGE, "which atlas? give --atlas FOLDER or run.atlas");
     if (!*config_text(c, "run.out")) return fail(ST_USAGE, "where to? give --out FOLDER or run.out");
     if (job->world.size > batch)
-        return config_fail(c, "train.batch", "%d ranks, but the global batch has %lld cells; start at most %lld ranks or raise train.batch",
-                           job->world.size, (long long)batch, (long long)batch);
+        return config_fail(
+            c, "train.batch",
+            "%d ranks, but the global batch has %lld cells; start at most %lld ranks or raise train.batch",
+            job->world.size, (long long)batch, (long long)batch);
     return kernel_select(config_text(c, "run.isa"));
 }
 
@@ -81,7 +83,9 @@ static enum status read_vocabulary(struct job *job)
     const struct feature_table *features = &atlas_modality(p->atlas, p->modality)->features;
     TRY(NEW_ARRAY(p->lookup, features->count));
     if (vocab_map(p->vocab, features, p->lookup) == 0)
-        TRY(fail(ST_INPUT, "%s: none of its %lld features is in the vocabulary %s; wrong species, or a vocabulary of other identifiers?",
+        TRY(fail(ST_INPUT,
+                 "%s: none of its %lld features is in the vocabulary %s; wrong species, or a vocabulary of other "
+                 "identifiers?",
                  atlas_path(p->atlas), (long long)features->count, *given ? given : shipped));
 done:
     free(shipped);
@@ -95,11 +99,14 @@ static enum status check_share(struct job *job)
     double share = p->survey.counts > 0 ? p->survey.kept_counts / p->survey.counts : 0;
     double least = config_real(job->config, "data.min_vocabulary_share");
     char genes[32];
-    comm_note(&job->world, "vocabulary: %s genes, keeps %.1f %% of the counts", text_count(p->vocab->count, genes), 100 * share);
+    comm_note(&job->world, "vocabulary: %s genes, keeps %.1f %% of the counts", text_count(p->vocab->count, genes),
+              100 * share);
     if (share >= least) return ST_OK;
-    return comm_agree(&job->world, fail(ST_INPUT, "%s: the vocabulary keeps %.2f %% of the counts; at least %.2f %% are wanted "
-                                        "(data.min_vocabulary_share): is data.vocabulary of this species and these identifiers?",
-                                        atlas_path(p->atlas), 100 * share, 100 * least));
+    return comm_agree(&job->world,
+                      fail(ST_INPUT,
+                           "%s: the vocabulary keeps %.2f %% of the counts; at least %.2f %% are wanted "
+                           "(data.min_vocabulary_share): is data.vocabulary of this species and these identifiers?",
+                           atlas_path(p->atlas), 100 * share, 100 * least));
 }
 
 static enum status check_cells(struct job *job)
@@ -128,9 +135,15 @@ static enum status look_at_cells(struct job *job)
     enum status st = ST_OK;
     TRY(atlas_select(&job->world, p->atlas, config_text(c, "run.cells"), &p->rows, &p->row_count));
     p->rules = token_rules_from(c);
-    struct survey_plan plan = {.atlas = p->atlas, .modality = p->modality, .lookup = p->lookup, .rows = p->rows, .count = p->row_count,
-                               .rules = p->rules, .split_by = config_text(c, "data.split_by"),
-                               .held_out = config_real(c, "data.held_out"), .balance_by = config_text(c, "data.balance_by"),
+    struct survey_plan plan = {.atlas = p->atlas,
+                               .modality = p->modality,
+                               .lookup = p->lookup,
+                               .rows = p->rows,
+                               .count = p->row_count,
+                               .rules = p->rules,
+                               .split_by = config_text(c, "data.split_by"),
+                               .held_out = config_real(c, "data.held_out"),
+                               .balance_by = config_text(c, "data.balance_by"),
                                .reference_cells = config_int(c, "train.reference_cells")};
     TRY(survey_run(&job->world, &plan, p->vocab->count, &p->survey));
     TRY(check_share(job));
@@ -147,18 +160,28 @@ static enum status make_loaders(struct job *job)
     const struct config *c = job->config;
     enum status st = ST_OK;
     int64_t share = (config_int(c, "train.batch") + job->world.size - 1) / job->world.size;
-    struct loader_plan plan = {.atlas = p->atlas, .modality = p->modality, .lookup = p->lookup, .rules = p->rules,
-                               .rows = p->survey.train, .seed = (uint64_t)config_int(c, "run.seed"), .share = share,
-                               .micro_cells = p->limits.cells, .ahead = config_int(c, "data.read_ahead")};
-    plan.sampler = (struct sampler){.kind = p->survey.balance ? SAMPLE_WEIGHTED : SAMPLE_PERMUTATION, .seed = plan.seed,
-                                    .count = p->survey.train_count, .block = config_int(c, "data.block"),
-                                    .window = config_int(c, "data.window"), .running = p->survey.balance};
+    struct loader_plan plan = {.atlas = p->atlas,
+                               .modality = p->modality,
+                               .lookup = p->lookup,
+                               .rules = p->rules,
+                               .rows = p->survey.train,
+                               .seed = (uint64_t)config_int(c, "run.seed"),
+                               .share = share,
+                               .micro_cells = p->limits.cells,
+                               .ahead = config_int(c, "data.read_ahead")};
+    plan.sampler = (struct sampler){.kind = p->survey.balance ? SAMPLE_WEIGHTED : SAMPLE_PERMUTATION,
+                                    .seed = plan.seed,
+                                    .count = p->survey.train_count,
+                                    .block = config_int(c, "data.block"),
+                                    .window = config_int(c, "data.window"),
+                                    .running = p->survey.balance};
     TRY(loader_create(&plan, &p->loader));
     if (p->survey.held_out_count == 0) return ST_OK;
     plan.rows = p->survey.held_out;
     plan.share = plan.ahead = p->limits.cells;
     plan.seed = 0; /* the same masks whatever the seed of the run */
-    plan.sampler = (struct sampler){.seed = 0, .count = p->survey.held_out_count, .block = 1, .window = p->survey.held_out_count};
+    plan.sampler =
+        (struct sampler){.seed = 0, .count = p->survey.held_out_count, .block = 1, .window = p->survey.held_out_count};
     TRY(loader_create(&plan, &p->held_out));
 done:
     return st;
@@ -166,7 +189,8 @@ done:
 
 /* ---- what there is to resume ---- */
 
-static enum status same_or_refuse(const char *path, const char *what, const char *theirs, const char *ours, const char *remedy)
+static enum status same_or_refuse(const char *path, const char *what, const char *theirs, const char *ours,
+                                  const char *remedy)
 {
     if (strcmp(theirs, ours) == 0) return ST_OK;
     return fail(ST_INPUT, "%s: was trained with %s %.16s…, this run has %.16s…; %s", path, what, theirs, ours, remedy);
@@ -196,8 +220,8 @@ static enum status check_state(const struct job *job)
     TRY(same_or_refuse(p->resume_from, "atlas", p->state.atlas_hash, atlas_hash(p->atlas),
                        "give that atlas (run.atlas), or another --out"));
     if (p->state.seed != seed)
-        TRY(fail(ST_INPUT, "%s: was trained with run.seed %llu, this run has %llu; give that seed, or another --out", p->resume_from,
-                 (unsigned long long)p->state.seed, (unsigned long long)seed));
+        TRY(fail(ST_INPUT, "%s: was trained with run.seed %llu, this run has %llu; give that seed, or another --out",
+                 p->resume_from, (unsigned long long)p->state.seed, (unsigned long long)seed));
 done:
     return st;
 }
@@ -231,8 +255,11 @@ static struct model_limits limits_of(const struct job *job)
     int cells = (int)smaller(config_int(c, "train.micro_batch"), share);
     bool bf16_products = config_word_is(c, "run.precision", "bf16") ||
                          (config_word_is(c, "run.precision", "auto") && product_bf16_native());
-    return (struct model_limits){.cells = cells, .tokens = (int64_t)cells * (config_int(c, "model.max_genes") + 1), .train = true,
-                                 .threads = job->placement.threads, .bf16 = bf16_products};
+    return (struct model_limits){.cells = cells,
+                                 .tokens = (int64_t)cells * (config_int(c, "model.max_genes") + 1),
+                                 .train = true,
+                                 .threads = job->placement.threads,
+                                 .bf16 = bf16_products};
 }
 
 static enum status prepare_model(struct job *job)
@@ -267,8 +294,11 @@ enum status pretrain_prepare(struct job *job)
     TRY(comm_agree(&job->world, prepare_model(job)));
     TRY(start_or_resume(job));
     TRY(comm_agree(&job->world, model_pack(p->model)));
-    TRY(reducer_create(&job->world, model_params(p->model), config_word_is(job->config, "train.exchange", "bf16"), &p->reducer));
-    p->trainer = (struct trainer){.model = p->model, .optimiser = p->optimiser, .reducer = p->reducer,
+    TRY(reducer_create(&job->world, model_params(p->model), config_word_is(job->config, "train.exchange", "bf16"),
+                       &p->reducer));
+    p->trainer = (struct trainer){.model = p->model,
+                                  .optimiser = p->optimiser,
+                                  .reducer = p->reducer,
                                   .loss_over_rank = config_word_is(job->config, "train.loss_over", "rank")};
 done:
     return st;

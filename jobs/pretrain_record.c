@@ -32,11 +32,11 @@ static json_t *record(const struct job *job, int64_t hosts, const char *yaml)
     const struct pretrain *p = job->state;
     char now[32];
     now_text(now);
-    return json_pack("{s:s, s:s, s:s, s:i, s:I, s:i, s:s, s:s, s:s, s:s, s:s, s:s, s:i, s:I, s:I, s:I, s:s}",
-                     "program", "cytomill-pretrain", "version", job_version_text(), "started", now, "ranks", job->world.size,
+    return json_pack("{s:s, s:s, s:s, s:i, s:I, s:i, s:s, s:s, s:s, s:s, s:s, s:s, s:i, s:I, s:I, s:I, s:s}", "program",
+                     "cytomill-pretrain", "version", job_version_text(), "started", now, "ranks", job->world.size,
                      "hosts", (json_int_t)hosts, "threads_per_rank", job->placement.threads, "isa", kernel_isa_name(),
-                     "products", product_version_text(), "precision", p->limits.bf16 ? "bf16" : "fp32",
-                     "atlas", atlas_path(p->atlas), "atlas_hash", atlas_hash(p->atlas), "vocabulary_sha256", p->vocab->sha256,
+                     "products", product_version_text(), "precision", p->limits.bf16 ? "bf16" : "fp32", "atlas",
+                     atlas_path(p->atlas), "atlas_hash", atlas_hash(p->atlas), "vocabulary_sha256", p->vocab->sha256,
                      "vocabulary_genes", p->vocab->count, "training_cells", (json_int_t)p->survey.train_count,
                      "held_out_cells", (json_int_t)p->survey.held_out_count, "first_step", (json_int_t)p->state.step,
                      "config", yaml);

@@ -15,8 +15,8 @@ struct pretrain {
     struct atlas *atlas;
     int modality;
     struct vocab *vocab;
-    int32_t *lookup;             /* vocabulary id of each feature of the modality */
-    int64_t *rows, row_count;    /* selected atlas rows */
+    int32_t *lookup;          /* vocabulary id of each feature of the modality */
+    int64_t *rows, row_count; /* selected atlas rows */
     struct token_rules rules;
     struct survey survey;
     struct loader *loader, *held_out;
@@ -27,7 +27,7 @@ struct pretrain {
     struct reducer *reducer;
     struct trainer trainer;
     /* where it stands */
-    char *resume_from;           /* checkpoint, or NULL */
+    char *resume_from; /* checkpoint, or NULL */
     struct train_state state;
     int64_t saved_step;          /* of the newest checkpoint, -1 without */
     struct metrics_file metrics; /* rank 0 */

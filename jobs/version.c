@@ -17,7 +17,7 @@ const char *job_version_text(void)
     int length;
     MPI_Get_library_version(mpi, &length);
     mpi[strcspn(mpi, ",\n")] = '\0';
-    snprintf(text, sizeof text, "cytomill %s (revision %s)\ncompiler gcc %s\nMPI %s\nHDF5 %s\n%s",
-             CYTOMILL_VERSION, CYTOMILL_REVISION, __VERSION__, mpi, h5_version_text(), product_version_text());
+    snprintf(text, sizeof text, "cytomill %s (revision %s)\ncompiler gcc %s\nMPI %s\nHDF5 %s\n%s", CYTOMILL_VERSION,
+             CYTOMILL_REVISION, __VERSION__, mpi, h5_version_text(), product_version_text());
     return text;
 }

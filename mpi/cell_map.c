@@ -9,7 +9,8 @@
 
 /* ---- which cells ---- */
 
-static enum status choose_rows(int64_t all, const uint8_t *usable, const struct cell_map_options *o, struct cell_map *map)
+static enum status choose_rows(int64_t all, const uint8_t *usable, const struct cell_map_options *o,
+                               struct cell_map *map)
 {
     int64_t count = 0, index = 0;
     for (int64_t i = 0; i < all; i++) count += usable[i] != 0;
@@ -17,7 +18,8 @@ static enum status choose_rows(int64_t all, const uint8_t *usable, const struct 
     enum status st = NEW_ARRAY(map->row, count < o->most ? count : o->most);
     for (int64_t i = 0; st == ST_OK && i < all; i++) {
         if (!usable[i]) continue;
-        bool shown = count <= o->most || (int64_t)perm_apply(o->seed, RNG_LAYOUT, (uint64_t)count, (uint64_t)index) < o->most;
+        bool shown =
+            count <= o->most || (int64_t)perm_apply(o->seed, RNG_LAYOUT, (uint64_t)count, (uint64_t)index) < o->most;
         if (shown) map->row[map->n++] = i;
         index++;
     }
@@ -25,7 +27,8 @@ static enum status choose_rows(int64_t all, const uint8_t *usable, const struct 
 }
 
 /* The shown rows that lie in this rank's run, packed. */
-static enum status pack_shown(const struct spread_rows *rows, const struct cell_map *map, struct spread_rows *out, float **values)
+static enum status pack_shown(const struct spread_rows *rows, const struct cell_map *map, struct spread_rows *out,
+                              float **values)
 {
     int64_t at = 0;
     *out = (struct spread_rows){.width = rows->width};
@@ -110,8 +113,10 @@ static enum status gather(struct comm *comm, const struct knn *s, const struct s
     enum status st = ST_OK;
     int64_t bytes, pairs = s->queries * s->k;
     TRY(comm_gather_all(comm, s->row, pairs * (int64_t)sizeof *s->row, (void **)&out->row, &bytes, NULL));
-    TRY(comm_gather_all(comm, s->distance, pairs * (int64_t)sizeof *s->distance, (void **)&out->distance, &bytes, NULL));
-    TRY(comm_gather_all(comm, shown->values, shown->count * shown->width * (int64_t)sizeof(float), (void **)&out->x, &bytes, NULL));
+    TRY(comm_gather_all(comm, s->distance, pairs * (int64_t)sizeof *s->distance, (void **)&out->distance, &bytes,
+                        NULL));
+    TRY(comm_gather_all(comm, shown->values, shown->count * shown->width * (int64_t)sizeof(float), (void **)&out->x,
+                        &bytes, NULL));
 done:
     return st;
 }

@@ -11,23 +11,24 @@
 
 struct cell_map {
     int64_t n;
-    int64_t *row;       /* [n] which rows are shown, ascending */
-    double *xy;         /* [n, 2] */
-    int32_t *cluster;   /* [n] 0 = the largest */
+    int64_t *row;     /* [n] which rows are shown, ascending */
+    double *xy;       /* [n, 2] */
+    int32_t *cluster; /* [n] 0 = the largest */
     int32_t clusters;
 };
 
 struct cell_map_options {
-    int64_t most;       /* with more usable rows, this many are drawn by the seed */
+    int64_t most; /* with more usable rows, this many are drawn by the seed */
     int k;
-    double resolution;  /* of the communities */
+    double resolution; /* of the communities */
     uint64_t seed;
 };
 
 /* `rows` are spread over ranks; usable[all rows] is the same on all. ST_INPUT: fewer than 3 usable rows.
  * Rank 0 holds the shown rows. Collective, agreed. */
-MUST_CHECK enum status cell_map_make(struct comm *comm, const struct spread_rows *rows, int64_t all, const uint8_t *usable,
-                                     const struct cell_map_options *options, struct cell_map *out);
+MUST_CHECK enum status cell_map_make(struct comm *comm, const struct spread_rows *rows, int64_t all,
+                                     const uint8_t *usable, const struct cell_map_options *options,
+                                     struct cell_map *out);
 void cell_map_free(struct cell_map *map);
 
 #endif

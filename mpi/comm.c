@@ -61,8 +61,8 @@ enum status comm_agree(struct comm *comm, enum status local)
     MPI_Allreduce(&mine, &worst, 1, MPI_2INT, MPI_MAXLOC, comm->handle);
     enum status st = worst.value == 0 ? ST_OK : worst.value == 1 ? ST_REQUEUE : (enum status)(worst.value - 1);
     if (st != ST_OK && st != ST_REQUEUE && worst.rank == comm->rank && *status_message()) {
-        fprintf(stderr, "%s: error[%d %s]: rank %d of %d on %s: %s\n", program, (int)st,
-                status_word(st), comm->rank, comm->size, comm->host, status_message());
+        fprintf(stderr, "%s: error[%d %s]: rank %d of %d on %s: %s\n", program, (int)st, status_word(st), comm->rank,
+                comm->size, comm->host, status_message());
         if (getenv("CYTOMILL_WHERE")) fprintf(stderr, "  at %s\n", status_where());
         fflush(stderr);
     }
@@ -112,8 +112,7 @@ void comm_sum_f64(struct comm *comm, double *x, int64_t count)
 static void reduce_i64(struct comm *comm, int64_t *x, int64_t count, MPI_Op op)
 {
     for (int64_t at = 0; at < count; at += piece_bytes / 8)
-        MPI_Allreduce(MPI_IN_PLACE, x + at, piece_of(count - at, piece_bytes / 8), MPI_INT64_T, op,
-                      comm->handle);
+        MPI_Allreduce(MPI_IN_PLACE, x + at, piece_of(count - at, piece_bytes / 8), MPI_INT64_T, op, comm->handle);
 }
 
 void comm_sum_i64(struct comm *comm, int64_t *x, int64_t count) { reduce_i64(comm, x, count, MPI_SUM); }
@@ -149,8 +148,7 @@ void comm_sum_f32(struct comm *comm, float *x, int64_t count)
     enum { BLOCK = 1 << 22 };
     float *scratch = malloc(sizeof *scratch * (BLOCK + (size_t)comm->size * (size_t)comm->size));
     if (!scratch) MPI_Abort(comm->handle, ST_MEMORY);
-    for (int64_t at = 0; at < count; at += BLOCK)
-        sum_f32_block(comm, x + at, piece_of(count - at, BLOCK), scratch);
+    for (int64_t at = 0; at < count; at += BLOCK) sum_f32_block(comm, x + at, piece_of(count - at, BLOCK), scratch);
     free(scratch);
 }
 
@@ -216,8 +214,8 @@ done:
     return st;
 }
 
-enum status comm_gather_all(struct comm *comm, const void *mine, int64_t bytes, void **out,
-                            int64_t *out_bytes, int64_t *offsets)
+enum status comm_gather_all(struct comm *comm, const void *mine, int64_t bytes, void **out, int64_t *out_bytes,
+                            int64_t *offsets)
 {
     enum status st = ST_OK;
     int64_t *sizes = NULL;

@@ -63,8 +63,8 @@ MUST_CHECK enum status comm_gather_all(struct comm *comm, const void *mine, int6
                                        int64_t *out_bytes, int64_t *offsets);
 /* Send send_bytes[r] bytes to every rank r, packed in rank order; *out (caller frees) in rank order
  * with recv_bytes[size]. Any size: above 1 GiB it is cut. Collective. */
-MUST_CHECK enum status comm_exchange(struct comm *comm, const void *send, const int64_t *send_bytes,
-                                     void **out, int64_t *recv_bytes);
+MUST_CHECK enum status comm_exchange(struct comm *comm, const void *send, const int64_t *send_bytes, void **out,
+                                     int64_t *recv_bytes);
 
 /* Point to point, blocking, any byte count. Local in name, matched by the partner. */
 void comm_send(struct comm *comm, const void *data, int64_t bytes, int to, int tag);

@@ -17,9 +17,9 @@ extern void Cblacs_gridexit(int context);
 extern void descinit_(int *descriptor, const int *m, const int *n, const int *mb, const int *nb, const int *row_source,
                       const int *col_source, const int *context, const int *local_rows, int *info);
 extern void pdsyevr_(const char *jobz, const char *range, const char *triangle, const int *n, double *a, const int *ia,
-                     const int *ja, const int *desc_a, const double *vl, const double *vu, const int *il,
-                     const int *iu, int *m, int *nz, double *w, double *z, const int *iz, const int *jz,
-                     const int *desc_z, double *work, const int *lwork, int *iwork, const int *liwork, int *info);
+                     const int *ja, const int *desc_a, const double *vl, const double *vu, const int *il, const int *iu,
+                     int *m, int *nz, double *w, double *z, const int *iz, const int *jz, const int *desc_z,
+                     double *work, const int *lwork, int *iwork, const int *liwork, int *info);
 extern void openblas_set_num_threads(int threads) __attribute__((weak));
 
 enum { BLOCK = 64, ENTRY_MAX = INT_MAX };
@@ -79,12 +79,16 @@ static enum status check_size(const struct comm *comm, const struct dense *d)
     double have = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
     char need_text[32], have_text[32];
     if (d->n > INT_MAX || entries > ENTRY_MAX)
-        return fail(ST_MEMORY, "a matrix of order %lld gives each of %d ranks %lld entries, ScaLAPACK takes at most %d; use at least %lld ranks or fewer genes",
+        return fail(ST_MEMORY,
+                    "a matrix of order %lld gives each of %d ranks %lld entries, ScaLAPACK takes at most %d; use at "
+                    "least %lld ranks or fewer genes",
                     (long long)d->n, comm->size, (long long)entries, ENTRY_MAX,
                     (long long)(2 * (d->n * d->n / ENTRY_MAX + 1)));
     if (need > 0.9 * have)
-        return fail(ST_MEMORY, "a matrix of order %lld needs about %s on a node of %s; use more nodes or fewer genes (analyze.genes)",
-                    (long long)d->n, text_bytes(need, need_text), text_bytes(have, have_text));
+        return fail(
+            ST_MEMORY,
+            "a matrix of order %lld needs about %s on a node of %s; use more nodes or fewer genes (analyze.genes)",
+            (long long)d->n, text_bytes(need, need_text), text_bytes(have, have_text));
     return ST_OK;
 }
 
@@ -188,7 +192,8 @@ static enum status check_finite(const struct dense *d)
 {
     for (int64_t i = 0; i < d->local_rows * d->local_cols; i++)
         if (!isfinite(d->values[i]))
-            return fail(ST_NUMERIC, "the covariance holds NaN or infinite values; check the input for values that are not finite");
+            return fail(ST_NUMERIC,
+                        "the covariance holds NaN or infinite values; check the input for values that are not finite");
     return ST_OK;
 }
 
@@ -221,7 +226,9 @@ static enum status solver_prepare(const struct dense *d, struct solver *s, int k
     s->iwork = NULL;
     double lwork = ceil(size[0] * (1 + 1e-9)) + 16;
     if (info) TRY(fail(ST_INTERNAL, "pdsyevr refused argument %d when asked for its workspace", -info));
-    if (lwork > INT_MAX) TRY(fail(ST_MEMORY, "the eigen-solver wants %.0f words on a rank, more than it can count; use more ranks", lwork));
+    if (lwork > INT_MAX)
+        TRY(fail(ST_MEMORY, "the eigen-solver wants %.0f words on a rank, more than it can count; use more ranks",
+                 lwork));
     s->lwork = (int)lwork;
     s->liwork = isize[0] + 16;
     TRY(NEW_ARRAY(s->work, s->lwork));
@@ -275,8 +282,9 @@ enum status dense_eigen(struct comm *comm, struct dense *d, int k, double *value
     int solved = vectors_to_solve(d, k);
     TRY(comm_agree(comm, inside ? solver_prepare(d, &s, solved) : ST_OK));
     if (inside) info = call_solver(d, &s, solved);
-    if (info) st = fail(ST_NUMERIC, "the eigen-solver failed (pdsyevr info %d, order %lld, %d of %d x %d processes)", info,
-                        (long long)d->n, comm->rank, d->grid_rows, d->grid_cols);
+    if (info)
+        st = fail(ST_NUMERIC, "the eigen-solver failed (pdsyevr info %d, order %lld, %d of %d x %d processes)", info,
+                  (long long)d->n, comm->rank, d->grid_rows, d->grid_cols);
     TRY(comm_agree(comm, st));
     /* ascending: the k wanted are the last of those solved */
     gather_columns(comm, d, s.z, solved - k, k, vectors);

@@ -24,13 +24,13 @@
 enum { DENSE_TILE = 256 };
 
 struct dense {
-    int64_t n;                    /* order of the matrix */
-    int block;                    /* side of a block of the cyclic distribution */
-    int context;                  /* BLACS grid, -1 on ranks outside it */
+    int64_t n;   /* order of the matrix */
+    int block;   /* side of a block of the cyclic distribution */
+    int context; /* BLACS grid, -1 on ranks outside it */
     int grid_rows, grid_cols;
-    int grid_row, grid_col;       /* this rank's place, -1 outside */
+    int grid_row, grid_col; /* this rank's place, -1 outside */
     int64_t local_rows, local_cols;
-    double *values;               /* [local_cols][local_rows], column-major; lower triangle of G valid */
+    double *values; /* [local_cols][local_rows], column-major; lower triangle of G valid */
 };
 
 /* Sparse rows that a rank brings. Borrowed. */
@@ -69,8 +69,7 @@ MUST_CHECK enum status dense_gather(struct comm *comm, const struct dense *dense
 /* The k largest eigenvalues, descending, and their vectors: vectors[k, n], one per row, unit length,
  * the entry of largest magnitude positive (the first of equals). All ranks get them. The matrix is
  * destroyed. ST_NUMERIC: NaN in the matrix, or the solver failed. Collective. */
-MUST_CHECK enum status dense_eigen(struct comm *comm, struct dense *dense, int k, double *values,
-                                   double *vectors);
+MUST_CHECK enum status dense_eigen(struct comm *comm, struct dense *dense, int k, double *values, double *vectors);
 
 /* Threads of BLAS inside a rank. Local. */
 void dense_set_threads(int threads);

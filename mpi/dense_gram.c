@@ -5,9 +5,9 @@
 
 #include "mpi/dense.h"
 
-extern void sgemm_(const char *trans_a, const char *trans_b, const int *m, const int *n, const int *k, const float *alpha,
-                   const float *a, const int *lda, const float *b, const int *ldb, const float *beta, float *c,
-                   const int *ldc);
+extern void sgemm_(const char *trans_a, const char *trans_b, const int *m, const int *n, const int *k,
+                   const float *alpha, const float *a, const int *lda, const float *b, const int *ldb,
+                   const float *beta, float *c, const int *ldc);
 
 /* Local block columns of one product: wide enough for BLAS, narrow enough to skip most of the upper triangle. */
 enum { PANEL_BLOCKS = 4 };
@@ -73,9 +73,9 @@ done:
 /* Densified cells of a tile, seen twice: with the genes of this process's matrix rows and with those of
  * its columns. One cell after another: cell t lies at by_row + t * local_rows. */
 struct tile {
-    float *by_row, *by_col; /* [DENSE_TILE, local_rows], [DENSE_TILE, local_cols] */
+    float *by_row, *by_col;         /* [DENSE_TILE, local_rows], [DENSE_TILE, local_cols] */
     float *centre_row, *centre_col; /* [local_rows], [local_cols], as subtracted */
-    float *product;         /* [panel columns, local_rows] */
+    float *product;                 /* [panel columns, local_rows] */
 };
 
 static void local_centre(const struct dense *d, const double *centre, int64_t count, int place, int places, float *out)
@@ -141,7 +141,8 @@ static void add_panel(struct dense *d, struct tile *t, int cells, int64_t first_
     int m = (int)(d->local_rows - first_row), n = (int)(left < width ? left : width);
     int lda = (int)d->local_rows, ldb = (int)d->local_cols;
     if (m == 0 || n == 0) return;
-    sgemm_("N", "T", &m, &n, &cells, &one, t->by_row + first_row, &lda, t->by_col + first_col, &ldb, &zero, t->product, &m);
+    sgemm_("N", "T", &m, &n, &cells, &one, t->by_row + first_row, &lda, t->by_col + first_col, &ldb, &zero, t->product,
+           &m);
     for (int c = 0; c < n; c++) {
         double *to = d->values + (first_col + c) * d->local_rows + first_row;
         const float *from = t->product + (int64_t)c * m;

@@ -32,7 +32,8 @@ enum status file_write(struct shared_file *file, int64_t offset, const void *dat
         int code = MPI_File_write_at(file->handle, offset + at, (const char *)data + at, piece, MPI_BYTE, &status);
         if (code != MPI_SUCCESS) return failed(file->path, "writing", code);
         MPI_Get_count(&status, MPI_BYTE, &written);
-        if (written != piece) return fail(ST_OUTPUT, "%s: only %d of %d bytes were written; free some space", file->path, written, piece);
+        if (written != piece)
+            return fail(ST_OUTPUT, "%s: only %d of %d bytes were written; free some space", file->path, written, piece);
     }
     return ST_OK;
 }
@@ -42,7 +43,8 @@ enum status file_close(struct comm *comm, struct shared_file *file)
     if (file->handle == MPI_FILE_NULL) return ST_OK;
     int synced = MPI_File_sync(file->handle), closed = MPI_File_close(&file->handle);
     file->handle = MPI_FILE_NULL;
-    enum status st = synced != MPI_SUCCESS ? failed(file->path, "putting on disk", synced)
-                     : closed != MPI_SUCCESS ? failed(file->path, "closing", closed) : ST_OK;
+    enum status st = synced != MPI_SUCCESS   ? failed(file->path, "putting on disk", synced)
+                     : closed != MPI_SUCCESS ? failed(file->path, "closing", closed)
+                                             : ST_OK;
     return comm_agree(comm, st);
 }

@@ -6,7 +6,7 @@
 #include "mpi/comm.h"
 
 struct shared_file {
-    MPI_File handle; /* MPI_FILE_NULL when closed */
+    MPI_File handle;  /* MPI_FILE_NULL when closed */
     const char *path; /* borrowed, for messages */
 };
 

@@ -12,9 +12,13 @@ struct part {
     int64_t all;
 };
 
-static bool takes_part(const struct labelled *l, const uint8_t *use, int64_t row) { return use[row] && l->code[row] >= 0; }
+static bool takes_part(const struct labelled *l, const uint8_t *use, int64_t row)
+{
+    return use[row] && l->code[row] >= 0;
+}
 
-static enum status part_allocate(const struct spread_rows *rows, const struct labelled *l, const uint8_t *use, struct part *p)
+static enum status part_allocate(const struct spread_rows *rows, const struct labelled *l, const uint8_t *use,
+                                 struct part *p)
 {
     enum status st = ST_OK;
     for (int64_t i = 0; i < l->rows; i++) p->all += takes_part(l, use, i);
@@ -26,8 +30,8 @@ done:
     return st;
 }
 
-static enum status part_create(struct comm *comm, const struct spread_rows *rows, const struct labelled *l, const uint8_t *use,
-                               struct part *p)
+static enum status part_create(struct comm *comm, const struct spread_rows *rows, const struct labelled *l,
+                               const uint8_t *use, struct part *p)
 {
     enum status st = ST_OK;
     TRY(comm_agree(comm, part_allocate(rows, l, use, p)));
@@ -58,7 +62,9 @@ static enum status check_apart(const struct labelled *l)
     int64_t shared = 0;
     for (int64_t i = 0; i < l->rows; i++) shared += l->train[i] && l->test[i];
     if (shared == 0) return ST_OK;
-    return fail(ST_CONFIG, "%lld cells are both training and test cells; let --train and --test select apart, or give neither for leave-one-out",
+    return fail(ST_CONFIG,
+                "%lld cells are both training and test cells; let --train and --test select apart, or give neither for "
+                "leave-one-out",
                 (long long)shared);
 }
 
@@ -68,10 +74,13 @@ static enum status check_parts(const struct part *train, const struct part *test
     if (train->all == 0) return fail(ST_INPUT, "no labelled training cell; check --train and --label");
     if (test->all == 0) return fail(ST_INPUT, "no labelled test cell; check --test and --label");
     for (int64_t i = 1; i < train->all; i++) several |= train->code[i] != train->code[0];
-    return several ? ST_OK : fail(ST_INPUT, "all %lld training cells have the same label; at least two labels are needed", (long long)train->all);
+    return several ? ST_OK
+                   : fail(ST_INPUT, "all %lld training cells have the same label; at least two labels are needed",
+                          (long long)train->all);
 }
 
-enum status label_score(struct comm *comm, const struct spread_rows *rows, const struct labelled *l, int k, struct confusion *out)
+enum status label_score(struct comm *comm, const struct spread_rows *rows, const struct labelled *l, int k,
+                        struct confusion *out)
 {
     enum status st = ST_OK;
     struct part train = {0}, test = {0};
@@ -84,7 +93,8 @@ enum status label_score(struct comm *comm, const struct spread_rows *rows, const
     TRY(comm_agree(comm, check_parts(&train, &test)));
     TRY(neighbours_find(comm, &test.rows, &train.rows, same, k, &s));
     TRY(comm_agree(comm, confusion_create(l->labels, &c)));
-    for (int64_t q = 0; q < test.rows.count; q++) confusion_add(&c, l->code[test.global[q]], knn_vote(s, q, train.code));
+    for (int64_t q = 0; q < test.rows.count; q++)
+        confusion_add(&c, l->code[test.global[q]], knn_vote(s, q, train.code));
     comm_sum_i64(comm, c.count, (int64_t)c.labels * c.labels);
     *out = c;
     c = (struct confusion){0};

@@ -21,7 +21,7 @@ struct labelled {
  * and test cells are apart, or the same rows: then no cell is its own neighbour (leave-one-out). ST_INPUT: no training
  * or no test cell, or the training cells have one label only;
  * ST_CONFIG: the two overlap in part. Collective, agreed. */
-MUST_CHECK enum status label_score(struct comm *comm, const struct spread_rows *rows, const struct labelled *labelled, int k,
-                                   struct confusion *out);
+MUST_CHECK enum status label_score(struct comm *comm, const struct spread_rows *rows, const struct labelled *labelled,
+                                   int k, struct confusion *out);
 
 #endif

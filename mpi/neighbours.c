@@ -28,7 +28,9 @@ enum status neighbours_find(struct comm *comm, const struct spread_rows *queries
     struct knn *s = NULL;
     float *block = NULL;
     st = knn_create(queries->count, k, &s);
-    if (st == ST_OK) st = mem_alloc((void **)&block, BLOCK_BYTES + (size_t)references->width * sizeof *block, 1, "a block of neighbours");
+    if (st == ST_OK)
+        st = mem_alloc((void **)&block, BLOCK_BYTES + (size_t)references->width * sizeof *block, 1,
+                       "a block of neighbours");
     TRY(comm_agree(comm, st));
     for (int owner = 0; owner < comm->size; owner++)
         offer_run(comm, s, queries, references, same ? queries->first : -1, owner, block);

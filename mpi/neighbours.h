@@ -10,7 +10,7 @@
 struct spread_rows {
     int64_t first, count; /* this rank's run, in global numbers */
     int width;
-    const float *values;  /* [count, width] */
+    const float *values; /* [count, width] */
 };
 
 /* The k nearest references of this rank's queries. With `same`, queries are the references themselves

@@ -81,7 +81,8 @@ static void block_free(struct block *b)
 }
 
 /* All ranks make the same number of calls; those out of cells bring none. */
-static enum status add_covariance(struct comm *comm, const struct pca_source *source, const struct pca *p, struct dense *g)
+static enum status add_covariance(struct comm *comm, const struct pca_source *source, const struct pca *p,
+                                  struct dense *g)
 {
     enum status st = ST_OK;
     struct block *b = NULL;
@@ -131,7 +132,9 @@ static enum status check_components(const struct pca *p)
 {
     int64_t most = p->cells - 1 < p->genes ? p->cells - 1 : p->genes;
     if (p->components <= most) return ST_OK;
-    return fail(ST_CONFIG, "%d components asked of %lld cells and %lld genes; at most %lld (cells - 1, or genes); lower analyze.components",
+    return fail(ST_CONFIG,
+                "%d components asked of %lld cells and %lld genes; at most %lld (cells - 1, or genes); lower "
+                "analyze.components",
                 p->components, (long long)p->cells, (long long)p->genes, (long long)most);
 }
 

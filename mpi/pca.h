@@ -24,15 +24,15 @@ struct pca_source {
 };
 
 struct pca {
-    int64_t features;    /* of the modality */
-    int64_t genes;       /* chosen: G */
-    int64_t *gene;       /* [G] feature numbers, ascending */
-    int32_t *place;      /* [features] index into gene, or -1 */
-    double *mean;        /* [G] of y */
-    int components;      /* K */
-    double *variance;    /* [K] explained, descending, n - 1 in the denominator */
-    double *vectors;     /* [K, G] unit length, entry of largest magnitude positive */
-    double *shift;       /* [K] vectors . mean */
+    int64_t features;      /* of the modality */
+    int64_t genes;         /* chosen: G */
+    int64_t *gene;         /* [G] feature numbers, ascending */
+    int32_t *place;        /* [features] index into gene, or -1 */
+    double *mean;          /* [G] of y */
+    int components;        /* K */
+    double *variance;      /* [K] explained, descending, n - 1 in the denominator */
+    double *vectors;       /* [K, G] unit length, entry of largest magnitude positive */
+    double *shift;         /* [K] vectors . mean */
     double total_variance; /* of the G genes */
     int64_t cells;
 };

@@ -42,8 +42,10 @@ static int threads_wanted(const struct comm *comm, int threads, int allowed, con
 static enum status check_fit(const struct comm *comm, const struct placement *p, bool oversubscribe)
 {
     if (oversubscribe || p->node_threads <= p->node_cores) return ST_OK;
-    return fail(ST_USAGE, "%d ranks of %d threads in all on %s, which has %d cores for them; start fewer ranks, set "
-                          "OMP_NUM_THREADS, or give --oversubscribe", comm->node_size, p->node_threads, comm->host, p->node_cores);
+    return fail(ST_USAGE,
+                "%d ranks of %d threads in all on %s, which has %d cores for them; start fewer ranks, set "
+                "OMP_NUM_THREADS, or give --oversubscribe",
+                comm->node_size, p->node_threads, comm->host, p->node_cores);
 }
 
 enum status placement_find(struct comm *comm, int threads, bool oversubscribe, struct placement *out)
@@ -82,7 +84,8 @@ enum status placement_print(struct comm *comm, const struct placement *p)
     struct line {
         char host[64];
         int node_rank, node_size, threads, node_cores, numa_node, first_core, cores;
-    } mine = {"", comm->node_rank, comm->node_size, p->threads, p->node_cores, p->numa_node, p->first_core, p->cores_allowed},
+    } mine = {"",           comm->node_rank, comm->node_size, p->threads, p->node_cores,
+              p->numa_node, p->first_core,   p->cores_allowed},
       *all = NULL;
     int64_t bytes = 0;
     enum status st = ST_OK;

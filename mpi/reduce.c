@@ -6,7 +6,7 @@
 #include "kernel/vector.h"
 
 enum {
-    BLOCK = 1 << 22,  /* reals summed at a time */
+    BLOCK = 1 << 22, /* reals summed at a time */
     REPORT_DOUBLES = 11
 };
 #ifdef CYTOMILL_DOUBLE
@@ -19,16 +19,16 @@ struct reducer {
     struct param_table *params; /* borrowed */
     int ranks;
     bool bf16;
-    real *packed;               /* [packed_size] touched rows, side by side */
+    real *packed; /* [packed_size] touched rows, side by side */
     int64_t packed_size;
-    real *sum;                  /* fp32: every rank's copy of this rank's slice; bf16: the slice's sum */
-    bf16 *sent, *received;      /* bf16 only: a block, and every rank's copy of the slice */
-    int *start, *count;         /* [ranks] slices of a block */
+    real *sum;                    /* fp32: every rank's copy of this rank's slice; bf16: the slice's sum */
+    bf16 *sent, *received;        /* bf16 only: a block, and every rank's copy of the slice */
+    int *start, *count;           /* [ranks] slices of a block */
     int *copy_start, *copy_count; /* [ranks] copies of this rank's slice */
-    uint64_t *touched;          /* bit r: row r of the sparse tensors */
-    int64_t *touched_row;       /* [sparse_rows] the rows, listed */
-    int64_t sparse_rows;        /* most rows of a sparse tensor */
-    double *reports;            /* [ranks * REPORT_DOUBLES] */
+    uint64_t *touched;            /* bit r: row r of the sparse tensors */
+    int64_t *touched_row;         /* [sparse_rows] the rows, listed */
+    int64_t sparse_rows;          /* most rows of a sparse tensor */
+    double *reports;              /* [ranks * REPORT_DOUBLES] */
 };
 
 /* ---- sizes ---- */
@@ -145,7 +145,8 @@ static int cut_slices(struct reducer *r, int64_t count, int rank)
 
 static void sum_block_real(struct comm *comm, struct reducer *r, real *x, int mine)
 {
-    MPI_Alltoallv(x, r->count, r->start, MPI_REAL_TYPE, r->sum, r->copy_count, r->copy_start, MPI_REAL_TYPE, comm->handle);
+    MPI_Alltoallv(x, r->count, r->start, MPI_REAL_TYPE, r->sum, r->copy_count, r->copy_start, MPI_REAL_TYPE,
+                  comm->handle);
     for (int k = 1; k < r->ranks; k++) vector_add(r->sum, r->sum + r->copy_start[k], mine, DTYPE_REAL);
     MPI_Allgatherv(r->sum, mine, MPI_REAL_TYPE, x, r->count, r->start, MPI_REAL_TYPE, comm->handle);
 }
@@ -196,7 +197,8 @@ static int64_t list_touched(struct comm *comm, struct reducer *r)
     if (words == 0) return 0;
     MPI_Allreduce(MPI_IN_PLACE, r->touched, (int)words, MPI_UINT64_T, MPI_BOR, comm->handle);
     for (int64_t w = 0; w < words; w++) {
-        for (uint64_t bits = r->touched[w]; bits; bits &= bits - 1) r->touched_row[n++] = w * 64 + __builtin_ctzll(bits);
+        for (uint64_t bits = r->touched[w]; bits; bits &= bits - 1)
+            r->touched_row[n++] = w * 64 + __builtin_ctzll(bits);
         r->touched[w] = 0;
     }
     return n;
@@ -238,12 +240,14 @@ void reducer_sum_gradients(struct comm *comm, struct reducer *r)
 enum status reducer_agree(struct comm *comm, struct reducer *r, enum status local, struct step_report *report)
 {
     struct loss_sum *loss = &report->loss;
-    double mine[REPORT_DOUBLES] = {loss->genewise, loss->cellwise, loss->weight, loss->genewise_hidden, loss->cellwise_hidden,
-                                   loss->hidden, report->cells, report->tokens, report->stop, report->finish, local != ST_OK};
+    double mine[REPORT_DOUBLES] = {loss->genewise,        loss->cellwise, loss->weight,  loss->genewise_hidden,
+                                   loss->cellwise_hidden, loss->hidden,   report->cells, report->tokens,
+                                   report->stop,          report->finish, local != ST_OK};
     double sum[REPORT_DOUBLES] = {0};
     MPI_Allgather(mine, REPORT_DOUBLES, MPI_DOUBLE, r->reports, REPORT_DOUBLES, MPI_DOUBLE, comm->handle);
     for (int k = 0; k < r->ranks; k++)
         for (int i = 0; i < REPORT_DOUBLES; i++) sum[i] += r->reports[k * REPORT_DOUBLES + i];
-    *report = (struct step_report){{sum[0], sum[1], sum[2], sum[3], sum[4], sum[5]}, sum[6], sum[7], sum[8] > 0, sum[9] > 0};
+    *report =
+        (struct step_report){{sum[0], sum[1], sum[2], sum[3], sum[4], sum[5]}, sum[6], sum[7], sum[8] > 0, sum[9] > 0};
     return sum[10] > 0 ? comm_agree(comm, local) : ST_OK;
 }

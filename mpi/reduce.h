@@ -35,12 +35,13 @@ void reducer_sum_gradients(struct comm *comm, struct reducer *reducer);
 
 /* What ranks tell each other at one point of a step, in one small message. */
 struct step_report {
-    struct loss_sum loss;      /* summed over ranks in rank order */
-    double cells, tokens;      /* likewise */
-    bool stop, finish;         /* set by any rank */
+    struct loss_sum loss; /* summed over ranks in rank order */
+    double cells, tokens; /* likewise */
+    bool stop, finish;    /* set by any rank */
 };
 /* Sum the report over ranks and agree on `local`: a failure of any rank is printed once and returned
  * by all. Collective. */
-MUST_CHECK enum status reducer_agree(struct comm *comm, struct reducer *reducer, enum status local, struct step_report *report);
+MUST_CHECK enum status reducer_agree(struct comm *comm, struct reducer *reducer, enum status local,
+                                     struct step_report *report);
 
 #endif

@@ -24,8 +24,8 @@ static struct step_report announce(const struct batch *micro, int count, struct 
     return report;
 }
 
-static enum status compute_gradients(struct trainer *t, const struct batch *micro, int count, double scale, int64_t step,
-                                     struct loss_sum *loss)
+static enum status compute_gradients(struct trainer *t, const struct batch *micro, int count, double scale,
+                                     int64_t step, struct loss_sum *loss)
 {
     struct param_table *params = model_params(t->model);
     enum status st = ST_OK;
@@ -70,8 +70,8 @@ enum status train_step(struct comm *comm, struct trainer *t, const struct batch 
     reducer_sum_gradients(comm, t->reducer);
     out->gradient_norm = optimiser_measure(t->optimiser);
     if (!isfinite(out->gradient_norm)) /* the same on every rank */
-        TRY(comm_agree(comm, fail(ST_NUMERIC, "step %lld: the gradient is not finite though the loss is %g; %s", (long long)step + 1,
-                                  done.loss.genewise + done.loss.cellwise, remedy)));
+        TRY(comm_agree(comm, fail(ST_NUMERIC, "step %lld: the gradient is not finite though the loss is %g; %s",
+                                  (long long)step + 1, done.loss.genewise + done.loss.cellwise, remedy)));
     optimiser_step(t->optimiser, step);
     t->pending = model_pack(t->model);
 done:

@@ -30,10 +30,10 @@ struct train_asked {
 };
 
 struct step_result {
-    struct loss_sum loss;    /* of the global batch, with dropout, before the update */
-    double cells, tokens;    /* of the global batch */
-    double gradient_norm;    /* before clipping */
-    double rate;             /* learning rate used */
+    struct loss_sum loss;     /* of the global batch, with dropout, before the update */
+    double cells, tokens;     /* of the global batch */
+    double gradient_norm;     /* before clipping */
+    double rate;              /* learning rate used */
     struct train_asked asked; /* by any rank; if set, nothing else is */
 };
 

@@ -33,7 +33,8 @@ static inline double median(double *x, int count)
 
 static inline void report(const char *what, int threads, enum dtype type, double value, const char *unit, double bar)
 {
-    printf("BENCH\t%s, %s, %d thread%s\t%.3f\t%s\t", what, dtype_name(type), threads, threads > 1 ? "s" : "", value, unit);
+    printf("BENCH\t%s, %s, %d thread%s\t%.3f\t%s\t", what, dtype_name(type), threads, threads > 1 ? "s" : "", value,
+           unit);
     if (bar > 0) printf(">= %.2f\t%s\n", bar, value >= bar ? "yes" : "no");
     else printf("-\t-\n");
 }

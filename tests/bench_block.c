@@ -25,7 +25,8 @@ struct yardstick {
 static void yardstick_open(struct yardstick *s, int threads, enum dtype type)
 {
     *s = (struct yardstick){.threads = threads, .type = type, .rows = TOKENS / threads};
-    struct multiply_spec spec = {.m = s->rows, .n = WIDTH, .k = WIDTH, .type = type, .c_type = type, .threads = threads};
+    struct multiply_spec spec = {
+        .m = s->rows, .n = WIDTH, .k = WIDTH, .type = type, .c_type = type, .threads = threads};
     require(multiply_create(&spec, &s->multiply));
     s->scratch_bytes = (multiply_scratch_bytes(s->multiply) + 63) / 64 * 64;
     s->x = block_of(TOKENS * WIDTH * dtype_bytes(type));
@@ -79,9 +80,14 @@ struct scene {
 /* One pass; measures if the arena has no memory. Returns the FLOPs executed. */
 static double pass_block(struct scene *s, bool train)
 {
-    struct pass pass = {.tape = s->tape, .params = &s->params, .type = s->type, .drops = train, .key_mask = s->keys,
+    struct pass pass = {.tape = s->tape,
+                        .params = &s->params,
+                        .type = s->type,
+                        .drops = train,
+                        .key_mask = s->keys,
                         .value_scale = &s->value_scale};
-    pass.all = pass.read = (struct rows){.count = TOKENS, .cells = {1, s->offsets}, .cell_id = s->cell_id, .position = s->position};
+    pass.all = pass.read =
+        (struct rows){.count = TOKENS, .cells = {1, s->offsets}, .cell_id = s->cell_id, .position = s->position};
     tape_begin(s->tape, train ? TAPE_TRAIN : TAPE_INFER);
     tape_segment(s->tape, "block", 0, NULL);
     struct tensor *x = tape_wrap(s->tape, s->x, s->type, TOKENS, WIDTH);

@@ -59,7 +59,7 @@ holds() { awk -v a="$1" -v b="$2" 'BEGIN { print (a >= b ? "yes" : "no") }'; }
 bar=10000
 for n in 1 2; do
     cat "$dir"/large/*.h5ad >/dev/null
-    warm=$(for i in 1 2 3; do ingest $n "$dir"/large/*.h5ad; echo "$seconds"; done | median)
+    warm=$(for _ in 1 2 3; do ingest $n "$dir"/large/*.h5ad; echo "$seconds"; done | median)
     stayed=$(evict "$dir"/large/*.h5ad)
     ingest $n "$dir"/large/*.h5ad
     warm=$(rate "$warm" $n) cold=$(rate "$seconds" $n)

@@ -100,7 +100,9 @@ static void report(const char *name, enum dtype type, int threads, double share)
     char bar[16] = "-";
     if (judged) snprintf(bar, sizeof bar, ">= %.2f", BAR);
     printf("BENCH\t%s %s, %d threads\t%.2f\tof the machine\t%s\t%s\n", name, dtype_name(type), threads, share, bar,
-           !judged ? "-" : share >= BAR ? "yes" : "no");
+           !judged        ? "-"
+           : share >= BAR ? "yes"
+                          : "no");
     fflush(stdout);
 }
 
@@ -157,19 +159,28 @@ static void data_make(struct data *d, enum dtype type)
     d->table = values(GENES * D, DTYPE_F32), d->dtable = values(GENES * D, DTYPE_F32);
     d->moment1 = values(GENES * D, DTYPE_F32), d->moment2 = block((size_t)GENES * D * 4);
     data_fill_tokens(d);
-    d->norm = (struct norm_shape){.rows = S, .width = D, .type = type, .lambda = 1.4, .eps = 1e-7,
+    d->norm = (struct norm_shape){.rows = S,
+                                  .width = D,
+                                  .type = type,
+                                  .lambda = 1.4,
+                                  .eps = 1e-7,
                                   .drop = {.row_cell = d->cell, .row_position = d->position}};
-    d->retention = (struct retention_shape){.cells = CELLS, .offsets = d->offsets, .heads = HEADS, .head_width = C,
-                                            .stride = 4 * D, .type = type, .feature_scale = 0.18};
+    d->retention = (struct retention_shape){.cells = CELLS,
+                                            .offsets = d->offsets,
+                                            .heads = HEADS,
+                                            .head_width = C,
+                                            .stride = 4 * D,
+                                            .type = type,
+                                            .feature_scale = 0.18};
     d->gate = (struct gate_shape){.rows = S, .width = D, .stride = 2 * D, .type = type};
     d->embed = (struct embed_shape){.rows = S, .width = D, .type = type, .feature = d->feature, .level = d->level};
 }
 
 static void data_free(struct data *d)
 {
-    void *all[] = {d->x, d->a, d->y, d->qkvu, d->dqkvu, d->gamma, d->beta, d->dgamma, d->dbeta, d->stat, d->p, d->scratch,
-                   d->state, d->dstate, d->table, d->dtable, d->moment1, d->moment2, d->cell, d->position, d->feature,
-                   d->level, d->index, d->level_value};
+    void *all[] = {d->x,       d->a,       d->y,    d->qkvu,     d->dqkvu,   d->gamma,  d->beta,  d->dgamma,
+                   d->dbeta,   d->stat,    d->p,    d->scratch,  d->state,   d->dstate, d->table, d->dtable,
+                   d->moment1, d->moment2, d->cell, d->position, d->feature, d->level,  d->index, d->level_value};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
 }
 
@@ -185,7 +196,8 @@ static void norm_forward(void *v)
 static void norm_backward(void *v)
 {
     struct data *d = v;
-    norm_residual_backward(d->qkvu, d->dqkvu, d->dgamma, d->dbeta, d->y, d->stat, d->x, d->a, d->gamma, &d->norm, d->scratch);
+    norm_residual_backward(d->qkvu, d->dqkvu, d->dgamma, d->dbeta, d->y, d->stat, d->x, d->a, d->gamma, &d->norm,
+                           d->scratch);
 }
 static void norm_drop_forward(void *v)
 {
@@ -393,12 +405,15 @@ static void product_run_pack(void *v)
 
 static void bench_products(enum dtype type, int threads)
 {
-    struct product_data d = {.x = values(PRODUCT_ROWS * D, type), .y = values(PRODUCT_ROWS * D, type),
-                             .w = values(D * D, DTYPE_F32), .dw = values(D * D, DTYPE_F32)};
+    struct product_data d = {.x = values(PRODUCT_ROWS * D, type),
+                             .y = values(PRODUCT_ROWS * D, type),
+                             .w = values(D * D, DTYPE_F32),
+                             .dw = values(D * D, DTYPE_F32)};
     struct product_spec spec = {.in = D, .out = D, .type = type, .backward = true, .threads = threads};
     struct arena arena = {0};
     double gflops, flops = 2.0 * PRODUCT_ROWS * D * D;
-    if (product_create(&spec, &d.p) != ST_OK || product_plain_rate(&gflops, type, PRODUCT_ROWS, D, D, threads) != ST_OK ||
+    if (product_create(&spec, &d.p) != ST_OK ||
+        product_plain_rate(&gflops, type, PRODUCT_ROWS, D, D, threads) != ST_OK ||
         arena_create(&arena, product_weight_bytes(d.p) + product_scratch_bytes(d.p) + 4096) != ST_OK) {
         fprintf(stderr, "%s\n", status_message());
         exit(9);

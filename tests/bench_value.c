@@ -48,7 +48,8 @@ static bool read_counts(struct counts *c)
     c->level = block_of(VALUE_CELLS * MOST_GENES * sizeof *c->level);
     char *line = text;
     while (*line == '%') line = strchr(line, '\n') + 1;
-    for (line = strchr(line, '\n') + 1; sscanf(line, "%d %d %d", &gene, &cell, &count) == 3; line = strchr(line, '\n') + 1) {
+    for (line = strchr(line, '\n') + 1; sscanf(line, "%d %d %d", &gene, &cell, &count) == 3;
+         line = strchr(line, '\n') + 1) {
         if (cell != current) {
             close_cell(c, first, total);
             first = c->tokens, total = 0;
@@ -98,10 +99,16 @@ static void encoder_open(struct encoder *s, int64_t rows, enum dtype type, int t
 {
     void *unused;
     size_t inner = (size_t)(rows * VALUE_WIDTH) * dtype_bytes(type);
-    *s = (struct encoder){.type = type, .w1 = reals(VALUE_WIDTH, 1, 1), .w3_master = reals(VALUE_WIDTH * VALUE_WIDTH, 2, 0.06),
-                          .a = reals(1, 3, 1), .master = reals(WIDTH * VALUE_WIDTH, 4, 0.06), .u = reals(VALUE_WIDTH, 5, 1),
-                          .du = reals(VALUE_WIDTH, 6, 1), .d_w1 = reals(VALUE_WIDTH, 7, 1),
-                          .d_w3 = reals(VALUE_WIDTH * VALUE_WIDTH, 8, 1), .d_table = reals(WIDTH * VALUE_WIDTH, 9, 1),
+    *s = (struct encoder){.type = type,
+                          .w1 = reals(VALUE_WIDTH, 1, 1),
+                          .w3_master = reals(VALUE_WIDTH * VALUE_WIDTH, 2, 0.06),
+                          .a = reals(1, 3, 1),
+                          .master = reals(WIDTH * VALUE_WIDTH, 4, 0.06),
+                          .u = reals(VALUE_WIDTH, 5, 1),
+                          .du = reals(VALUE_WIDTH, 6, 1),
+                          .d_w1 = reals(VALUE_WIDTH, 7, 1),
+                          .d_w3 = reals(VALUE_WIDTH * VALUE_WIDTH, 8, 1),
+                          .d_table = reals(WIDTH * VALUE_WIDTH, 9, 1),
                           .scratch = reals(value_scratch_reals(rows, VALUE_WIDTH), 10, 1)};
     s->table = product_of(VALUE_WIDTH, WIDTH, type, threads, s->master, &s->packed_table, &unused);
     s->w3 = product_of(VALUE_WIDTH, VALUE_WIDTH, type, threads, s->w3_master, &s->packed_w3, &unused);
@@ -139,7 +146,8 @@ static void plain_forward(struct encoder *s, const struct counts *c)
 #pragma omp parallel for
     for (int64_t n = 0; n < c->tokens; n++) {
         float *row = p + n * VALUE_WIDTH, top = -INFINITY, sum = 0;
-        for (int k = 0; k < VALUE_WIDTH; k++) row[k] = t2[n * VALUE_WIDTH + k] + (float)s->a[0] * t1[n * VALUE_WIDTH + k];
+        for (int k = 0; k < VALUE_WIDTH; k++)
+            row[k] = t2[n * VALUE_WIDTH + k] + (float)s->a[0] * t1[n * VALUE_WIDTH + k];
         for (int k = 0; k < VALUE_WIDTH; k++) top = row[k] > top ? row[k] : top;
         for (int k = 0; k < VALUE_WIDTH; k++) sum += row[k] = expf(row[k] - top);
         for (int k = 0; k < VALUE_WIDTH; k++) row[k] /= sum;

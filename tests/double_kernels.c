@@ -11,7 +11,7 @@
 #endif
 
 /* h = 1e-5: truncation about 1e-10, rounding about 1e-11 of L, relative to the largest gradient. */
-#define STEP 1e-5
+#define STEP      1e-5
 #define TOLERANCE 2e-7
 enum { TRIED = 40, MAX_INPUTS = 6 };
 
@@ -97,7 +97,11 @@ static void norm_with(double p)
     int64_t cell[ROWS];
     int32_t position[ROWS];
     for (int r = 0; r < ROWS; r++) cell[r] = r / 4, position[r] = r % 4;
-    struct norm_shape s = {.rows = ROWS, .width = WIDTH, .type = DTYPE_F64, .lambda = 1.7, .eps = 1e-7,
+    struct norm_shape s = {.rows = ROWS,
+                           .width = WIDTH,
+                           .type = DTYPE_F64,
+                           .lambda = 1.7,
+                           .eps = 1e-7,
                            .drop = {.p = p, .seed = 1, .row_cell = cell, .row_position = position}};
     double *x = input(&c, "x", ROWS * WIDTH), *a = input(&c, "a", ROWS * WIDTH), *gamma = input(&c, "gamma", WIDTH);
     input(&c, "beta", WIDTH);
@@ -105,8 +109,8 @@ static void norm_with(double p)
     c.shape = &s;
     c.kept = test_doubles(2 * ROWS, 0);
     norm_forward(&c);
-    norm_residual_backward(c.inputs[0].d, c.inputs[1].d, c.inputs[2].d, c.inputs[3].d, c.weights, c.kept, x, a, gamma, &s,
-                           test_doubles(norm_scratch_reals(ROWS, WIDTH), 0));
+    norm_residual_backward(c.inputs[0].d, c.inputs[1].d, c.inputs[2].d, c.inputs[3].d, c.weights, c.kept, x, a, gamma,
+                           &s, test_doubles(norm_scratch_reals(ROWS, WIDTH), 0));
     check_case(&c);
 }
 
@@ -132,8 +136,15 @@ static void retention(void **state)
 {
     static const uint8_t mask[ROWS] = {1, 1, 0, 1, 1, 1, 0, 1, 1, 0, 1, 1, 1};
     static const float scale[2] = {0.5f, 0.35f};
-    struct retention_shape s = {.cells = 2, .offsets = offsets, .heads = HEADS, .head_width = C, .stride = D, .type = DTYPE_F64,
-                                .feature_scale = 0.5, .value_scale = scale, .key_mask = mask};
+    struct retention_shape s = {.cells = 2,
+                                .offsets = offsets,
+                                .heads = HEADS,
+                                .head_width = C,
+                                .stride = D,
+                                .type = DTYPE_F64,
+                                .feature_scale = 0.5,
+                                .value_scale = scale,
+                                .key_mask = mask};
     struct gradient_case c = {.forward = retention_forward, .shape = &s, .kept = test_doubles(2 * HEADS * C * C, 0)};
     double *q = input(&c, "q", ROWS * D), *k = input(&c, "k", ROWS * D), *v = input(&c, "v", ROWS * D);
     double *u = input(&c, "u", ROWS * D), *dstate = test_doubles(2 * HEADS * C * C, 0);
@@ -146,7 +157,10 @@ static void retention(void **state)
 
 /* ---- gates ---- */
 
-static void gate_forward(struct gradient_case *c) { gate_product_forward(c->y, c->inputs[0].x, c->inputs[1].x, c->shape); }
+static void gate_forward(struct gradient_case *c)
+{
+    gate_product_forward(c->y, c->inputs[0].x, c->inputs[1].x, c->shape);
+}
 
 static void gate(void **state)
 {
@@ -203,7 +217,8 @@ static void embed_case(struct gradient_case *c)
 
 static void embed(void **state)
 {
-    static const int32_t feature[ROWS] = {0, 3, 4, 8, 3, 0, 1, 8, 3, 2, 5, 6, 7}, level[ROWS] = {-1, 0, 1, -1, 2, -1, 3, 4, -1, 3, 3, 1, 0};
+    static const int32_t feature[ROWS] = {0, 3, 4, 8, 3, 0, 1, 8, 3, 2, 5, 6, 7},
+                         level[ROWS] = {-1, 0, 1, -1, 2, -1, 3, 4, -1, 3, 3, 1, 0};
     struct embed_shape s = {.rows = ROWS, .width = WIDTH, .type = DTYPE_F64, .feature = feature, .level = level};
     struct arena arena = {0};
     struct row_groups by_feature, by_level;
@@ -272,8 +287,9 @@ static void loss(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(norm), cmocka_unit_test(retention), cmocka_unit_test(gate),
-                                       cmocka_unit_test(leaky), cmocka_unit_test(value), cmocka_unit_test(embed),
-                                       cmocka_unit_test(decode_gene), cmocka_unit_test(decode_cell), cmocka_unit_test(loss)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(norm),        cmocka_unit_test(retention),   cmocka_unit_test(gate),
+        cmocka_unit_test(leaky),       cmocka_unit_test(value),       cmocka_unit_test(embed),
+        cmocka_unit_test(decode_gene), cmocka_unit_test(decode_cell), cmocka_unit_test(loss)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

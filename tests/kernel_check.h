@@ -68,8 +68,8 @@ static inline float *test_floats(int64_t count, int seed) { return test_values(c
 
 /* ---- comparison ---- */
 
-static inline void check_near_within(const char *what, const void *got, const void *want, int64_t count, enum dtype type,
-                                     double tolerance)
+static inline void check_near_within(const char *what, const void *got, const void *want, int64_t count,
+                                     enum dtype type, double tolerance)
 {
     double largest = 0, worst = 0;
     int64_t at = 0;
@@ -79,8 +79,9 @@ static inline void check_near_within(const char *what, const void *got, const vo
         if (!(error <= worst)) worst = error, at = i;
     }
     if (!(worst <= tolerance * largest))
-        fail_msg("%s, %s: element %ld is %.9g, not %.9g (error %.2g of the largest, allowed %.2g)", what, dtype_name(type),
-                 (long)at, dtype_load(got, at, type), dtype_load(want, at, type), worst / largest, tolerance);
+        fail_msg("%s, %s: element %ld is %.9g, not %.9g (error %.2g of the largest, allowed %.2g)", what,
+                 dtype_name(type), (long)at, dtype_load(got, at, type), dtype_load(want, at, type), worst / largest,
+                 tolerance);
 }
 
 static inline void check_near(const char *what, const void *got, const void *want, int64_t count, enum dtype type,

@@ -84,10 +84,10 @@ timeout 60 $start cytomill-ingest "$good" --out /proc/atlas >"$w/out" 2>"$w/err"
 # a disk that is full: a small tmpfs where one may mount, else a limit on the size of files
 if mkdir "$w/small" && mount -t tmpfs -o size=8m tmpfs "$w/small" 2>/dev/null; then
     timeout 60 $start cytomill-ingest tests/data/pbmc3k --out "$w/small/atlas" >"$w/out" 2>"$w/err"; rc=$?
-    leftovers=$(ls "$w/small" | grep -v partial); umount "$w/small"
+    leftovers=$(find "$w/small" -mindepth 1 ! -path "*partial*"); umount "$w/small"
 else
     (ulimit -f 12000; timeout 60 $start cytomill-ingest tests/data/pbmc3k --out "$w/small/atlas" >"$w/out" 2>"$w/err"); rc=$?
-    leftovers=$(ls "$w/small" | grep -v partial)
+    leftovers=$(find "$w/small" -mindepth 1 ! -path "*partial*")
 fi
 [ $rc = 5 ] && [ "$(grep -c 'error\[5' "$w/err")" = 1 ] && [ -z "$leftovers" ] || { echo "a full disk: exit $rc, left '$leftovers'"; cat "$w/err"; failed=1; }
 # a folder that one may not read; root reads everything, so ask as nobody where that can be done

@@ -104,11 +104,23 @@ static void numbers_are_read_as_users_write_them(void **state)
         const char *text;
         bool good;
         int64_t value;
-    } rows[] = {{"1200", true, 1200},     {"1e6", true, 1000000}, {"2.5e3", true, 2500},  {"1_000", true, 1000},
-                {"-3", true, -3},         {"12x", false, 0},      {"1.5", false, 0},      {"", false, 0},
-                {" 7", false, 0},         {"7 ", false, 0},       {"1e400", false, 0},    {"0x10", false, 0},
-                {"nan", false, 0},        {"1e", false, 0},       {"99999999999999999999", false, 0},
-                {"9007199254740993", true, 9007199254740993},     {"1e17", false, 0}};
+    } rows[] = {{"1200", true, 1200},
+                {"1e6", true, 1000000},
+                {"2.5e3", true, 2500},
+                {"1_000", true, 1000},
+                {"-3", true, -3},
+                {"12x", false, 0},
+                {"1.5", false, 0},
+                {"", false, 0},
+                {" 7", false, 0},
+                {"7 ", false, 0},
+                {"1e400", false, 0},
+                {"0x10", false, 0},
+                {"nan", false, 0},
+                {"1e", false, 0},
+                {"99999999999999999999", false, 0},
+                {"9007199254740993", true, 9007199254740993},
+                {"1e17", false, 0}};
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         int64_t value = 0;
         bool good = text_to_int(rows[i].text, &value);
@@ -138,12 +150,12 @@ static void utf8_is_told_from_other_bytes(void **state)
     assert_true(text_is_utf8("CD8 \xce\xb1\xce\xb2", 8));
     assert_true(text_is_utf8("\xf0\x9f\xa7\xac", 4));
     assert_true(text_is_utf8("", 0));
-    assert_false(text_is_utf8("Zell\xfc", 5));           /* Latin-1 */
-    assert_false(text_is_utf8("\xce", 1));                /* cut */
-    assert_false(text_is_utf8("\xc0\x80", 2));            /* overlong */
-    assert_false(text_is_utf8("\xed\xa0\x80", 3));        /* surrogate */
-    assert_false(text_is_utf8("\xf4\x90\x80\x80", 4));    /* above U+10FFFF */
-    assert_false(text_is_utf8("\x80", 1));                /* lone continuation */
+    assert_false(text_is_utf8("Zell\xfc", 5));         /* Latin-1 */
+    assert_false(text_is_utf8("\xce", 1));             /* cut */
+    assert_false(text_is_utf8("\xc0\x80", 2));         /* overlong */
+    assert_false(text_is_utf8("\xed\xa0\x80", 3));     /* surrogate */
+    assert_false(text_is_utf8("\xf4\x90\x80\x80", 4)); /* above U+10FFFF */
+    assert_false(text_is_utf8("\x80", 1));             /* lone continuation */
 }
 
 static void sizes_are_for_people(void **state)
@@ -200,8 +212,11 @@ static void files_are_read_plain_and_gzipped(void **state)
         const void *data;
         size_t bytes;
         const char *expected; /* NULL: refused */
-    } rows[] = {{"plain", "a\0b", 3, "a"}, {"empty", "", 0, ""}, {"gz", packed, one, "first\n"},
-                {"members.gz", packed, two, "first\nsecond\n"}, {"cut.gz", packed, two - 5, NULL}};
+    } rows[] = {{"plain", "a\0b", 3, "a"},
+                {"empty", "", 0, ""},
+                {"gz", packed, one, "first\n"},
+                {"members.gz", packed, two, "first\nsecond\n"},
+                {"cut.gz", packed, two - 5, NULL}};
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         char *path = put(rows[i].name, rows[i].data, rows[i].bytes), *text = NULL;
         status_clear();
@@ -278,13 +293,18 @@ static void metrics_resume_where_the_checkpoint_is(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(first_failure_is_kept), cmocka_unit_test(messages_stay_on_one_line),
-        cmocka_unit_test(every_status_has_a_word), cmocka_unit_test(measured_bytes_suffice),
-        cmocka_unit_test(impossible_arena_is_refused), cmocka_unit_test(numbers_are_read_as_users_write_them),
-        cmocka_unit_test(nearest_name_is_near), cmocka_unit_test(utf8_is_told_from_other_bytes),
-        cmocka_unit_test(sizes_are_for_people), cmocka_unit_test(files_are_read_plain_and_gzipped),
-        cmocka_unit_test(folders_are_made), cmocka_unit_test(hash_is_sha256),
-        cmocka_unit_test(metrics_resume_where_the_checkpoint_is)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(first_failure_is_kept),
+                                       cmocka_unit_test(messages_stay_on_one_line),
+                                       cmocka_unit_test(every_status_has_a_word),
+                                       cmocka_unit_test(measured_bytes_suffice),
+                                       cmocka_unit_test(impossible_arena_is_refused),
+                                       cmocka_unit_test(numbers_are_read_as_users_write_them),
+                                       cmocka_unit_test(nearest_name_is_near),
+                                       cmocka_unit_test(utf8_is_told_from_other_bytes),
+                                       cmocka_unit_test(sizes_are_for_people),
+                                       cmocka_unit_test(files_are_read_plain_and_gzipped),
+                                       cmocka_unit_test(folders_are_made),
+                                       cmocka_unit_test(hash_is_sha256),
+                                       cmocka_unit_test(metrics_resume_where_the_checkpoint_is)};
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

@@ -24,14 +24,27 @@
 static struct comm world;
 static char *folder; /* of this run, the same on all ranks */
 
-static const char vocabulary[] = "id\tsymbol\tensembl\thgnc\n1\tA1BG\tENSG00000121410\tHGNC:5\n2\tA2M\tENSG00000175899\tHGNC:7\n";
+static const char vocabulary[] =
+    "id\tsymbol\tensembl\thgnc\n1\tA1BG\tENSG00000121410\tHGNC:5\n2\tA2M\tENSG00000175899\tHGNC:7\n";
 
 /* Three shapes; the second is cut into several blocks, so that ranks share it. */
 static struct param_table table_of(uint64_t seed)
 {
     static const struct param rows[] = {
-        {.name = "cls_token", .rows = 1, .cols = 96, .shape_rank = 3, .shape = {1, 1, 96}, .init = INIT_NORMAL, .init_scale = 1},
-        {.name = "gene_emb", .rows = 4501, .cols = 1100, .shape_rank = 2, .shape = {4501, 1100}, .init = INIT_UNIFORM, .init_scale = 1},
+        {.name = "cls_token",
+         .rows = 1,
+         .cols = 96,
+         .shape_rank = 3,
+         .shape = {1, 1, 96},
+         .init = INIT_NORMAL,
+         .init_scale = 1},
+        {.name = "gene_emb",
+         .rows = 4501,
+         .cols = 1100,
+         .shape_rank = 2,
+         .shape = {4501, 1100},
+         .init = INIT_UNIFORM,
+         .init_scale = 1},
         {.name = "encoder.0.norm.gamma", .rows = 1, .cols = 96, .shape_rank = 1, .shape = {96}, .init = INIT_ONE},
     };
     struct param_table t = {0};
@@ -55,11 +68,13 @@ static struct config *config_with(const char *assignment)
     return c;
 }
 
-static enum status write_as(struct comm *comm, const char *path, const struct param_table *t, const char *assignment, int64_t step)
+static enum status write_as(struct comm *comm, const char *path, const struct param_table *t, const char *assignment,
+                            int64_t step)
 {
     struct config *config = config_with(assignment);
     struct vocab *vocab;
-    struct train_state state = {.step = step, .cells_seen = step * 8, .global_batch = 8, .seed = UINT64_MAX, .best_loss = NAN};
+    struct train_state state = {
+        .step = step, .cells_seen = step * 8, .global_batch = 8, .seed = UINT64_MAX, .best_loss = NAN};
     assert_int_equal(vocab_parse(vocabulary, strlen(vocabulary), "test", &vocab), ST_OK);
     memset(state.atlas_hash, 'a', sizeof state.atlas_hash - 1);
     enum status st = checkpoint_write(comm, path, t, config, vocab, "test-model", &state);

@@ -42,7 +42,7 @@ static void worst_status_wins(void **state)
     /* what rank r brings: statuses[r % 3] */
     static const struct {
         enum status statuses[3];
-    } rows[] = {{{ST_OK, ST_OK, ST_OK}},        {{ST_OK, ST_OK, ST_INPUT}},      {{ST_REQUEUE, ST_OK, ST_OK}},
+    } rows[] = {{{ST_OK, ST_OK, ST_OK}},         {{ST_OK, ST_OK, ST_INPUT}},      {{ST_REQUEUE, ST_OK, ST_OK}},
                 {{ST_REQUEUE, ST_INPUT, ST_OK}}, {{ST_CONFIG, ST_OUTPUT, ST_OK}}, {{ST_OK, ST_REQUEUE, ST_USAGE}}};
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         enum status expected = ST_OK, agreed;
@@ -134,7 +134,8 @@ static int64_t bytes_of(int from, int to) { return from == 1 ? 0 : 100 * from + 
 
 static void unequal_parts_are_exchanged(void **state)
 {
-    int64_t *send_bytes = calloc((size_t)world.size, sizeof *send_bytes), *recv_bytes = calloc((size_t)world.size, sizeof *recv_bytes);
+    int64_t *send_bytes = calloc((size_t)world.size, sizeof *send_bytes),
+            *recv_bytes = calloc((size_t)world.size, sizeof *recv_bytes);
     struct text send = {0};
     text_add_bytes(&send, "", 0);
     for (int r = 0; r < world.size; r++) {
@@ -178,7 +179,8 @@ static void blocks_and_texts_are_broadcast(void **state)
     for (int i = 0; i < 1000; i++) block[i] = world.rank == root ? byte_of(root, 0, i) : 0;
     comm_bcast(&world, block, sizeof block, root);
     for (int i = 0; i < 1000; i++) assert_int_equal(block[i], byte_of(root, 0, i));
-    if (world.rank == root) text = text_copy("a text longer than the sixty-four bytes of the small pieces of this test");
+    if (world.rank == root)
+        text = text_copy("a text longer than the sixty-four bytes of the small pieces of this test");
     comm_bcast_text(&world, &text, root);
     assert_int_equal(strlen(text), 72);
     comm_bcast_text(&world, &none, 0);
@@ -228,12 +230,16 @@ static void shares_cover_everything_once(void **state)
 
 int main(int argc, char **argv)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(worst_status_wins), cmocka_unit_test(differing_blocks_are_found),
-        cmocka_unit_test(sums_have_a_fixed_order), cmocka_unit_test(whole_numbers_are_summed_and_compared),
-        cmocka_unit_test(unequal_parts_are_exchanged), cmocka_unit_test(parts_are_gathered_in_rank_order),
-        cmocka_unit_test(blocks_and_texts_are_broadcast), cmocka_unit_test(neighbours_talk),
-        cmocka_unit_test(worlds_are_split), cmocka_unit_test(shares_cover_everything_once)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(worst_status_wins),
+                                       cmocka_unit_test(differing_blocks_are_found),
+                                       cmocka_unit_test(sums_have_a_fixed_order),
+                                       cmocka_unit_test(whole_numbers_are_summed_and_compared),
+                                       cmocka_unit_test(unequal_parts_are_exchanged),
+                                       cmocka_unit_test(parts_are_gathered_in_rank_order),
+                                       cmocka_unit_test(blocks_and_texts_are_broadcast),
+                                       cmocka_unit_test(neighbours_talk),
+                                       cmocka_unit_test(worlds_are_split),
+                                       cmocka_unit_test(shares_cover_everything_once)};
     comm_set_program("test");
     if (comm_open(&argc, &argv, &world) != ST_OK) return 1;
     int failed = cmocka_run_group_tests_name("whole", tests, NULL, NULL);

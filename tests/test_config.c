@@ -41,7 +41,8 @@ static void wrong_files_are_refused(void **state)
         {"train:\n  stpes: 10\n", ":2:3: unknown key 'train.stpes'; did you mean 'train.steps'?"},
         {"trian:\n  steps: 10\n", ":2:3: unknown key 'trian.steps'; did you mean 'train.steps'?"},
         {"train:\n  zebra: 1\n", ":2:3: unknown key 'train.zebra'; configs/README.md"},
-        {"train:\n  steps: 12x\n", ":2:10: train.steps is '12x'; allowed is a whole number from 1 to 1000000000000 steps"},
+        {"train:\n  steps: 12x\n",
+         ":2:10: train.steps is '12x'; allowed is a whole number from 1 to 1000000000000 steps"},
         {"train:\n  steps: 1.5\n", ":2:10: train.steps is '1.5'; allowed is a whole number"},
         {"train:\n  steps: 0\n", ":2:10: train.steps is '0'; allowed"},
         {"train:\n  steps:\n", "train.steps is ''; allowed"},
@@ -202,9 +203,11 @@ static void table_is_sound(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(wrong_files_are_refused), cmocka_unit_test(files_that_cannot_be_read_are_refused),
-        cmocka_unit_test(later_values_win), cmocka_unit_test(wrong_assignments_are_refused),
-        cmocka_unit_test(what_is_written_is_read_back), cmocka_unit_test(table_is_sound)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(wrong_files_are_refused),
+                                       cmocka_unit_test(files_that_cannot_be_read_are_refused),
+                                       cmocka_unit_test(later_values_win),
+                                       cmocka_unit_test(wrong_assignments_are_refused),
+                                       cmocka_unit_test(what_is_written_is_read_back),
+                                       cmocka_unit_test(table_is_sound)};
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

@@ -136,7 +136,10 @@ static void check_pairs(const double *g, int64_t n, int k, const double *values,
 
 static void eigenpairs_hold(void **state)
 {
-    static const struct { int64_t n; int k; } cases[] = {{1, 1}, {5, 5}, {65, 3}, {200, 1}, {300, 50}, {130, 130}};
+    static const struct {
+        int64_t n;
+        int k;
+    } cases[] = {{1, 1}, {5, 5}, {65, 3}, {200, 1}, {300, 50}, {130, 130}};
     for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
         int64_t n = cases[c].n;
         int k = cases[c].k;
@@ -157,8 +160,8 @@ static void eigenpairs_hold(void **state)
 
 static void grid_is_near_square(void **state)
 {
-    static const int expected[][3] = {{1, 1, 1}, {2, 1, 2}, {3, 1, 2}, {4, 2, 2}, {5, 2, 2}, {6, 2, 3}, {7, 2, 3},
-                                      {11, 3, 3}, {13, 3, 4}, {16, 4, 4}, {97, 8, 12}, {128, 8, 16}};
+    static const int expected[][3] = {{1, 1, 1}, {2, 1, 2},  {3, 1, 2},  {4, 2, 2},  {5, 2, 2},   {6, 2, 3},
+                                      {7, 2, 3}, {11, 3, 3}, {13, 3, 4}, {16, 4, 4}, {97, 8, 12}, {128, 8, 16}};
     for (size_t i = 0; i < sizeof expected / sizeof *expected; i++) {
         int rows, cols;
         dense_grid_shape(expected[i][0], &rows, &cols);
@@ -190,9 +193,9 @@ int main(int argc, char **argv)
 {
     if (comm_open(&argc, &argv, &world) != ST_OK) return ST_COMM;
     dense_set_threads(1);
-    const struct CMUnitTest tests[] = {cmocka_unit_test(grid_is_near_square), cmocka_unit_test(gram_equals_the_plain_loop),
-                                       cmocka_unit_test(eigenpairs_hold), cmocka_unit_test(nan_is_refused),
-                                       cmocka_unit_test(too_large_is_refused)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(grid_is_near_square),
+                                       cmocka_unit_test(gram_equals_the_plain_loop), cmocka_unit_test(eigenpairs_hold),
+                                       cmocka_unit_test(nan_is_refused), cmocka_unit_test(too_large_is_refused)};
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     comm_close(&world);
     return failed;

@@ -60,7 +60,8 @@ static void open_model(struct fixture *f, bool low)
     OK(model_create(f->config, f->vocab, &f->model));
     OK(param_allocate(model_params(f->model), true));
     golden_weights(model_params(f->model), 0);
-    OK(model_prepare(f->model, &(struct model_limits){.cells = 8, .tokens = 2048, .train = true, .threads = 1, .bf16 = low}));
+    OK(model_prepare(f->model,
+                     &(struct model_limits){.cells = 8, .tokens = 2048, .train = true, .threads = 1, .bf16 = low}));
     OK(model_pack(f->model));
     golden_batch(&golden, 0, (int)golden_find(&golden, "%s", "cell.length")->count, &f->batch);
 }
@@ -89,7 +90,7 @@ static bool is_short(const char *name)
 /* ---- inner values ---- */
 
 struct tap_check {
-    const char *prefix;     /* "tap." compares with the truth */
+    const char *prefix; /* "tap." compares with the truth */
     bool low;
     int seen, failed;
     const struct batch *batch;
@@ -107,7 +108,8 @@ static void compare(struct tap_check *c, const char *name, const double *found, 
 }
 
 /* Columns [first, first+width) of a value, rows without cls ones if `genes_only`. */
-static int64_t columns(double *out, const struct tensor *x, int64_t first, int64_t width, const struct batch *genes_only)
+static int64_t columns(double *out, const struct tensor *x, int64_t first, int64_t width,
+                       const struct batch *genes_only)
 {
     int64_t n = 0;
     for (int64_t r = 0; r < x->rows; r++) {
@@ -160,7 +162,9 @@ static double scale_of(void) { return 1 / golden_doubles(&golden, "%s", "loss")[
  * relative error e of p moves sum (p - y)^2 by at most 2 e |p| / |p - y| + ..., where y is no larger. */
 static double bf16_loss_limit(void)
 {
-    return 4 * bf16_factor * fmax(*golden_doubles(&golden, "%s", "bf16.tap.genewise"), *golden_doubles(&golden, "%s", "bf16.tap.cellwise"));
+    return 4 * bf16_factor *
+           fmax(*golden_doubles(&golden, "%s", "bf16.tap.genewise"),
+                *golden_doubles(&golden, "%s", "bf16.tap.cellwise"));
 }
 
 static void check_gradients(bool low)
@@ -175,14 +179,16 @@ static void check_gradients(bool low)
     const double found[] = {loss.genewise, loss.cellwise, loss.weight};
     int failed = 0;
     for (int i = 0; i < 3; i++)
-        if (!within(low ? "loss, bf16" : "loss", sums[i], fabs(found[i] / truth[i] - 1), low ? bf16_loss_limit() : grown(loss_limit)))
+        if (!within(low ? "loss, bf16" : "loss", sums[i], fabs(found[i] / truth[i] - 1),
+                    low ? bf16_loss_limit() : grown(loss_limit)))
             failed++;
     for (int i = 0; i < t->count; i++) {
         int64_t n = t->rows[i].rows * t->rows[i].cols;
         double *g = malloc(sizeof *g * (size_t)n);
         for (int64_t k = 0; k < n; k++) g[k] = param_gradient(t, i)[k];
         double error = golden_error(g, golden_doubles(&golden, "grad.%s", t->rows[i].name), n);
-        double limit = low ? bf16_factor * *golden_doubles(&golden, "bf16.grad.%s", t->rows[i].name) : grown(gradient_limit);
+        double limit =
+            low ? bf16_factor * *golden_doubles(&golden, "bf16.grad.%s", t->rows[i].name) : grown(gradient_limit);
         free(g);
         if (low && is_short(t->rows[i].name)) continue;
         if (!within(low ? "gradient, bf16" : "gradient", t->rows[i].name, error, limit)) failed++;
@@ -201,9 +207,11 @@ static double short_error(struct fixture *f, const char *name, int draw, const f
     double *found = malloc(sizeof *found * (size_t)(truth->count + f->batch.token_count + 2));
     int64_t n = 0;
     int row = param_find(t, name);
-    if (row >= 0) for (; n < truth->count; n++) found[n] = param_gradient(t, row)[n];
-    else for (int64_t i = 0; i < f->batch.token_count; i++)
-        if (f->batch.role[i] != TOKEN_CLS) found[n++] = cellwise[i];
+    if (row >= 0)
+        for (; n < truth->count; n++) found[n] = param_gradient(t, row)[n];
+    else
+        for (int64_t i = 0; i < f->batch.token_count; i++)
+            if (f->batch.role[i] != TOKEN_CLS) found[n++] = cellwise[i];
     assert_int_equal(n, truth->count);
     double error = golden_error(found, truth->data, n);
     free(found);
@@ -240,7 +248,8 @@ static void test_short_quantities_bf16(void **state)
         for (int i = 0; i < SHORT; i++) errors[i][draw - 1] = short_error(&f, short_names[i], draw, cellwise);
     }
     for (int i = 0; i < SHORT; i++) {
-        double error = median(errors[i]), limit = bf16_factor * *golden_doubles(&golden, "bf16.draws.%s", short_names[i]);
+        double error = median(errors[i]),
+               limit = bf16_factor * *golden_doubles(&golden, "bf16.draws.%s", short_names[i]);
         if (!within("median of draws, bf16", short_names[i], error, limit)) failed++;
     }
     assert_int_equal(failed, 0);
@@ -315,10 +324,12 @@ static void test_deleted_terms_are_noticed(void **state)
         const double *without = r->data;
         if (strncmp(r->name, "without.", 8) != 0) continue;
         assert_int_equal(r->count, 3 + width * cells);
-        double moved = fmax(fmax(fabs(without[0] / loss[0] - 1) / loss_limit, fabs(without[1] / loss[1] - 1) / loss_limit),
-                            fmax(fabs(without[2] / gradient_size() - 1) / gradient_limit,
-                                 golden_error(without + 3, cls, width * cells) / inner_limit));
-        if (moved < deletion_factor) print_error("leaving out %s moves only %.3g limits\n", r->name + 8, moved), unnoticed++;
+        double moved =
+            fmax(fmax(fabs(without[0] / loss[0] - 1) / loss_limit, fabs(without[1] / loss[1] - 1) / loss_limit),
+                 fmax(fabs(without[2] / gradient_size() - 1) / gradient_limit,
+                      golden_error(without + 3, cls, width * cells) / inner_limit));
+        if (moved < deletion_factor)
+            print_error("leaving out %s moves only %.3g limits\n", r->name + 8, moved), unnoticed++;
         terms++;
     }
     free(cls);

@@ -3,8 +3,9 @@
 # gradient against central differences.
 # plan: ranks=1 limit=300
 set -u
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit
 . tests/environment
 tests="test_golden test_tape"
-make -s -j2 CONFIG=double $(printf 'build/double/tests/%s ' $tests) || exit 1
+mapfile -t built < <(printf 'build/double/tests/%s\n' $tests)
+make -s -j2 CONFIG=double "${built[@]}" || exit 1
 for t in $tests; do build/double/tests/"$t" || exit 1; done

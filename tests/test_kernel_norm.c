@@ -37,14 +37,16 @@ static struct problem problem_make(int64_t rows, int64_t width, enum dtype type,
     q.cell = test_block((size_t)rows * sizeof *q.cell);
     q.position = test_block((size_t)rows * sizeof *q.position);
     for (int64_t r = 0; r < rows; r++) q.cell[r] = 1000 + r / 7, q.position[r] = (int32_t)(r % 7);
-    q.shape.drop = (struct dropout){.p = p, .seed = 5, .step = 9, .site = 3, .row_cell = q.cell, .row_position = q.position};
+    q.shape.drop =
+        (struct dropout){.p = p, .seed = 5, .step = 9, .site = 3, .row_cell = q.cell, .row_position = q.position};
     return q;
 }
 
 static void run(struct problem *q)
 {
     norm_residual_forward(q->y, q->stat, q->x, q->a, q->gamma, q->beta, &q->shape);
-    norm_residual_backward(q->dx, q->da, q->dgamma, q->dbeta, q->dy, q->stat, q->x, q->a, q->gamma, &q->shape, q->scratch);
+    norm_residual_backward(q->dx, q->da, q->dgamma, q->dbeta, q->dy, q->stat, q->x, q->a, q->gamma, &q->shape,
+                           q->scratch);
 }
 
 static void run_plain(struct problem *q)
@@ -56,7 +58,8 @@ static void run_plain(struct problem *q)
 
 static void matches_plain(int64_t rows, int64_t width, enum dtype type, bool with_a, double p)
 {
-    struct problem fast = problem_make(rows, width, type, with_a, p), plain = problem_make(rows, width, type, with_a, p);
+    struct problem fast = problem_make(rows, width, type, with_a, p),
+                   plain = problem_make(rows, width, type, with_a, p);
     run(&fast);
     run_plain(&plain);
     int64_t count = rows * width;
@@ -74,7 +77,8 @@ static void shapes_match(void **state)
     static const int64_t widths[] = {8, 24, 100, 256, 1536};
     for (int t = 0; t < test_type_count; t++)
         for (size_t w = 0; w < sizeof widths / sizeof *widths; w++)
-            for (int mode = 0; mode < 3; mode++) matches_plain(67, widths[w], test_types[t], mode > 0, mode == 2 ? 0.3 : 0);
+            for (int mode = 0; mode < 3; mode++)
+                matches_plain(67, widths[w], test_types[t], mode > 0, mode == 2 ? 0.3 : 0);
 }
 
 static void in_place_is_the_same(void **state)
@@ -83,10 +87,11 @@ static void in_place_is_the_same(void **state)
     for (int t = 0; t < test_type_count; t++) {
         enum dtype type = test_types[t];
         size_t bytes = ROWS * WIDTH * dtype_bytes(type);
-        struct problem apart = problem_make(ROWS, WIDTH, type, true, 0.2), same = problem_make(ROWS, WIDTH, type, true, 0.2);
+        struct problem apart = problem_make(ROWS, WIDTH, type, true, 0.2),
+                       same = problem_make(ROWS, WIDTH, type, true, 0.2);
         run(&apart);
-        norm_residual_backward(same.dy, same.da, same.dgamma, same.dbeta, same.dy, apart.stat, same.x, same.a, same.gamma,
-                               &same.shape, same.scratch);
+        norm_residual_backward(same.dy, same.da, same.dgamma, same.dbeta, same.dy, apart.stat, same.x, same.a,
+                               same.gamma, &same.shape, same.scratch);
         norm_residual_forward(same.x, same.stat, same.x, same.a, same.gamma, same.beta, &same.shape);
         assert_memory_equal(same.x, apart.y, bytes);
         assert_memory_equal(same.dy, apart.dx, bytes);
@@ -119,8 +124,8 @@ static void threads_and_neighbours_change_nothing(void **state)
             alone.drop.row_cell += r;
             alone.drop.row_position += r;
             real stat[2];
-            norm_residual_forward(one.da, stat, dtype_at(one.x, r * WIDTH, type), dtype_at(one.a, r * WIDTH, type), one.gamma,
-                                  one.beta, &alone);
+            norm_residual_forward(one.da, stat, dtype_at(one.x, r * WIDTH, type), dtype_at(one.a, r * WIDTH, type),
+                                  one.gamma, one.beta, &alone);
             assert_memory_equal(one.da, dtype_at(one.y, r * WIDTH, type), row);
         }
         test_free_all();

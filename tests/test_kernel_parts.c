@@ -57,7 +57,8 @@ static void run_value(struct outputs *o, enum dtype type, bool plain)
     void *p = out(o, "softmax", ROWS * WIDTH, 0, type), *dp = test_values(ROWS * WIDTH, 5, type);
     CALL(value_softmax_forward, p, x, u, ROWS, WIDTH, type);
     value_softmax_forward_ref(p, x, u, ROWS, WIDTH, type); /* the same p for both gradients */
-    CALL(value_softmax_backward, out(o, "softmax gradient", WIDTH, 6, DTYPE_REAL), dp, p, x, ROWS, WIDTH, type, scratch);
+    CALL(value_softmax_backward, out(o, "softmax gradient", WIDTH, 6, DTYPE_REAL), dp, p, x, ROWS, WIDTH, type,
+         scratch);
 }
 
 static void run_softmax_forward(struct outputs *o, enum dtype type, bool plain)
@@ -90,7 +91,8 @@ static void run_embed(struct outputs *o, enum dtype type, bool plain)
     CALL(embed_forward, out(o, "tokens", ROWS * WIDTH, 0, type), gene, e, mask, cls, &s);
     real *dgene = out(o, "d gene", GENES * WIDTH, 6, DTYPE_REAL), *dmask = out(o, "d mask", WIDTH, 7, DTYPE_REAL);
     real *dcls = out(o, "d cls", WIDTH, 8, DTYPE_REAL);
-    CALL(embed_backward, dgene, out(o, "d levels", LEVELS * WIDTH, 0, type), dmask, dcls, dh, &by_feature, &by_level, &s);
+    CALL(embed_backward, dgene, out(o, "d levels", LEVELS * WIDTH, 0, type), dmask, dcls, dh, &by_feature, &by_level,
+         &s);
     CALL(table_gather, out(o, "table rows", ROWS * WIDTH, 0, type), gene, feature, ROWS, WIDTH, type);
     CALL(table_add, out(o, "d table", GENES * WIDTH, 9, DTYPE_REAL), dh, &by_feature, WIDTH, type);
     arena_destroy(&arena);
@@ -109,7 +111,8 @@ static void run_rows(struct outputs *o, enum dtype type, bool plain)
 static void run_decoders(struct outputs *o, enum dtype type, bool plain)
 {
     void *a = test_values(ROWS * WIDTH, 1, type), *z = test_values(CELLS * WIDTH, 2, type);
-    real *w2 = test_reals(WIDTH, 3), *dp = test_reals(ROWS, 4), *scratch = test_reals(decode_scratch_reals(ROWS, WIDTH), 0);
+    real *w2 = test_reals(WIDTH, 3), *dp = test_reals(ROWS, 4),
+         *scratch = test_reals(decode_scratch_reals(ROWS, WIDTH), 0);
     CALL(decode_gene_forward, out(o, "gene-wise", ROWS, 0, DTYPE_REAL), a, w2, 0.2, ROWS, WIDTH, type);
     void *da = out(o, "d a", ROWS * WIDTH, 0, type);
     CALL(decode_gene_backward, da, out(o, "d w2", WIDTH, 5, DTYPE_REAL), dp, a, w2, 0.2, ROWS, WIDTH, type, scratch);
@@ -140,11 +143,12 @@ static void run_transpose(struct outputs *o, enum dtype type, bool plain)
 {
     enum { COLUMNS = 83, X_STRIDE = 90, Y_STRIDE = ROWS + 5 };
     void *x = test_values(ROWS * X_STRIDE, 1, type);
-    CALL(vector_transpose, out(o, "turned", COLUMNS * Y_STRIDE, 0, type), type, x, type, ROWS, COLUMNS, X_STRIDE, Y_STRIDE);
-    CALL(vector_transpose, out(o, "turned to real", COLUMNS * Y_STRIDE, 0, DTYPE_REAL), DTYPE_REAL, x, type, ROWS, COLUMNS,
-         X_STRIDE, Y_STRIDE);
-    CALL(vector_transpose, out(o, "turned from real", COLUMNS * Y_STRIDE, 0, type), type, test_reals(ROWS * X_STRIDE, 2),
-         DTYPE_REAL, ROWS, COLUMNS, X_STRIDE, Y_STRIDE);
+    CALL(vector_transpose, out(o, "turned", COLUMNS * Y_STRIDE, 0, type), type, x, type, ROWS, COLUMNS, X_STRIDE,
+         Y_STRIDE);
+    CALL(vector_transpose, out(o, "turned to real", COLUMNS * Y_STRIDE, 0, DTYPE_REAL), DTYPE_REAL, x, type, ROWS,
+         COLUMNS, X_STRIDE, Y_STRIDE);
+    CALL(vector_transpose, out(o, "turned from real", COLUMNS * Y_STRIDE, 0, type), type,
+         test_reals(ROWS * X_STRIDE, 2), DTYPE_REAL, ROWS, COLUMNS, X_STRIDE, Y_STRIDE);
 }
 
 static void run_adam(struct outputs *o, enum dtype type, bool plain)
@@ -152,8 +156,15 @@ static void run_adam(struct outputs *o, enum dtype type, bool plain)
     enum { N = 3001 };
     real *g = test_reals(N, 1);
     for (int kind = 0; kind < 3; kind++) {
-        struct adam adam = {.rate = 1e-2, .beta1 = 0.9, .beta2 = 0.95, .eps = 1e-8, .decay = kind ? 0.1 : 0,
-                            .decoupled = kind == 2, .t = 3, .scale = 0.7, .clip = kind == 1 ? 0.5 : 0};
+        struct adam adam = {.rate = 1e-2,
+                            .beta1 = 0.9,
+                            .beta2 = 0.95,
+                            .eps = 1e-8,
+                            .decay = kind ? 0.1 : 0,
+                            .decoupled = kind == 2,
+                            .t = 3,
+                            .scale = 0.7,
+                            .clip = kind == 1 ? 0.5 : 0};
         real *w = out(o, "adam w", N, 2, DTYPE_REAL), *m = out(o, "adam m", N, 3, DTYPE_REAL);
         real *v = out(o, "adam v", N, 4, DTYPE_REAL);
         for (int i = 0; i < N; i++) v[i] = v[i] * v[i];
@@ -162,8 +173,8 @@ static void run_adam(struct outputs *o, enum dtype type, bool plain)
 }
 
 typedef void run_function(struct outputs *, enum dtype, bool plain);
-static run_function *const runs[] = {run_gates, run_softmax_forward, run_value, run_embed, run_rows, run_decoders,
-                                     run_loss_and_vectors, run_transpose, run_adam};
+static run_function *const runs[] = {run_gates,    run_softmax_forward,  run_value,     run_embed, run_rows,
+                                     run_decoders, run_loss_and_vectors, run_transpose, run_adam};
 enum { RUNS = sizeof runs / sizeof *runs };
 
 static void kernels_match_plain(void **state)
@@ -207,7 +218,8 @@ static void value_encoder_equals_published_form(void **state)
     const double slope = 0.2;
     float *x = test_floats(LEVELS, 1);
     real *w1 = test_reals(B, 2), *w3 = test_reals(B * B, 3), *table = test_reals(D * B, 4), a = (real)0.3;
-    real *u = test_reals(B, 0), *p = test_reals(LEVELS * B, 0), *e = test_reals(LEVELS * D, 0), *want = test_reals(LEVELS * D, 0);
+    real *u = test_reals(B, 0), *p = test_reals(LEVELS * B, 0), *e = test_reals(LEVELS * D, 0),
+         *want = test_reals(LEVELS * D, 0);
     for (int i = 0; i < LEVELS; i++) x[i] = fabsf(x[i]);
     for (int i = 0; i < B * B; i++) w3[i] /= 8;
     value_vector_forward(u, w1, w3, &a, slope, B);
@@ -271,7 +283,8 @@ static void instruction_sets(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(kernels_match_plain), cmocka_unit_test(threads_change_nothing),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(kernels_match_plain),
+                                       cmocka_unit_test(threads_change_nothing),
                                        cmocka_unit_test(value_encoder_equals_published_form),
                                        cmocka_unit_test(groups_are_sorted_and_complete),
 #ifndef CYTOMILL_DOUBLE

@@ -9,14 +9,14 @@
 
 /* Tolerances relative to the largest entry. fp32: k <= 1100 terms of rounding 6e-8 with random signs.
  * bf16: operands are the same rounded numbers on both sides, results may round to the next of 8 bits. */
-static const struct tolerance tolerances[] = {
-    {DTYPE_F32, 3e-6}, {DTYPE_BF16, 8e-3}, {DTYPE_F64, 1e-13}};
+static const struct tolerance tolerances[] = {{DTYPE_F32, 3e-6}, {DTYPE_BF16, 8e-3}, {DTYPE_F64, 1e-13}};
 
 static struct product *make(int64_t in, int64_t out, int parts, enum dtype type, int threads, struct arena *arena,
                             struct product_weight *weight, const real *const *masters)
 {
     struct product *p;
-    struct product_spec spec = {.in = in, .out = out, .parts = parts, .type = type, .backward = true, .threads = threads};
+    struct product_spec spec = {
+        .in = in, .out = out, .parts = parts, .type = type, .backward = true, .threads = threads};
     if (product_create(&spec, &p) != ST_OK) fail_msg("%s", status_message());
     size_t bytes = product_weight_bytes(p) + product_scratch_bytes(p) + 4096;
     assert_int_equal(arena_create(arena, bytes), ST_OK);
@@ -30,7 +30,8 @@ static struct product *make(int64_t in, int64_t out, int parts, enum dtype type,
 static real *seen(const real *w, int64_t count, enum dtype type)
 {
     real *out = test_reals(count, 0);
-    for (int64_t i = 0; i < count; i++) out[i] = type == DTYPE_BF16 ? (real)bf16_to_float(bf16_from_float((float)w[i])) : w[i];
+    for (int64_t i = 0; i < count; i++)
+        out[i] = type == DTYPE_BF16 ? (real)bf16_to_float(bf16_from_float((float)w[i])) : w[i];
     return out;
 }
 
@@ -62,7 +63,8 @@ static void matches_plain(int64_t rows, int64_t in, int64_t out, int parts, enum
     check_near("dx", dx, dx_plain, rows * in, type, tolerances);
     product_backward_weight(p, dw, dy, x, rows);
     product_backward_weight_ref(dw_plain, dy, x, rows, in, out, type);
-    for (int i = 0; i < parts; i++) check_near("dw", dw[i], dw_plain + i * part * in, part * in, DTYPE_REAL, tolerances);
+    for (int i = 0; i < parts; i++)
+        check_near("dw", dw[i], dw_plain + i * part * in, part * in, DTYPE_REAL, tolerances);
     product_destroy(&p);
     arena_destroy(&arena);
     test_free_all();
@@ -70,9 +72,11 @@ static void matches_plain(int64_t rows, int64_t in, int64_t out, int parts, enum
 
 static void small_shapes_match(void **state)
 {
-    static const struct { int64_t rows, in, out; int parts; } shapes[] = {
-        {1, 16, 16, 1}, {3, 32, 96, 3}, {127, 64, 48, 1}, {128, 64, 64, 2}, {129, 40, 24, 1}, {257, 96, 200, 1},
-        {300, 64, 512, 4}, {1100, 48, 160, 1}, {700, 256, 32, 1}};
+    static const struct {
+        int64_t rows, in, out;
+        int parts;
+    } shapes[] = {{1, 16, 16, 1},    {3, 32, 96, 3},    {127, 64, 48, 1},   {128, 64, 64, 2}, {129, 40, 24, 1},
+                  {257, 96, 200, 1}, {300, 64, 512, 4}, {1100, 48, 160, 1}, {700, 256, 32, 1}};
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
         for (int t = 0; t < test_type_count; t++)
             for (int threads = 1; threads <= 3; threads++)
@@ -105,7 +109,8 @@ static void large_shape_by_random_vector(enum dtype type)
     struct product *p = make(IN, OUT, 1, type, 2, &arena, &weight, (const real *const *)&w);
     void *x = test_values(ROWS * IN, 2, type), *dy = test_values(ROWS * OUT, 3, type);
     void *y = test_values(ROWS * OUT, 0, type), *dx = test_values(ROWS * IN, 0, type);
-    double *v = test_doubles(2048, 4), *t = test_doubles(2048, 0), *left = test_doubles(2048, 0), *right = test_doubles(2048, 0);
+    double *v = test_doubles(2048, 4), *t = test_doubles(2048, 0), *left = test_doubles(2048, 0),
+           *right = test_doubles(2048, 0);
     product_forward(p, y, x, &weight, ROWS);
     vector_times(t, rounded, OUT, IN, v, DTYPE_REAL); /* W^T v */
     times_vector(right, x, ROWS, IN, t, type);
@@ -140,9 +145,11 @@ static void rows_do_not_depend_on_the_batch(enum dtype type)
     struct product *p = make(IN, OUT, 1, type, 2, &arena, &weight, (const real *const *)&w);
     size_t x_row = IN * dtype_bytes(type), y_row = OUT * dtype_bytes(type);
     char *x = test_values(ROWS * IN, 2, type), *y = test_values(ROWS * OUT, 0, type);
-    char *one_y = test_values(OUT, 0, type), *turned_x = test_values(ROWS * IN, 0, type), *turned_y = test_values(ROWS * OUT, 0, type);
+    char *one_y = test_values(OUT, 0, type), *turned_x = test_values(ROWS * IN, 0, type),
+         *turned_y = test_values(ROWS * OUT, 0, type);
     product_forward(p, y, x, &weight, ROWS);
-    for (int64_t r = 0; r < ROWS; r++) memcpy(turned_x + (size_t)r * x_row, x + (size_t)((r * 7 + 13) % ROWS) * x_row, x_row);
+    for (int64_t r = 0; r < ROWS; r++)
+        memcpy(turned_x + (size_t)r * x_row, x + (size_t)((r * 7 + 13) % ROWS) * x_row, x_row);
     product_forward(p, turned_y, turned_x, &weight, ROWS);
     for (int64_t r = 0; r < ROWS; r++)
         assert_memory_equal(turned_y + (size_t)r * y_row, y + (size_t)((r * 7 + 13) % ROWS) * y_row, y_row);
@@ -169,7 +176,8 @@ static char *all_results(int threads, enum dtype type, size_t *bytes)
     struct product_weight weight;
     struct product *p = make(IN, OUT, 1, type, threads, &arena, &weight, (const real *const *)&w);
     void *x = test_values(ROWS * IN, 2, type), *dy = test_values(ROWS * OUT, 3, type);
-    size_t y_bytes = ROWS * OUT * dtype_bytes(type), dx_bytes = ROWS * IN * dtype_bytes(type), dw_bytes = OUT * IN * sizeof(real);
+    size_t y_bytes = ROWS * OUT * dtype_bytes(type), dx_bytes = ROWS * IN * dtype_bytes(type),
+           dw_bytes = OUT * IN * sizeof(real);
     char *out = malloc(*bytes = y_bytes + dx_bytes + dw_bytes);
     product_forward(p, out, x, &weight, ROWS);
     product_backward_data(p, out + y_bytes, dy, &weight, ROWS, false);
@@ -206,7 +214,8 @@ static void poll_is_called_and_nothing_allocated(void **state)
     struct product_weight weight;
     enum dtype type = test_types[0];
     struct product *p = make(IN, OUT, 1, type, 1, &arena, &weight, (const real *const *)&w);
-    void *x = test_values(ROWS * IN, 2, type), *dy = test_values(ROWS * OUT, 3, type), *dx = test_values(ROWS * IN, 0, type);
+    void *x = test_values(ROWS * IN, 2, type), *dy = test_values(ROWS * OUT, 3, type),
+         *dx = test_values(ROWS * IN, 0, type);
     product_set_poll(count_call, &polls);
     allocations_begin();
     product_pack(p, &weight, (const real *const *)&w);
@@ -217,7 +226,8 @@ static void poll_is_called_and_nothing_allocated(void **state)
     product_set_poll(NULL, NULL);
     assert_true(polls >= ROWS / PRODUCT_TILE);
     assert_int_equal(seen_calls.ours, 0);
-    if (seen_calls.library_largest > 32768) fail_msg("oneDNN allocated %zu bytes in a call", seen_calls.library_largest);
+    if (seen_calls.library_largest > 32768)
+        fail_msg("oneDNN allocated %zu bytes in a call", seen_calls.library_largest);
     product_destroy(&p);
     arena_destroy(&arena);
     test_free_all();

@@ -30,13 +30,23 @@ static struct problem problem_make(int heads, int64_t c, enum dtype type)
 {
     static const float scales[CELLS] = {1, 0.16f, 1, 0.1f, 0.125f};
     int64_t width = heads * c, stride = 4 * width;
-    struct problem p = {.width = width, .qkvu = test_values(ROWS * stride, 1, type), .dqkvu = test_values(ROWS * stride, 0, type),
-                        .y = test_values(ROWS * width, 0, type), .dy = test_values(ROWS * width, 2, type),
-                        .state = test_reals(CELLS * heads * c * c, 0), .dstate = test_reals(CELLS * heads * c * c, 3),
+    struct problem p = {.width = width,
+                        .qkvu = test_values(ROWS * stride, 1, type),
+                        .dqkvu = test_values(ROWS * stride, 0, type),
+                        .y = test_values(ROWS * width, 0, type),
+                        .dy = test_values(ROWS * width, 2, type),
+                        .state = test_reals(CELLS * heads * c * c, 0),
+                        .dstate = test_reals(CELLS * heads * c * c, 3),
                         .mask = test_block(ROWS)};
     for (int64_t r = 0; r < ROWS; r++) p.mask[r] = r % 5 != 2 && r != 40; /* cell 2 has no key at all */
-    p.shape = (struct retention_shape){.cells = CELLS, .offsets = offsets, .heads = heads, .head_width = c, .stride = stride,
-                                       .type = type, .feature_scale = 1 / sqrt((double)c), .value_scale = scales,
+    p.shape = (struct retention_shape){.cells = CELLS,
+                                       .offsets = offsets,
+                                       .heads = heads,
+                                       .head_width = c,
+                                       .stride = stride,
+                                       .type = type,
+                                       .feature_scale = 1 / sqrt((double)c),
+                                       .value_scale = scales,
                                        .key_mask = p.mask};
     return p;
 }
@@ -82,9 +92,13 @@ static void matches_plain(int heads, int64_t c, enum dtype type)
 
 static void shapes_match(void **state)
 {
-    static const struct { int heads; int64_t c; } shapes[] = {{1, 8}, {3, 12}, {4, 16}, {5, 32}, {9, 32}, {2, 64}, {3, 128}};
+    static const struct {
+        int heads;
+        int64_t c;
+    } shapes[] = {{1, 8}, {3, 12}, {4, 16}, {5, 32}, {9, 32}, {2, 64}, {3, 128}};
     for (int t = 0; t < test_type_count; t++)
-        for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) matches_plain(shapes[i].heads, shapes[i].c, test_types[t]);
+        for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
+            matches_plain(shapes[i].heads, shapes[i].c, test_types[t]);
 }
 
 static void steps_equal_the_full_sequence(void **state)

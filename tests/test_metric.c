@@ -46,7 +46,8 @@ static int nearer(const void *a, const void *b)
     return di != dj ? (di < dj ? -1 : 1) : i < j ? -1 : 1;
 }
 
-static void check_neighbours(const struct knn *s, const float *query, int64_t query_first, const float *reference, bool same)
+static void check_neighbours(const struct knn *s, const float *query, int64_t query_first, const float *reference,
+                             bool same)
 {
     int64_t order[POINTS];
     for (int64_t q = 0; q < s->queries; q++) {
@@ -69,7 +70,8 @@ static void neighbours_equal_brute_force(void **state)
     fill(query, OTHERS, 2);
     comm_share(&world, POINTS, &first, &count);
     comm_share(&world, OTHERS, &qfirst, &qcount);
-    struct spread_rows all = {first, count, WIDTH, reference + first * WIDTH}, mine = {qfirst, qcount, WIDTH, query + qfirst * WIDTH};
+    struct spread_rows all = {first, count, WIDTH, reference + first * WIDTH},
+                       mine = {qfirst, qcount, WIDTH, query + qfirst * WIDTH};
     assert_int_equal(neighbours_find(&world, &mine, &all, false, NEAR, &s), ST_OK);
     check_neighbours(s, mine.values, qfirst, reference, false);
     knn_destroy(&s);
@@ -130,7 +132,8 @@ static void types_are_called(void **state)
     fputs("type\tgene\tcitation\n# remark\nA\tG0\tx\nA\tENSG1\tx\nB\tG2\tx\nB\tABSENT\tx\n", f);
     fclose(f);
     struct feature_table features = {0};
-    static const struct feature rows[] = {{.name = "old0", .symbol = "G0"}, {.name = "n1", .id = "ENSG1"}, {.name = "G2"}, {.name = "G3"}};
+    static const struct feature rows[] = {
+        {.name = "old0", .symbol = "G0"}, {.name = "n1", .id = "ENSG1"}, {.name = "G2"}, {.name = "G3"}};
     for (int i = 0; i < 4; i++) assert_int_equal(feature_table_add(&features, &rows[i]), ST_OK);
     struct marker_table table = {0};
     struct marker_map map = {0};
@@ -146,8 +149,15 @@ static void types_are_called(void **state)
     int64_t at = 0;
     for (int i = 0; i < 60; i++) {
         cells.start[i] = at;
-        if (i < 25) { cells.feature[at] = 0; cells.value[at++] = 2; cells.feature[at] = 1; cells.value[at++] = 1; }
-        else if (i < 50) { cells.feature[at] = 2; cells.value[at++] = 3; }
+        if (i < 25) {
+            cells.feature[at] = 0;
+            cells.value[at++] = 2;
+            cells.feature[at] = 1;
+            cells.value[at++] = 1;
+        } else if (i < 50) {
+            cells.feature[at] = 2;
+            cells.value[at++] = 3;
+        }
         cells.feature[at] = 3;
         cells.value[at++] = 50;
     }
@@ -216,10 +226,13 @@ static void bad_marker_tables_are_refused(void **state)
 int main(int argc, char **argv)
 {
     if (comm_open(&argc, &argv, &world) != ST_OK) return ST_COMM;
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(neighbours_equal_brute_force), cmocka_unit_test(fewer_references_than_neighbours),
-        cmocka_unit_test(votes_by_hand), cmocka_unit_test(scores_by_hand), cmocka_unit_test(types_are_called),
-        cmocka_unit_test(maps_repeat_and_split), cmocka_unit_test(bad_marker_tables_are_refused)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(neighbours_equal_brute_force),
+                                       cmocka_unit_test(fewer_references_than_neighbours),
+                                       cmocka_unit_test(votes_by_hand),
+                                       cmocka_unit_test(scores_by_hand),
+                                       cmocka_unit_test(types_are_called),
+                                       cmocka_unit_test(maps_repeat_and_split),
+                                       cmocka_unit_test(bad_marker_tables_are_refused)};
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     comm_close(&world);
     return failed;

@@ -30,14 +30,15 @@ static void set(struct config *config, const char *assignment) { OK(config_set(c
 static void prepare(struct fixture *f, int threads, bool low)
 {
     omp_set_num_threads(threads);
-    OK(model_prepare(f->model, &(struct model_limits){.cells = CELLS, .tokens = TOKENS, .train = true, .threads = threads, .bf16 = low}));
+    OK(model_prepare(f->model, &(struct model_limits){
+                                   .cells = CELLS, .tokens = TOKENS, .train = true, .threads = threads, .bf16 = low}));
     OK(model_pack(f->model));
 }
 
 static void open_model(struct fixture *f, const char *extra)
 {
-    static const char *const keys[] = {"model.layers=3", "model.width=96", "model.heads=3", "model.value_width=32",
-                                       "model.dropout=0", "run.seed=3"};
+    static const char *const keys[] = {"model.layers=3",       "model.width=96",  "model.heads=3",
+                                       "model.value_width=32", "model.dropout=0", "run.seed=3"};
     *f = (struct fixture){.width = 96};
     OK(config_create(&f->config));
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) set(f->config, keys[i]);
@@ -101,14 +102,17 @@ static void check_parameters(int layers, int genes, int64_t expected, double gen
     OK(config_create(&config));
     golden_set(config, "model.layers", layers);
     OK(model_create(config, vocab, &model));
-    OK(model_measure(model, &(struct model_limits){.cells = 4, .tokens = 4 * 2049, .train = true, .threads = 1}, &cost));
+    OK(model_measure(model, &(struct model_limits){.cells = 4, .tokens = 4 * 2049, .train = true, .threads = 1},
+                     &cost));
     assert_int_equal(cost.parameters, expected);
     const struct param_table *t = model_params(model);
-    const struct param *gene = &t->rows[param_find(t, "gene_emb")], *v = &t->rows[param_find(t, "encoder.0.attn.v_proj.weight")];
+    const struct param *gene = &t->rows[param_find(t, "gene_emb")],
+                       *v = &t->rows[param_find(t, "encoder.0.attn.v_proj.weight")];
     assert_int_equal(gene->rows % 8, 0);
     assert_true(gene->rows > genes && gene->sparse_rows && !gene->decay);
     assert_true(fabs(gene->init_scale - gene_sd) < 1e-6 && fabs(v->init_scale - beta_sd) < 1e-6);
-    assert_true(t->rows[param_find(t, "cls_token")].decay && t->rows[param_find(t, "encoder.0.post_norm1.gamma")].decay);
+    assert_true(t->rows[param_find(t, "cls_token")].decay &&
+                t->rows[param_find(t, "encoder.0.post_norm1.gamma")].decay);
     /* eight products of D x D a layer, of which the last layer runs six on few rows */
     double block = 16.0 * 1536 * 1536, all_layers = layers * block;
     assert_true(cost.forward_flops_per_token < all_layers && cost.forward_flops_per_token > all_layers - 0.8 * block);
@@ -152,7 +156,8 @@ static void check_embedding_alone(bool low)
         prepare(&f, threads, low);
         fill(&f.batch, order, CELLS);
         OK(model_embed(f.model, &f.batch, shuffled));
-        for (int i = 0; i < CELLS; i++) assert_memory_equal(shuffled + i * f.width, together + order[i] * f.width, bytes);
+        for (int i = 0; i < CELLS; i++)
+            assert_memory_equal(shuffled + i * f.width, together + order[i] * f.width, bytes);
         for (int i = 0; i < CELLS; i++) {
             fill(&f.batch, &all[i], 1);
             OK(model_embed(f.model, &f.batch, alone));
@@ -203,7 +208,8 @@ static void test_gradient_ignores_threads(void **state)
         for (int threads = 2; threads <= 3; threads++) {
             prepare(&f, threads, low);
             gradient_of(&f, 0.01, 4, &loss);
-            assert_memory_equal(one, model_params(f.model)->gradient, (size_t)model_params(f.model)->size * sizeof(real));
+            assert_memory_equal(one, model_params(f.model)->gradient,
+                                (size_t)model_params(f.model)->size * sizeof(real));
             assert_memory_equal(&loss, &first, sizeof loss);
         }
         free(one);
@@ -289,7 +295,8 @@ static void test_loss_equals_predictions(void **state)
     }
     assert_true(loss.weight > 100);
     assert_true(fabs(loss.genewise / error[0] - 1) < 1e-5 && fabs(loss.cellwise / error[1] - 1) < 1e-5);
-    assert_true(loss.genewise_hidden == loss.genewise && loss.hidden == loss.weight); /* this batch hides all it selects */
+    assert_true(loss.genewise_hidden == loss.genewise &&
+                loss.hidden == loss.weight); /* this batch hides all it selects */
     close_model(&f);
 }
 
@@ -352,7 +359,8 @@ static void test_mixer_step_equals_full(void **state)
     struct tensor *full = mixer_full(s.mixer, &s.pass, x, &rows[0], x, &rows[0]);
     y = mixer_prefill(s.mixer, &s.pass, tape_wrap(s.tape, x->data, DTYPE_REAL, FIRST, f.width), &rows[1], &kept);
     for (int i = FIRST; i < ROWS; i++)
-        y = mixer_step(s.mixer, &s.pass, tape_wrap(s.tape, (real *)x->data + i * f.width, DTYPE_REAL, 1, f.width), &rows[2], &kept);
+        y = mixer_step(s.mixer, &s.pass, tape_wrap(s.tape, (real *)x->data + i * f.width, DTYPE_REAL, 1, f.width),
+                       &rows[2], &kept);
     for (int k = 0; k < f.width; k++) {
         double a = ((real *)full->data)[(ROWS - 1) * f.width + k], b = ((real *)y->data)[k];
         assert_true(fabs(a - b) < 1e-4);
@@ -441,7 +449,8 @@ static void test_refusals(void **state)
     assert_int_equal(model_loss(f.model, &f.batch, &loss), ST_NUMERIC);
     assert_non_null(strstr(status_message(), "not finite"));
     status_clear();
-    static const char *const wrong[] = {"model.heads=5", "model.heads=1"}; /* no divisor; a head wider than kernels take */
+    static const char *const wrong[] = {"model.heads=5",
+                                        "model.heads=1"}; /* no divisor; a head wider than kernels take */
     for (int i = 0; i < 2; i++) {
         set(f.config, "model.width=256");
         set(f.config, wrong[i]);

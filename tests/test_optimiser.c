@@ -27,8 +27,15 @@ static struct param_table small_table(void)
 {
     struct param_table t = {0};
     for (int i = 0; i < ROWS; i++) {
-        struct param row = {.rows = 3 + i, .cols = 37, .shape_rank = 2, .shape = {3 + i, 37}, .init = INIT_NORMAL, .init_scale = 1,
-                            .trainable = i != 2, .decay = i != 1, .rate_scale = i == 3 ? 0.5 : 1};
+        struct param row = {.rows = 3 + i,
+                            .cols = 37,
+                            .shape_rank = 2,
+                            .shape = {3 + i, 37},
+                            .init = INIT_NORMAL,
+                            .init_scale = 1,
+                            .trainable = i != 2,
+                            .decay = i != 1,
+                            .rate_scale = i == 3 ? 0.5 : 1};
         snprintf(row.name, sizeof row.name, "tensor%d", i);
         assert_int_equal(param_add(&t, &row, NULL), ST_OK);
     }
@@ -46,8 +53,8 @@ static void random_gradient(struct param_table *t, int step)
 }
 
 /* The update written out, in double, one entry at a time. */
-static void plain_step(struct param_table *t, double *w, double *m, double *v, const char *clip, double at, bool decoupled,
-                       double rate, int step)
+static void plain_step(struct param_table *t, double *w, double *m, double *v, const char *clip, double at,
+                       bool decoupled, double rate, int step)
 {
     double all = 0;
     for (int i = 0; i < t->count; i++)
@@ -80,13 +87,21 @@ static void compare_with_the_formula(const char *clip, double at, bool decoupled
     char clip_set[64], at_set[64];
     snprintf(clip_set, sizeof clip_set, "train.clip=%s", clip);
     snprintf(at_set, sizeof at_set, "train.clip_at=%g", at);
-    const char *sets[] = {clip_set, at_set, decoupled ? "train.decay_kind=decoupled" : "train.decay_kind=l2", "train.rate=0.01",
-                          "train.decay=0.1", "train.warmup=4", "train.steps=10", "train.schedule=cosine", NULL};
+    const char *sets[] = {clip_set,
+                          at_set,
+                          decoupled ? "train.decay_kind=decoupled" : "train.decay_kind=l2",
+                          "train.rate=0.01",
+                          "train.decay=0.1",
+                          "train.warmup=4",
+                          "train.steps=10",
+                          "train.schedule=cosine",
+                          NULL};
     struct config *config = config_of(sets);
     struct param_table t = small_table();
     struct optimiser *o;
     assert_int_equal(optimiser_create(config, &t, &o), ST_OK);
-    double *w = calloc((size_t)t.size, sizeof *w), *m = calloc((size_t)t.size, sizeof *m), *v = calloc((size_t)t.size, sizeof *v);
+    double *w = calloc((size_t)t.size, sizeof *w), *m = calloc((size_t)t.size, sizeof *m),
+           *v = calloc((size_t)t.size, sizeof *v);
     for (int64_t e = 0; e < t.size; e++) w[e] = t.weight[e];
     for (int step = 0; step < STEPS; step++) {
         random_gradient(&t, step);

@@ -18,13 +18,26 @@ static void labels_are_read(void **state)
     static const struct {
         const char *label, *key;
         int genes;
-    } cases[] = {{"KLF1", "KLF1", 1},          {"KLF1+ctrl", "KLF1", 1},     {"ctrl+KLF1", "KLF1", 1},
-                 {"TBX3+TBX2", "TBX2+TBX3", 2}, {"A+B+C", "A+B+C", 3},        {"C|A;B", "A+B+C", 3},
-                 {"A+A", "A", 1},               {" A + B ", "A+B", 2},        {"ctrl", "", 0},
-                 {"control", "", 0},            {"Non-Targeting", "", 0},     {"non_targeting_00012", "", 0},
-                 {"NT", "", 0},                 {"ctrl+ctrl", "", 0},         {"safe-targeting", "", 0},
-                 {"NTC", "", 0},                {"DMSO", "", 0},              {"NTRK1", "NTRK1", 1},
-                 {"HLA-DRB1+control", "HLA-DRB1", 1}, {"WT1", "WT1", 1}};
+    } cases[] = {{"KLF1", "KLF1", 1},
+                 {"KLF1+ctrl", "KLF1", 1},
+                 {"ctrl+KLF1", "KLF1", 1},
+                 {"TBX3+TBX2", "TBX2+TBX3", 2},
+                 {"A+B+C", "A+B+C", 3},
+                 {"C|A;B", "A+B+C", 3},
+                 {"A+A", "A", 1},
+                 {" A + B ", "A+B", 2},
+                 {"ctrl", "", 0},
+                 {"control", "", 0},
+                 {"Non-Targeting", "", 0},
+                 {"non_targeting_00012", "", 0},
+                 {"NT", "", 0},
+                 {"ctrl+ctrl", "", 0},
+                 {"safe-targeting", "", 0},
+                 {"NTC", "", 0},
+                 {"DMSO", "", 0},
+                 {"NTRK1", "NTRK1", 1},
+                 {"HLA-DRB1+control", "HLA-DRB1", 1},
+                 {"WT1", "WT1", 1}};
     for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
         struct perturbation p;
         assert_int_equal(perturbation_parse(cases[c].label, &p), ST_OK);
@@ -67,7 +80,8 @@ static void expect_record(const struct column *label, const char *const expected
 {
     char *words[N] = {"CRISPRi", "CRISPRi", NULL, "yoga", "KO", "KO"};
     char *doses[N] = {"1.5", "x", "3", NULL, "2+2", "0"}, *guides[N] = {"g1", "g2", "g1", NULL, "g3", "g1"};
-    struct column mode = {.type = COLUMN_TEXT, .count = N, .text = words}, dose = {.type = COLUMN_TEXT, .count = N, .text = doses},
+    struct column mode = {.type = COLUMN_TEXT, .count = N, .text = words},
+                  dose = {.type = COLUMN_TEXT, .count = N, .text = doses},
                   guide = {.type = COLUMN_TEXT, .count = N, .text = guides}, out[PERTURB_COLUMN_COUNT];
     struct perturbation_columns from = {.label = label, .mode = &mode, .dose = &dose, .guide = &guide};
     struct perturbation_plan plan;
@@ -87,12 +101,17 @@ static void expect_record(const struct column *label, const char *const expected
 
 static void columns_are_built(void **state)
 {
-    static const char *const expected[N][PERTURB_COLUMN_COUNT] = {
-        {"A+B", "interference", "False", "1.5", "g1"}, {"control", "interference", "True", "", "g2"}, {"", "", "", "", "g1"},
-        {"A", "unknown", "False", "", ""},             {"A+B", "knock-out", "False", "2", "g3"},      {"control", "knock-out", "True", "0", "g1"}};
-    char *labels[] = {"B+A", "control", "A+ctrl", "A+B", ""}, *texts[N] = {"B+A", "control", NULL, "A+ctrl", "A+B", "control"};
+    static const char *const expected[N][PERTURB_COLUMN_COUNT] = {{"A+B", "interference", "False", "1.5", "g1"},
+                                                                  {"control", "interference", "True", "", "g2"},
+                                                                  {"", "", "", "", "g1"},
+                                                                  {"A", "unknown", "False", "", ""},
+                                                                  {"A+B", "knock-out", "False", "2", "g3"},
+                                                                  {"control", "knock-out", "True", "0", "g1"}};
+    char *labels[] = {"B+A", "control", "A+ctrl", "A+B", ""},
+         *texts[N] = {"B+A", "control", NULL, "A+ctrl", "A+B", "control"};
     int32_t codes[N] = {0, 1, -1, 2, 3, 1};
-    struct column category = {.type = COLUMN_CATEGORY, .count = N, .code = codes, .category = labels, .category_count = 5};
+    struct column category = {
+        .type = COLUMN_CATEGORY, .count = N, .code = codes, .category = labels, .category_count = 5};
     struct column text = {.type = COLUMN_TEXT, .count = N, .text = texts};
     expect_record(&category, expected);
     expect_record(&text, expected);
@@ -102,7 +121,8 @@ static void unreadable_labels_are_named(void **state)
 {
     char *labels[] = {"A", "A+"}, *texts[2] = {"A", "B+"};
     int32_t codes[2] = {0, 1};
-    struct column category = {.type = COLUMN_CATEGORY, .count = 2, .code = codes, .category = labels, .category_count = 2};
+    struct column category = {
+        .type = COLUMN_CATEGORY, .count = 2, .code = codes, .category = labels, .category_count = 2};
     struct column text = {.type = COLUMN_TEXT, .count = 2, .text = texts}, out[PERTURB_COLUMN_COUNT];
     struct perturbation_columns from = {.label = &category};
     struct perturbation_plan plan;

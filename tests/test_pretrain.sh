@@ -46,7 +46,7 @@ for n in 1 2 3; do
     pretrain $n "$dir/r$n" || fail "training on $n ranks"
     for f in checkpoint-24.h5 checkpoint-30.h5 metrics.jsonl learning.tsv run.json; do [ -s "$dir/r$n/$f" ] || fail "$n ranks left no $f"; done
     [ -e "$dir/r$n/checkpoint-16.h5" ] && fail "more than train.keep checkpoints"
-    [ "$(ls "$dir/r$n" | grep -c partial)" -eq 0 ] || fail "a partial file is left"
+    [ -z "$(find "$dir/r$n" -name "*partial*")" ] || fail "a partial file is left"
     [ "$(grep -c '"kind":"train"' "$dir/r$n/metrics.jsonl")" -eq 30 ] || fail "metrics lack steps"
     [ "$(grep -c '"kind":"evaluate"' "$dir/r$n/metrics.jsonl")" -eq 3 ] || fail "metrics lack evaluations"
     grep -q "mean squared error is" "$dir/log" || fail "no sentence about learning"
@@ -131,7 +131,7 @@ expect 7 "not finite\|loss is" "$dir/nan" --set train.rate=10 --set train.decay=
 ls "$dir/nan"/checkpoint-*.h5 >/dev/null 2>&1 || fail "a run that diverged keeps no checkpoint"
 mpirun -n 3 cytomill-pretrain --config "$dir/tiny.yaml" --atlas "$dir/atlas-a" --out "$dir/new" --set train.batch=2 >"$dir/log" 2>&1
 [ $? -eq 3 ] && grep -q "error\[3 .*3 ranks, but the global batch has 2 cells" "$dir/log" || fail "more ranks than cells"
-[ -e "$dir/new" ] && ls "$dir/new" | grep -q . && fail "a refused run left something"
+[ -z "$(find "$dir/new" -mindepth 1 2>/dev/null)" ] || fail "a refused run left something"
 
 # donors are held out whole, and cells can be drawn equally often from every donor
 awk 'BEGIN { print "barcode\tdonor"; for (c = 1; c <= 220; c++) print "CELL" c "-1\t" (c <= 100 ? "d1" : c <= 160 ? "d2" : c <= 190 ? "d3" : "d4") }' >"$dir/labels.tsv"
@@ -147,7 +147,7 @@ before=$(cksum <"$dir/full/checkpoint-24.h5")
 (ulimit -f 8000; pretrain 1 "$dir/full"); rc=$?
 [ $rc -eq 5 ] || fail "exit $rc instead of 5 on a full disk"
 [ "$before" = "$(cksum <"$dir/full/checkpoint-24.h5")" ] && [ ! -e "$dir/full/checkpoint-30.h5" ] || fail "a full disk hurt a checkpoint"
-ls "$dir/full" | grep -q partial && fail "a full disk left a partial file"
+[ -z "$(find "$dir/full" -name "*partial*")" ] || fail "a full disk left a partial file"
 pretrain 1 "$dir/full" || fail "going on after a full disk"
 same_as r1 full
 exit 0

@@ -97,7 +97,8 @@ static void reports_sum_and_failures_spread(void **state)
     struct param_table t = table_of();
     struct reducer *r;
     assert_int_equal(reducer_create(&world, &t, false, &r), ST_OK);
-    struct step_report report = {.loss = {.genewise = 1, .weight = 2 + world.rank}, .cells = 4, .stop = world.rank == world.size - 1};
+    struct step_report report = {
+        .loss = {.genewise = 1, .weight = 2 + world.rank}, .cells = 4, .stop = world.rank == world.size - 1};
     assert_int_equal(reducer_agree(&world, r, ST_OK, &report), ST_OK);
     assert_true(report.loss.genewise == world.size && report.cells == 4 * world.size && report.stop);
     assert_true(report.loss.weight == 2 * world.size + world.size * (world.size - 1) / 2);

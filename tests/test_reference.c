@@ -32,7 +32,7 @@ static void hide_one(struct batch *b, struct token_cell *cell, int hidden)
 
 static void add_training_cells(struct reference *r)
 {
-    struct token_cell first = cell_of(2, (int32_t[]){1, 2}, (float[]){1, 3}); /* T = 4 */
+    struct token_cell first = cell_of(2, (int32_t[]){1, 2}, (float[]){1, 3});  /* T = 4 */
     struct token_cell second = cell_of(2, (int32_t[]){1, 3}, (float[]){2, 8}); /* T = 10 */
     reference_add(r, &first);
     reference_add(r, &second);

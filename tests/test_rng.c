@@ -61,6 +61,7 @@ static void moments_are_right(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(stream_depends_on_its_address),
-                                       cmocka_unit_test(permutation_is_a_bijection), cmocka_unit_test(moments_are_right)};
+                                       cmocka_unit_test(permutation_is_a_bijection),
+                                       cmocka_unit_test(moments_are_right)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -163,12 +163,14 @@ static void case_linear(struct scene *s)
     enum { IN = 16, OUT = 8 };
     add_leaf(s, true, 7, IN);
     for (int i = 0; i < 2; i++) add_leaf(s, false, OUT, IN);
-    struct product_spec spec = {.in = IN, .out = 2 * OUT, .parts = 2, .type = DTYPE_REAL, .backward = true, .threads = 1};
+    struct product_spec spec = {
+        .in = IN, .out = 2 * OUT, .parts = 2, .type = DTYPE_REAL, .backward = true, .threads = 1};
     struct arena measured = {0};
     s->map = (struct linear){.in = IN, .out = 2 * OUT, .parts = 2, .learns = true};
     OK(product_create(&spec, &s->map.product));
     product_weight_take(s->map.product, &measured);
-    struct arena memory = {.base = aligned_alloc(64, (measured.used_bytes + 63) / 64 * 64), .size_bytes = measured.used_bytes};
+    struct arena memory = {.base = aligned_alloc(64, (measured.used_bytes + 63) / 64 * 64),
+                           .size_bytes = measured.used_bytes};
     s->packed = product_weight_take(s->map.product, &memory);
     s->scratch = aligned_alloc(64, (product_scratch_bytes(s->map.product) + 127) / 64 * 64);
     product_set_scratch(s->map.product, s->scratch);
@@ -176,8 +178,12 @@ static void case_linear(struct scene *s)
 
 static struct tensor *build_norm(struct scene *s)
 {
-    struct op_norm how = {parameter(s, 2), parameter(s, 3), 1.7, 1e-7,
-                          {.p = 0.3, .seed = 4, .step = 2, .site = 1, .row_cell = row_cell, .row_position = row_position}};
+    struct op_norm how = {
+        parameter(s, 2),
+        parameter(s, 3),
+        1.7,
+        1e-7,
+        {.p = 0.3, .seed = 4, .step = 2, .site = 1, .row_cell = row_cell, .row_position = row_position}};
     struct tensor *x = in(s, 0);
     return op_norm_residual(s->tape, x, in(s, 1), &how);
 }
@@ -426,7 +432,7 @@ static void test_measure_is_exact(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_gradients_of_all_ops), cmocka_unit_test(test_values_used_twice),
+        cmocka_unit_test(test_gradients_of_all_ops),    cmocka_unit_test(test_values_used_twice),
         cmocka_unit_test(test_segments_change_nothing), cmocka_unit_test(test_gradients_stop),
         cmocka_unit_test(test_measure_is_exact),
     };

@@ -13,8 +13,13 @@
 
 #include "cell/tokenize.h"
 
-static const struct token_rules published = {.max_genes = 2048, .min_genes = 1, .drop_long_cells = true, .scale = 1e4,
-                                             .cap_total = 1e5, .select_fraction = 0.2, .hide_fraction = 0.8};
+static const struct token_rules published = {.max_genes = 2048,
+                                             .min_genes = 1,
+                                             .drop_long_cells = true,
+                                             .scale = 1e4,
+                                             .cap_total = 1e5,
+                                             .select_fraction = 0.2,
+                                             .hide_fraction = 0.8};
 
 /* A cell of n genes: gene i+1 has count 1 + i % 3. */
 static void make_cell(struct token_cell *cell, int n)
@@ -171,7 +176,8 @@ static void samples_by_weight_without_replacement(void **state)
         token_append_train(&batch, &cell, &rules, 0, 9, (uint64_t)step);
         assert_int_equal(batch.token_count, 3);
         assert_true(batch.feature[1] < batch.feature[2]);
-        assert_true(fabs(batch.target[1] - log1p(counts[batch.feature[1] - 1] / 35 * 1e4)) < 1e-5); /* T before sampling */
+        assert_true(fabs(batch.target[1] - log1p(counts[batch.feature[1] - 1] / 35 * 1e4)) <
+                    1e-5); /* T before sampling */
         left_out[6 - batch.feature[1] - batch.feature[2] - 1]++;
     }
     double w[3], sum = 0;

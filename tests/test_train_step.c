@@ -26,12 +26,13 @@ struct fixture {
 
 static void open_fixture(struct fixture *f, struct comm *comm, const char *extra)
 {
-    static const char *const sets[] = {"model.layers=2", "model.width=64", "model.heads=2", "model.value_width=32", "train.rate=1e-3",
-                                       "model.dropout=0.1", "run.seed=5"};
+    static const char *const sets[] = {"model.layers=2",  "model.width=64",    "model.heads=2", "model.value_width=32",
+                                       "train.rate=1e-3", "model.dropout=0.1", "run.seed=5"};
     struct text tsv = {0};
     *f = (struct fixture){0};
     assert_int_equal(config_create(&f->config), ST_OK);
-    for (size_t i = 0; i < sizeof sets / sizeof *sets; i++) assert_int_equal(config_set(f->config, sets[i], "test"), ST_OK);
+    for (size_t i = 0; i < sizeof sets / sizeof *sets; i++)
+        assert_int_equal(config_set(f->config, sets[i], "test"), ST_OK);
     if (extra) assert_int_equal(config_set(f->config, extra, "test"), ST_OK);
     text_add(&tsv, "id\tsymbol\tensembl\thgnc\n");
     for (int g = 1; g <= GENES; g++) text_add(&tsv, "%d\tGENE%d\tENSG%011d\tHGNC:%d\n", g, g, g, g);
@@ -49,7 +50,8 @@ static void open_fixture(struct fixture *f, struct comm *comm, const char *extra
                      ST_OK);
     f->trainer.model = f->model;
     f->trainer.loss_over_rank = config_word_is(f->config, "train.loss_over", "rank");
-    for (int i = 0; i < SHARE_MICROS; i++) assert_int_equal(batch_create(MICRO, MICRO * (GENES + 1), &f->micro[i]), ST_OK);
+    for (int i = 0; i < SHARE_MICROS; i++)
+        assert_int_equal(batch_create(MICRO, MICRO * (GENES + 1), &f->micro[i]), ST_OK);
 }
 
 static void close_fixture(struct fixture *f)
@@ -97,7 +99,8 @@ static struct step_result step_ok(struct fixture *f, struct comm *comm, int64_t 
 {
     struct step_result result;
     load(f, comm, step);
-    assert_int_equal(train_step(comm, &f->trainer, f->micro, f->count, ST_OK, (struct train_asked){0}, step, &result), ST_OK);
+    assert_int_equal(train_step(comm, &f->trainer, f->micro, f->count, ST_OK, (struct train_asked){0}, step, &result),
+                     ST_OK);
     return result;
 }
 
@@ -148,7 +151,8 @@ static void per_rank_ratios_are_averaged(void **state)
         for (int64_t t = 0; t < share.micro[i].token_count; t++) weight += share.micro[i].loss_weight[t];
     }
     struct loss_sum loss = {0};
-    for (int i = 0; i < share.count; i++) assert_int_equal(model_gradient(share.model, &share.micro[i], 1 / weight, 0, &loss), ST_OK);
+    for (int i = 0; i < share.count; i++)
+        assert_int_equal(model_gradient(share.model, &share.micro[i], 1 / weight, 0, &loss), ST_OK);
     for (int64_t k = 0; k < params->size; k++) params->gradient[k] /= (real)world.size;
     reducer_sum_gradients(&world, share.trainer.reducer);
     /* The scale enters before the products there, after them here, and the one entry of value_enc.a is a
@@ -186,10 +190,12 @@ static void trouble_of_one_rank_is_everybodys(void **state)
     assert_int_equal(train_step(&world, &f.trainer, f.micro, f.count, ST_OK, asked, 0, &result), ST_OK);
     assert_true(result.asked.stop && !result.asked.finish);
     enum status loaded = last ? status_fail(ST_INPUT, __FILE__, __LINE__, "test of a damaged shard") : ST_OK;
-    assert_int_equal(train_step(&world, &f.trainer, f.micro, f.count, loaded, (struct train_asked){0}, 0, &result), ST_INPUT);
+    assert_int_equal(train_step(&world, &f.trainer, f.micro, f.count, loaded, (struct train_asked){0}, 0, &result),
+                     ST_INPUT);
     if (last && f.count) f.micro[0].target[2] = INFINITY;
     if (last && f.count) f.micro[0].loss_weight[2] = 1;
-    assert_int_equal(train_step(&world, &f.trainer, f.micro, f.count, ST_OK, (struct train_asked){0}, 0, &result), ST_NUMERIC);
+    assert_int_equal(train_step(&world, &f.trainer, f.micro, f.count, ST_OK, (struct train_asked){0}, 0, &result),
+                     ST_NUMERIC);
     assert_true(param_hash(model_params(f.model)) == before);
     close_fixture(&f);
 }
@@ -216,12 +222,9 @@ int main(int argc, char **argv)
 {
     if (comm_open(&argc, &argv, &world) != ST_OK || comm_split(&world, world.rank, &alone) != ST_OK) return ST_COMM;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(gradients_agree_in_fp32),
-        cmocka_unit_test(gradients_agree_in_bf16),
-        cmocka_unit_test(per_rank_ratios_are_averaged),
-        cmocka_unit_test(ranks_stay_equal_and_learn),
-        cmocka_unit_test(trouble_of_one_rank_is_everybodys),
-        cmocka_unit_test(a_step_allocates_nothing),
+        cmocka_unit_test(gradients_agree_in_fp32),           cmocka_unit_test(gradients_agree_in_bf16),
+        cmocka_unit_test(per_rank_ratios_are_averaged),      cmocka_unit_test(ranks_stay_equal_and_learn),
+        cmocka_unit_test(trouble_of_one_rank_is_everybodys), cmocka_unit_test(a_step_allocates_nothing),
     };
     cmocka_set_message_output(CM_OUTPUT_STDOUT);
     int failed = cmocka_run_group_tests(tests, NULL, NULL);

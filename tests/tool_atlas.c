@@ -80,8 +80,12 @@ static void add_features(struct feature_table *table, int count, const char *pre
     for (int k = 0; k < count; k++) {
         /* every hundredth name is repeated, without an id */
         char *name = text_format("%s%d", prefix, k % 100 == 99 ? 1 : k), *id = text_format("ENS%s%05d", prefix, k);
-        struct feature f = {.name = name, .id = k % 100 == 99 || k % 100 == 1 ? "" : id, .symbol = name, .start = k % 3 ? k : -1,
-                            .end = -1, .rule = k % 2 ? MAP_ID : MAP_NONE};
+        struct feature f = {.name = name,
+                            .id = k % 100 == 99 || k % 100 == 1 ? "" : id,
+                            .symbol = name,
+                            .start = k % 3 ? k : -1,
+                            .end = -1,
+                            .rule = k % 2 ? MAP_ID : MAP_NONE};
         if (feature_table_add(table, &f) != ST_OK) abort();
         free(name);
         free(id);
@@ -108,13 +112,23 @@ static void make_plan(struct sample *s, int64_t rows, int64_t shard_rows, bool s
         s->measured[0][k] = k == 2 ? s->some : s->all;
         s->measured[1][k] = k == 3 ? NULL : s->proteins;
         int64_t first = first_row_of(k, rows);
-        s->sources[k] = (struct atlas_source){fields()[0].category[k], "size:1 mtime:2", first, first_row_of(k + 1, rows) - first};
+        s->sources[k] =
+            (struct atlas_source){fields()[0].category[k], "size:1 mtime:2", first, first_row_of(k + 1, rows) - first};
     }
     s->modalities[0] = (struct atlas_modality_plan){"rna", VALUE_COUNTS, &s->tables[0], s->measured[0]};
     s->modalities[1] = (struct atlas_modality_plan){"adt", VALUE_COUNTS, &s->tables[1], s->measured[1]};
-    s->plan = (struct atlas_plan){.modalities = s->modalities, .modality_count = 2, .sources = s->sources, .source_count = SOURCES,
-                                  .obs = fields(), .obs_count = FIELDS, .obs_names_unique = shuffle, .rows = rows,
-                                  .shard_rows = shard_rows, .seed = 42, .shuffle = shuffle, .config = "ingest:\n  shuffle: true\n"};
+    s->plan = (struct atlas_plan){.modalities = s->modalities,
+                                  .modality_count = 2,
+                                  .sources = s->sources,
+                                  .source_count = SOURCES,
+                                  .obs = fields(),
+                                  .obs_count = FIELDS,
+                                  .obs_names_unique = shuffle,
+                                  .rows = rows,
+                                  .shard_rows = shard_rows,
+                                  .seed = 42,
+                                  .shuffle = shuffle,
+                                  .config = "ingest:\n  shuffle: true\n"};
 }
 
 /* Blocks of rows are dealt out to ranks; rank 1 of 3 goes without. */
@@ -187,11 +201,14 @@ static enum status put_obs(struct atlas_writer *w, int64_t first, int64_t count,
         flag[i] = row % 2;
         age[i] = row % 5 == 0 ? INT64_MIN : row;
     }
-    struct column columns[FIELDS] = {
-        {.type = COLUMN_CATEGORY, .count = count, .code = source}, {.type = COLUMN_INT, .count = count, .i = source_row},
-        {.type = COLUMN_TEXT, .count = count, .text = name},       {.type = COLUMN_CATEGORY, .count = count, .code = label},
-        {.type = COLUMN_REAL, .count = count, .r = score},         {.type = COLUMN_BOOL, .count = count, .i = flag},
-        {.type = COLUMN_INT, .count = count, .i = age},            {.type = COLUMN_REAL, .count = count, .r = score}};
+    struct column columns[FIELDS] = {{.type = COLUMN_CATEGORY, .count = count, .code = source},
+                                     {.type = COLUMN_INT, .count = count, .i = source_row},
+                                     {.type = COLUMN_TEXT, .count = count, .text = name},
+                                     {.type = COLUMN_CATEGORY, .count = count, .code = label},
+                                     {.type = COLUMN_REAL, .count = count, .r = score},
+                                     {.type = COLUMN_BOOL, .count = count, .i = flag},
+                                     {.type = COLUMN_INT, .count = count, .i = age},
+                                     {.type = COLUMN_REAL, .count = count, .r = score}};
     enum status st = atlas_writer_put_obs(w, first, columns);
     for (int64_t i = 0; i < count; i++) free(name[i]);
     return st;
@@ -239,7 +256,10 @@ done:
 
 /* ---- verifying ---- */
 
-static enum status wrong(const char *what, int64_t row) { return fail(ST_INPUT, "%s of row %lld is wrong", what, (long long)row); }
+static enum status wrong(const char *what, int64_t row)
+{
+    return fail(ST_INPUT, "%s of row %lld is wrong", what, (long long)row);
+}
 
 /* Does row i of what was read hold source row `row`? */
 static bool same_row(const struct cells *cells, int64_t i, int m, int64_t row, int64_t rows)
@@ -265,7 +285,8 @@ static enum status read_origins(struct atlas *atlas, int64_t rows, int64_t *orig
     for (int64_t i = 0; i < rows; i++) {
         origin[i] = first_row_of(file.code[i], rows) + row.i[i];
         char *expected = name_of(origin[i]);
-        bool good = origin[i] >= 0 && origin[i] < rows && !seen[origin[i]]++ && name.text[i] && strcmp(name.text[i], expected) == 0;
+        bool good = origin[i] >= 0 && origin[i] < rows && !seen[origin[i]]++ && name.text[i] &&
+                    strcmp(name.text[i], expected) == 0;
         free(expected);
         if (!good) TRY(wrong("origin", i));
     }
@@ -320,10 +341,12 @@ static enum status verify_cells(struct atlas *atlas, int m, int64_t rows, const 
             if (cells.id[i] != at + i || !same_row(&cells, i, m, origin[at + i], rows)) TRY(wrong("cell", at + i));
     }
     struct rng r = rng_at(3, RNG_TEST, 0, 0);
-    for (int i = 0; i < 200; i++) wild[i] = i % 10 && wild[i - 1] + 1 < rows ? wild[i - 1] + 1 : (int64_t)rng_below(&r, (uint64_t)rows);
+    for (int i = 0; i < 200; i++)
+        wild[i] = i % 10 && wild[i - 1] + 1 < rows ? wild[i - 1] + 1 : (int64_t)rng_below(&r, (uint64_t)rows);
     TRY(atlas_read_rows(atlas, m, wild, 200, &cells));
     for (int i = 0; i < 200; i++)
-        if (cells.id[i] != wild[i] || !same_row(&cells, i, m, origin[wild[i]], rows)) TRY(wrong("chosen cell", wild[i]));
+        if (cells.id[i] != wild[i] || !same_row(&cells, i, m, origin[wild[i]], rows))
+            TRY(wrong("chosen cell", wild[i]));
     TRY(atlas_read_rows(atlas, m, wild, 0, &cells));
     TRY(atlas_read(atlas, m, rows, 0, &cells));
     if (cells.count != 0) TRY(wrong("empty read", 0));
@@ -335,13 +358,15 @@ done:
 static enum status verify_index(const struct atlas *atlas, int64_t rows)
 {
     const struct modality *rna = atlas_modality(atlas, 0);
-    if (atlas_modality_count(atlas) != 2 || atlas_find_modality(atlas, "adt") != 1 || atlas_find_modality(atlas, "x") != -1)
+    if (atlas_modality_count(atlas) != 2 || atlas_find_modality(atlas, "adt") != 1 ||
+        atlas_find_modality(atlas, "x") != -1)
         return wrong("modality", 0);
-    if (rna->features.count != GENES || strcmp(rna->features.rows[3].id, "ENSgene00003") != 0 || rna->features.rows[3].rule != MAP_ID ||
-        rna->features.rows[3].start != -1 || rna->features.rows[4].start != 4)
+    if (rna->features.count != GENES || strcmp(rna->features.rows[3].id, "ENSgene00003") != 0 ||
+        rna->features.rows[3].rule != MAP_ID || rna->features.rows[3].start != -1 || rna->features.rows[4].start != 4)
         return wrong("feature", 3);
     if (atlas_source_count(atlas) != SOURCES || atlas_source_rows(atlas, 1) != 0) return wrong("source", 1);
-    if (atlas_measured(atlas, 1, 3) || !atlas_measured(atlas, 0, 0)[2] || atlas_measured(atlas, 0, 2)[2]) return wrong("mask", 2);
+    if (atlas_measured(atlas, 1, 3) || !atlas_measured(atlas, 0, 0)[2] || atlas_measured(atlas, 0, 2)[2])
+        return wrong("mask", 2);
     if (strcmp(atlas_config(atlas), "ingest:\n  shuffle: true\n") != 0) return wrong("configuration", 0);
     return ST_OK;
 }

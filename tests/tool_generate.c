@@ -26,9 +26,9 @@ enum { NEIGHBOURS = 8, AXES = 32, BLOCK = 1024, MOST_REAL = 20000, SEED = 1 };
 struct generator {
     struct cells real;
     int64_t features;
-    double *total;  /* [real.count] counts of a cell */
-    int32_t *near;  /* [real.count x NEIGHBOURS] its most similar cells */
-    float *mixed;   /* [features] scratch: counts of a + b */
+    double *total; /* [real.count] counts of a cell */
+    int32_t *near; /* [real.count x NEIGHBOURS] its most similar cells */
+    float *mixed;  /* [features] scratch: counts of a + b */
 };
 
 /* ---- neighbours ---- */
@@ -88,7 +88,9 @@ static enum status generator_create(struct atlas *atlas, struct generator *g)
     enum status st = ST_OK;
     int64_t count = atlas_cell_count(atlas) < MOST_REAL ? atlas_cell_count(atlas) : MOST_REAL;
     const struct modality *m = atlas_modality(atlas, 0);
-    if (m->kind != VALUE_COUNTS) TRY(fail(ST_INPUT, "%s: modality %s is %s; counts are needed", atlas_path(atlas), m->name, value_kind_word(m->kind)));
+    if (m->kind != VALUE_COUNTS)
+        TRY(fail(ST_INPUT, "%s: modality %s is %s; counts are needed", atlas_path(atlas), m->name,
+                 value_kind_word(m->kind)));
     g->features = m->features.count;
     TRY(atlas_read(atlas, 0, 0, count, &g->real));
     TRY(NEW_ARRAY(g->total, count));
@@ -135,7 +137,8 @@ static int32_t generate(const struct generator *g, int64_t cell, int32_t *featur
     uint32_t limit = (uint32_t)(share * 4294967295.0);
     int32_t n = 0;
     while (i < real->start[a + 1] || j < real->start[b + 1]) {
-        int32_t x = i < real->start[a + 1] ? real->feature[i] : INT32_MAX, y = j < real->start[b + 1] ? real->feature[j] : INT32_MAX;
+        int32_t x = i < real->start[a + 1] ? real->feature[i] : INT32_MAX,
+                y = j < real->start[b + 1] ? real->feature[j] : INT32_MAX;
         float counts = (x <= y ? real->value[i] : 0) + (y <= x ? real->value[j] : 0);
         feature[n] = x < y ? x : y;
         i += x <= y;
@@ -167,7 +170,7 @@ done:
 /* ---- obs of an atlas: the parent's columns beside where the cell comes from ---- */
 
 struct parent_columns {
-    struct column *columns; /* [count] of the real cells */
+    struct column *columns;    /* [count] of the real cells */
     struct h5ad_field *fields; /* source_file, source_row, source_obs_name, then the parent's */
     int count;
 };
@@ -183,7 +186,8 @@ static enum status parent_read(struct atlas *atlas, int64_t count, struct parent
     enum status st = ST_OK;
     TRY(NEW_ARRAY(p->columns, atlas_obs_count(atlas)));
     TRY(NEW_ARRAY(p->fields, atlas_obs_count(atlas) + 3));
-    p->fields[0] = (struct h5ad_field){.name = "source_file", .type = COLUMN_CATEGORY, .category = sources, .category_count = 1};
+    p->fields[0] =
+        (struct h5ad_field){.name = "source_file", .type = COLUMN_CATEGORY, .category = sources, .category_count = 1};
     p->fields[1] = (struct h5ad_field){.name = "source_row", .type = COLUMN_INT};
     p->fields[2] = (struct h5ad_field){.name = "source_obs_name", .type = COLUMN_TEXT, .text_bytes = 32};
     for (int k = 0; k < atlas_obs_count(atlas); k++) {
@@ -192,7 +196,10 @@ static enum status parent_read(struct atlas *atlas, int64_t count, struct parent
         struct column *c = &p->columns[p->count];
         TRY(atlas_obs_read(atlas, name, 0, count, c));
         struct h5ad_field *f = &p->fields[3 + p->count++];
-        *f = (struct h5ad_field){.name = name, .type = c->type, .nullable = true, .category = (const char *const *)c->category,
+        *f = (struct h5ad_field){.name = name,
+                                 .type = c->type,
+                                 .nullable = true,
+                                 .category = (const char *const *)c->category,
                                  .category_count = c->category_count};
         for (int64_t i = 0; c->text && i < count; i++)
             if (c->text[i] && (int)strlen(c->text[i]) > f->text_bytes) f->text_bytes = (int32_t)strlen(c->text[i]);
@@ -210,7 +217,8 @@ static void inherit(const struct column *from, int64_t row, struct column *to, i
     if (from->text) to->text[at] = from->text[row] ? text_copy(from->text[row]) : NULL;
 }
 
-static enum status block_columns(const struct generator *g, const struct parent_columns *p, int64_t first, int64_t count, struct column *out)
+static enum status block_columns(const struct generator *g, const struct parent_columns *p, int64_t first,
+                                 int64_t count, struct column *out)
 {
     enum status st = ST_OK;
     for (int k = 0; k < 3 + p->count; k++) {
@@ -244,7 +252,8 @@ static enum status count_share(const struct generator *g, int64_t first, int64_t
     return st;
 }
 
-static enum status write_share(struct atlas_writer *w, const struct generator *g, const struct parent_columns *p, int64_t first, int64_t count)
+static enum status write_share(struct atlas_writer *w, const struct generator *g, const struct parent_columns *p,
+                               int64_t first, int64_t count)
 {
     enum status st = ST_OK;
     struct cells cells = {0};
@@ -265,8 +274,8 @@ done:
     return st;
 }
 
-static enum status make_atlas(struct comm *world, struct atlas *from, const struct generator *g, const char *out, int64_t rows,
-                              int64_t shard_rows)
+static enum status make_atlas(struct comm *world, struct atlas *from, const struct generator *g, const char *out,
+                              int64_t rows, int64_t shard_rows)
 {
     struct parent_columns p = {0};
     struct atlas_writer *w = NULL;
@@ -283,9 +292,18 @@ static enum status make_atlas(struct comm *world, struct atlas *from, const stru
     TRY(comm_agree(world, st));
     const struct atlas_modality_plan modality = {m->name, m->kind, &m->features, (const uint8_t *const[]){measured}};
     const struct atlas_source source = {"generated", atlas_hash(from), 0, rows};
-    const struct atlas_plan plan = {.modalities = &modality, .modality_count = 1, .sources = &source, .source_count = 1,
-                                    .obs = p.fields, .obs_count = 3 + p.count, .obs_names_unique = true, .rows = rows,
-                                    .shard_rows = shard_rows, .seed = SEED, .shuffle = true, .config = atlas_config(from)};
+    const struct atlas_plan plan = {.modalities = &modality,
+                                    .modality_count = 1,
+                                    .sources = &source,
+                                    .source_count = 1,
+                                    .obs = p.fields,
+                                    .obs_count = 3 + p.count,
+                                    .obs_names_unique = true,
+                                    .rows = rows,
+                                    .shard_rows = shard_rows,
+                                    .seed = SEED,
+                                    .shuffle = true,
+                                    .config = atlas_config(from)};
     const struct atlas_share share = {1, &first, &count, (const int32_t *const[]){entries}};
     TRY(atlas_writer_create(world, out, &plan, &share, &w));
     TRY(comm_agree(world, write_share(w, g, &p, first, count)));
@@ -335,8 +353,8 @@ static enum status append(hid_t dataset, hid_t type, int64_t before, int64_t cou
     return h5_write_rows(dataset, type, before, count, values);
 }
 
-static enum status write_frame(hid_t file, const char *name, const char *const *index, int64_t count, const char *column,
-                               const char *const *values)
+static enum status write_frame(hid_t file, const char *name, const char *const *index, int64_t count,
+                               const char *column, const char *const *values)
 {
     enum status st = ST_OK;
     hid_t group = H5_NONE, dataset = H5_NONE;
@@ -412,8 +430,8 @@ done:
     return st;
 }
 
-static enum status write_input(const struct generator *g, const struct feature_table *features, const char *path, int64_t first,
-                               int64_t count, int level)
+static enum status write_input(const struct generator *g, const struct feature_table *features, const char *path,
+                               int64_t first, int64_t count, int level)
 {
     enum status st = ST_OK;
     hid_t file = H5_NONE, x = H5_NONE;
@@ -434,8 +452,8 @@ done:
 }
 
 /* Sizes 1 : 2 : 3 : 4 : 5 : 6 : 7 : 1 … of a whole, the rest in the last file. Files are dealt out to ranks. */
-static enum status make_inputs(struct comm *world, struct atlas *from, const struct generator *g, const char *folder, int64_t rows,
-                               int files, int level)
+static enum status make_inputs(struct comm *world, struct atlas *from, const struct generator *g, const char *folder,
+                               int64_t rows, int files, int level)
 {
     enum status st = world->rank == 0 ? text_make_folder(folder) : ST_OK;
     int64_t parts = 0, before = 0;
@@ -474,7 +492,8 @@ int main(int argc, char **argv)
     if (st == ST_OK) st = atlas_open(&world, argv[2], &from);
     if (st == ST_OK) st = comm_agree(&world, generator_create(from, &g));
     if (st == ST_OK && atlas) st = make_atlas(&world, from, &g, argv[3], rows, argc > 5 ? atoll(argv[5]) : 65536);
-    if (st == ST_OK && inputs) st = make_inputs(&world, from, &g, argv[3], rows, atoi(argv[5]), argc > 6 ? atoi(argv[6]) : 4);
+    if (st == ST_OK && inputs)
+        st = make_inputs(&world, from, &g, argv[3], rows, atoi(argv[5]), argc > 6 ? atoi(argv[6]) : 4);
     generator_free(&g);
     atlas_close(&from);
     comm_close(&world);

@@ -12,7 +12,8 @@
 enum { ROWS = 11, COLUMNS = 4, EMBED = 3, ENTRIES = ROWS * 2 };
 
 static const char *const types[] = {"B", "Zelle mit ä", "日本"};
-static const char *const var_names[COLUMNS] = {"ENSG01", "ENSG02", "a gene with a rather long name, longer than all others", "µ"};
+static const char *const var_names[COLUMNS] = {"ENSG01", "ENSG02",
+                                               "a gene with a rather long name, longer than all others", "µ"};
 
 static const struct h5ad_field fields[] = {
     {.name = "type", .type = COLUMN_CATEGORY, .category = types, .category_count = 3},
@@ -31,7 +32,8 @@ static enum status write_row(struct h5ad_file *file, int64_t row)
 {
     enum status st = ST_OK;
     int32_t code = (int32_t)(row % 4) - 1;
-    int64_t depth = row * 1000003, age = row % 3 == 0 ? INT64_MIN : row, good = row % 2, maybe = row % 5 == 0 ? INT64_MIN : row % 2;
+    int64_t depth = row * 1000003, age = row % 3 == 0 ? INT64_MIN : row, good = row % 2,
+            maybe = row % 5 == 0 ? INT64_MIN : row % 2;
     double share = row % 4 == 0 ? NAN : (double)row / 7;
     char *note = text_format("é%lld", (long long)row), *name = text_format("cell-%lld", (long long)row);
     struct column values[FIELDS] = {
@@ -70,12 +72,22 @@ static struct h5ad_layout make_layout(enum h5ad_x x)
     static const struct h5ad_field var_fields[] = {{.name = "length", .type = COLUMN_REAL}};
     static const struct column var_values[] = {{.type = COLUMN_REAL, .count = COLUMNS, .r = length}};
     static const struct h5ad_matrix obsm[] = {{"X_model", EMBED}};
-    static const struct h5ad_note uns[] = {{.name = "model/hash", .text = "abc"}, {.name = "model/width", .number = 1536},
+    static const struct h5ad_note uns[] = {{.name = "model/hash", .text = "abc"},
+                                           {.name = "model/width", .number = 1536},
                                            {.name = "licence", .text = "© CC BY"}};
-    return (struct h5ad_layout){
-        .obs = {.rows = ROWS, .index_bytes = 8, .fields = fields, .field_count = FIELDS},
-        .var = {.rows = COLUMNS, .index_bytes = 60, .fields = var_fields, .field_count = 1, .index = var_names, .values = var_values},
-        .x = x, .entries = ENTRIES, .obsm = obsm, .obsm_count = 1, .uns = uns, .uns_count = 3};
+    return (struct h5ad_layout){.obs = {.rows = ROWS, .index_bytes = 8, .fields = fields, .field_count = FIELDS},
+                                .var = {.rows = COLUMNS,
+                                        .index_bytes = 60,
+                                        .fields = var_fields,
+                                        .field_count = 1,
+                                        .index = var_names,
+                                        .values = var_values},
+                                .x = x,
+                                .entries = ENTRIES,
+                                .obsm = obsm,
+                                .obsm_count = 1,
+                                .uns = uns,
+                                .uns_count = 3};
 }
 
 /* Half of the rows, then the file is left and opened again, as after a killed run. */

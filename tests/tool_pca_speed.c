@@ -56,7 +56,8 @@ static enum status time_solver(struct comm *world, int64_t n, int components, do
 {
     enum status st = ST_OK;
     struct dense *d = NULL;
-    double *values = malloc(sizeof *values * (size_t)components), *vectors = malloc(sizeof *vectors * (size_t)(components * n));
+    double *values = malloc(sizeof *values * (size_t)components),
+           *vectors = malloc(sizeof *vectors * (size_t)(components * n));
     TRY(dense_create(world, n, &d));
     for (int64_t c = 0; c < d->local_cols; c++)
         for (int64_t r = 0; r < d->local_rows; r++) {

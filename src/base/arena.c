@@ -14,8 +14,9 @@ enum status arena_create(struct arena *arena, size_t size_bytes)
     if (rounded == 0) rounded = align;
     void *base = NULL;
     if (posix_memalign(&base, align, rounded) != 0)
-        return fail(ST_MEMORY, "no memory for an arena of %.2f GiB; use a smaller batch or model, "
-                               "fewer ranks per node, or a node with more memory",
+        return fail(ST_MEMORY,
+                    "no memory for an arena of %.2f GiB; use a smaller batch or model, "
+                    "fewer ranks per node, or a node with more memory",
                     (double)rounded / (1 << 30));
     madvise(base, rounded, MADV_HUGEPAGE);
     memset(base, 0, rounded);
@@ -37,8 +38,8 @@ void *arena_take(struct arena *arena, size_t bytes)
     if (arena->used_bytes > arena->high_bytes) arena->high_bytes = arena->used_bytes;
     if (!arena->base) return NULL;
     if (arena->used_bytes > arena->size_bytes) {
-        fprintf(stderr, "arena: %zu bytes taken, %zu measured: measure mode and run disagree\n",
-                arena->used_bytes, arena->size_bytes);
+        fprintf(stderr, "arena: %zu bytes taken, %zu measured: measure mode and run disagree\n", arena->used_bytes,
+                arena->size_bytes);
         abort();
     }
     return arena->base + start;

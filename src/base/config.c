@@ -61,8 +61,8 @@ static enum status unknown_key(const char *name, const char *origin)
     int near = names ? text_nearest(name, names, config_key_count) : -1;
     free(names);
     if (near >= 0)
-        return fail(ST_CONFIG, "%s: unknown key '%s'; did you mean '%s'? configs/README.md lists all",
-                    origin, name, config_keys[near].name);
+        return fail(ST_CONFIG, "%s: unknown key '%s'; did you mean '%s'? configs/README.md lists all", origin, name,
+                    config_keys[near].name);
     return fail(ST_CONFIG, "%s: unknown key '%s'; configs/README.md lists all keys", origin, name);
 }
 
@@ -72,9 +72,8 @@ static enum status parse_number(const struct config_key *key, struct value *v, c
     bool good = is_int ? text_to_int(v->text, &v->i) : text_to_real(v->text, &v->r);
     double number = is_int ? (double)v->i : v->r;
     if (good && number >= key->min && number <= key->max) return ST_OK;
-    return fail(ST_CONFIG, "%s: %s is '%s'; allowed is %s from %.16g to %.16g%s%s", origin, key->name,
-                v->text, is_int ? "a whole number" : "a number", key->min, key->max,
-                *key->unit ? " " : "", key->unit);
+    return fail(ST_CONFIG, "%s: %s is '%s'; allowed is %s from %.16g to %.16g%s%s", origin, key->name, v->text,
+                is_int ? "a whole number" : "a number", key->min, key->max, *key->unit ? " " : "", key->unit);
 }
 
 static enum status parse_bool(const struct config_key *key, struct value *v, const char *origin)
@@ -89,8 +88,7 @@ static enum status parse_word(const struct config_key *key, struct value *v, con
     size_t length = strlen(v->text);
     for (const char *w = key->words; w; w = strchr(w, '|')) {
         w += *w == '|';
-        if (length && strncmp(w, v->text, length) == 0 && (w[length] == '|' || w[length] == '\0'))
-            return ST_OK;
+        if (length && strncmp(w, v->text, length) == 0 && (w[length] == '|' || w[length] == '\0')) return ST_OK;
     }
     return fail(ST_CONFIG, "%s: %s is '%s'; allowed is one of %s", origin, key->name, v->text, key->words);
 }
@@ -142,8 +140,7 @@ enum status config_create(struct config **out)
     struct config *config = NULL;
     TRY(NEW_ARRAY(config, 1));
     TRY(NEW_ARRAY(config->values, config_key_count));
-    for (int k = 0; k < config_key_count; k++)
-        TRY(value_set(config, k, config_keys[k].fallback, NULL));
+    for (int k = 0; k < config_key_count; k++) TRY(value_set(config, k, config_keys[k].fallback, NULL));
     *out = config;
     config = NULL;
 done:
@@ -169,8 +166,7 @@ enum status config_put(struct config *config, const char *name, const char *valu
 enum status config_set(struct config *config, const char *assignment, const char *origin)
 {
     const char *equals = strchr(assignment, '=');
-    if (!equals)
-        return fail(ST_CONFIG, "%s: '%s' has no '='; write section.key=value", origin, assignment);
+    if (!equals) return fail(ST_CONFIG, "%s: '%s' has no '='; write section.key=value", origin, assignment);
     char *name = text_copy(assignment);
     name[equals - assignment] = '\0';
     enum status st = config_put(config, name, equals + 1, origin);
@@ -190,11 +186,9 @@ static const char *scalar_text(const yaml_node_t *node)
     return node && node->type == YAML_SCALAR_NODE ? (const char *)node->data.scalar.value : NULL;
 }
 
-static enum status read_sequence(yaml_document_t *doc, const yaml_node_t *node, struct text *out,
-                                 const char *origin)
+static enum status read_sequence(yaml_document_t *doc, const yaml_node_t *node, struct text *out, const char *origin)
 {
-    for (yaml_node_item_t *item = node->data.sequence.items.start;
-         item < node->data.sequence.items.top; item++) {
+    for (yaml_node_item_t *item = node->data.sequence.items.start; item < node->data.sequence.items.top; item++) {
         const char *word = scalar_text(yaml_document_get_node(doc, *item));
         if (!word) return fail(ST_CONFIG, "%s: a list may hold only plain values", origin);
         text_add(out, "%s\n", word);
@@ -202,8 +196,8 @@ static enum status read_sequence(yaml_document_t *doc, const yaml_node_t *node, 
     return ST_OK;
 }
 
-static enum status read_entry(struct config *config, yaml_document_t *doc, const char *path,
-                              const char *section, const yaml_node_pair_t *pair)
+static enum status read_entry(struct config *config, yaml_document_t *doc, const char *path, const char *section,
+                              const yaml_node_pair_t *pair)
 {
     enum status st = ST_OK;
     const yaml_node_t *key = yaml_document_get_node(doc, pair->key);
@@ -239,11 +233,10 @@ static enum status read_section(struct config *config, yaml_document_t *doc, con
     node_origin(path, key, origin, sizeof origin);
     if (!scalar_text(key)) return fail(ST_CONFIG, "%s: a section must be a word", origin);
     if (value->type != YAML_MAPPING_NODE)
-        return fail(ST_CONFIG, "%s: '%s' must be a section with keys below it, such as 'train:'",
-                    origin, scalar_text(key));
+        return fail(ST_CONFIG, "%s: '%s' must be a section with keys below it, such as 'train:'", origin,
+                    scalar_text(key));
     enum status st = ST_OK;
-    for (yaml_node_pair_t *p = value->data.mapping.pairs.start;
-         st == ST_OK && p < value->data.mapping.pairs.top; p++)
+    for (yaml_node_pair_t *p = value->data.mapping.pairs.start; st == ST_OK && p < value->data.mapping.pairs.top; p++)
         st = read_entry(config, doc, path, scalar_text(key), p);
     return st;
 }
@@ -298,10 +291,7 @@ int64_t config_int(const struct config *c, const char *name) { return value_of(c
 double config_real(const struct config *c, const char *name) { return value_of(c, name, KEY_REAL)->r; }
 bool config_bool(const struct config *c, const char *name) { return value_of(c, name, KEY_BOOL)->b; }
 
-const char *config_text(const struct config *c, const char *name)
-{
-    return value_of(c, name, KEY_TEXT)->text;
-}
+const char *config_text(const struct config *c, const char *name) { return value_of(c, name, KEY_TEXT)->text; }
 
 bool config_word_is(const struct config *c, const char *name, const char *word)
 {
@@ -410,8 +400,7 @@ static void write_reference_row(const struct config_key *key, FILE *file)
         fputs(": ", file);
         for (const char *w = key->words; *w; w++) fputs(*w == '|' ? ", " : (char[]){*w, 0}, file);
     }
-    fprintf(file, " | %s%s%s | %s |\n", *key->fallback ? "`" : "", key->fallback,
-            *key->fallback ? "`" : "", key->help);
+    fprintf(file, " | %s%s%s | %s |\n", *key->fallback ? "`" : "", key->fallback, *key->fallback ? "`" : "", key->help);
 }
 
 void config_write_reference(FILE *file)
@@ -420,7 +409,8 @@ void config_write_reference(FILE *file)
           "Generated from the key table (`src/base/config_keys.h`) by `make configs/README.md`.\n"
           "Give a key in a YAML file (`section:` and below it `key: value`), or on the command line as\n"
           "`--set section.key=value`. Later files win over earlier ones and `--set` over files. Counts may\n"
-          "be written `1e6`; lists as YAML lists or comma-separated.\n", file);
+          "be written `1e6`; lists as YAML lists or comma-separated.\n",
+          file);
     for (int k = 0; k < config_key_count; k++) {
         if (starts_section(k))
             fprintf(file, "\n## %.*s\n\n| key | kind | default | meaning |\n|---|---|---|---|\n",

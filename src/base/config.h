@@ -46,8 +46,7 @@ MUST_CHECK enum status config_read(struct config *config, const char *path);
 /* "section.key=value" as given to --set. ST_CONFIG. `origin` ("--set", "--seed") goes into messages. */
 MUST_CHECK enum status config_set(struct config *config, const char *assignment, const char *origin);
 /* One key directly, as an option alias does. ST_CONFIG. */
-MUST_CHECK enum status config_put(struct config *config, const char *name, const char *value,
-                                  const char *origin);
+MUST_CHECK enum status config_put(struct config *config, const char *name, const char *value, const char *origin);
 
 /* Values. Asking for a key that is not in the table, or with the wrong type, is a broken invariant
  * and aborts. Strings and lists are borrowed until the key is set again or the config destroyed. */

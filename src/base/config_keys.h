@@ -11,50 +11,72 @@
     TEXT("run.out", "", "Folder or file that the job writes.") \
     LIST("run.input", "", "Input files or folders, in order.") \
     INT("run.seed", "0", 0, 9007199254740992.0, "", "Seed of every random number.") \
-    INT("run.threads", "0", 0, 4096, "threads", "OpenMP threads of a rank; 0 takes OMP_NUM_THREADS or the cores the rank may use.") \
-    WORD("run.precision", "auto", "auto|bf16|fp32", "Precision of products: auto takes bf16 where the processor has it.") \
-    WORD("run.isa", "auto", "auto|generic|avx2|avx512", "Instruction set of our kernels; pin it to get the same bits on unlike nodes.") \
-    WORD("run.io", "auto", "auto|ompio|romio|posix", "How ranks write shared files: MPI-IO through OMPIO or ROMIO, or plain POSIX calls per rank.") \
-    TEXT("run.cells", "", "Which cells take part, an expression over obs columns such as: qc_n_features >= 200 and cell_type == 'B'.") \
+    INT("run.threads", "0", 0, 4096, "threads", \
+        "OpenMP threads of a rank; 0 takes OMP_NUM_THREADS or the cores the rank may use.") \
+    WORD("run.precision", "auto", "auto|bf16|fp32", \
+         "Precision of products: auto takes bf16 where the processor has it.") \
+    WORD("run.isa", "auto", "auto|generic|avx2|avx512", \
+         "Instruction set of our kernels; pin it to get the same bits on unlike nodes.") \
+    WORD("run.io", "auto", "auto|ompio|romio|posix", \
+         "How ranks write shared files: MPI-IO through OMPIO or ROMIO, or plain POSIX calls per rank.") \
+    TEXT("run.cells", "", \
+         "Which cells take part, an expression over obs columns such as: qc_n_features >= 200 and cell_type == 'B'.") \
     BOOL("run.oversubscribe", "false", "Allow more ranks times threads than cores.") \
     TEXT("run.stop_file", "", "A file whose appearance ends the job in good order; default OUT/stop.") \
     BOOL("run.fresh", "false", "Refuse an output that already holds work instead of resuming it.") \
     /* ingest */ \
-    LIST("ingest.counts", "auto", "Where counts lie in .h5ad inputs: auto, X, raw/X or layers/NAME; one for all inputs, or one per input.") \
-    BOOL("ingest.need_counts", "false", "Refuse inputs whose values are not counts instead of storing them with their kind.") \
+    LIST("ingest.counts", "auto", \
+         "Where counts lie in .h5ad inputs: auto, X, raw/X or layers/NAME; one for all inputs, or one per input.") \
+    BOOL("ingest.need_counts", "false", \
+         "Refuse inputs whose values are not counts instead of storing them with their kind.") \
     TEXT("ingest.modality", "rna", "Modality of .h5ad inputs whose var has no column feature_types.") \
     TEXT("ingest.genome", "", "Genome to take from 10x .h5 files that hold several.") \
-    LIST("ingest.feature_types", "Gene Expression", "10x feature types that become modality rna; others become modalities of their own or are left out, see ingest.other_features.") \
-    WORD("ingest.other_features", "keep", "keep|drop", "What to do with 10x features of other types: keep each type as a modality, or drop them.") \
+    LIST("ingest.feature_types", "Gene Expression", \
+         "10x feature types that become modality rna; others become modalities of their own or are left out, see " \
+         "ingest.other_features.") \
+    WORD("ingest.other_features", "keep", "keep|drop", \
+         "What to do with 10x features of other types: keep each type as a modality, or drop them.") \
     TEXT("ingest.obs_table", "", "TSV of labels to join to obs.") \
     TEXT("ingest.obs_key", "barcode", "Column of the table that holds the cell's barcode or obs name.") \
-    TEXT("ingest.perturbation", "", "obs column of perturbation labels (A, A+B, A+ctrl, non-targeting, …) to read into the columns perturb_*; empty: none.") \
-    TEXT("ingest.perturbation_mode", "", "Its mode: knock-out, interference, activation or drug for all cells, or the obs column that says so.") \
+    TEXT("ingest.perturbation", "", \
+         "obs column of perturbation labels (A, A+B, A+ctrl, non-targeting, …) to read into the columns perturb_*; " \
+         "empty: none.") \
+    TEXT("ingest.perturbation_mode", "", \
+         "Its mode: knock-out, interference, activation or drug for all cells, or the obs column that says so.") \
     TEXT("ingest.perturbation_dose", "", "obs column of doses.") \
     TEXT("ingest.perturbation_guide", "", "obs column of guides.") \
-    TEXT("ingest.hgnc", "", "HGNC complete set (TSV, may be gzipped) for gene identity; default: the copy under configs/genes.") \
+    TEXT("ingest.hgnc", "", \
+         "HGNC complete set (TSV, may be gzipped) for gene identity; default: the copy under configs/genes.") \
     INT("ingest.shard_rows", "65536", 64, 16777216, "cells", "Rows per shard of the atlas.") \
-    INT("ingest.compress", "0", 0, 9, "", "Deflate level of shards, applied after the commit; 0 leaves them uncompressed.") \
+    INT("ingest.compress", "0", 0, 9, "", \
+        "Deflate level of shards, applied after the commit; 0 leaves them uncompressed.") \
     BOOL("ingest.shuffle", "true", "Shuffle rows once by the keyed permutation; false keeps the order of the input.") \
-    INT("ingest.probe_memory_mib", "1024", 64, 1048576, "MiB", "Memory limit of the process that walks each foreign HDF5 file first.") \
+    INT("ingest.probe_memory_mib", "1024", 64, 1048576, "MiB", \
+        "Memory limit of the process that walks each foreign HDF5 file first.") \
     REAL("ingest.probe_time_s", "60", 1, 1e6, "s", "Time limit of that process, plus one second per GB.") \
     INT("ingest.min_features", "200", 0, 1e9, "features", "Cells with fewer are flagged low_features.") \
     REAL("ingest.max_pct_mt", "20", 0, 100, "percent", "Cells with a larger mitochondrial share are flagged high_mt.") \
     REAL("ingest.max_total", "1e5", 0, 1e12, "counts", "Cells with a larger total are flagged high_total.") \
     /* data */ \
-    TEXT("data.vocabulary", "", "Vocabulary TSV (id symbol ensembl hgnc); default: configs/genes/vocabulary.tsv.gz made from HGNC.") \
+    TEXT("data.vocabulary", "", \
+         "Vocabulary TSV (id symbol ensembl hgnc); default: configs/genes/vocabulary.tsv.gz made from HGNC.") \
     TEXT("data.modality", "rna", "Modality the model reads.") \
-    TEXT("data.split_by", "", "obs column whose values are kept whole when cells are held out (donor); empty: by hash of source_obs_name.") \
+    TEXT("data.split_by", "", \
+         "obs column whose values are kept whole when cells are held out (donor); empty: by hash of source_obs_name.") \
     TEXT("data.group_by", "", "obs column of groups in reports.") \
     REAL("data.held_out", "0.1", 0, 0.9, "", "Share of cells held out of training.") \
     INT("data.block", "16", 1, 65536, "cells", "Neighbouring cells that are read together.") \
     INT("data.window", "64", 1, 1e6, "blocks", "Blocks whose cells are shuffled together.") \
     INT("data.read_ahead", "1024", 1, 1e7, "cells", "Cells a rank reads at a time.") \
-    TEXT("data.balance_by", "", "obs column of labels whose values are drawn equally often (with replacement); empty: every cell once per epoch.") \
-    REAL("data.min_vocabulary_share", "0.05", 0, 1, "", "Least share of counts the vocabulary must keep; below it the job is refused.") \
+    TEXT("data.balance_by", "", \
+         "obs column of labels whose values are drawn equally often (with replacement); empty: every cell once per " \
+         "epoch.") \
+    REAL("data.min_vocabulary_share", "0.05", 0, 1, "", \
+         "Least share of counts the vocabulary must keep; below it the job is refused.") \
     /* model */ \
     TEXT("model.name", "cellfm", "Name of the model: obsm/X_<name>.") \
-    TEXT("model.licence", "not stated", "Licence of the weights: kept in checkpoints, named in every output made with them.") \
+    TEXT("model.licence", "not stated", \
+         "Licence of the weights: kept in checkpoints, named in every output made with them.") \
     WORD("model.family", "cellfm", "cellfm", "Which family of models.") \
     WORD("model.mixer", "retention", "retention", "How tokens see each other: gated linear retention.") \
     WORD("model.feed_forward", "sglu", "sglu", "What works on each token alone: SGLU, Wo((Wu x) * (Wv x)).") \
@@ -66,11 +88,16 @@
     REAL("model.slope", "0.2", 0, 1, "", "LeakyReLU slope of value encoder and decoder.") \
     REAL("model.norm_eps", "1e-7", 1e-12, 1e-2, "", "Epsilon of LayerNorm.") \
     REAL("model.dropout", "0.1", 0, 0.9, "", "Dropout of the last layer's sub-layers; layer i has dropout * i / L.") \
-    WORD("model.key_mask", "half", "half|all|none", "Hidden genes as keys: out in the first half of the layers (as published), out in all, or never out.") \
-    WORD("model.qk_scale", "published", "published|none", "Scale Q and K by 1/sqrt(C) and V by 1/sqrt(n), or leave it to the norm that cancels it.") \
-    INT("model.max_genes", "2048", 8, 1048576, "genes", "Most genes of a cell; above it genes are drawn by weight ln(1+count).") \
+    WORD("model.key_mask", "half", "half|all|none", \
+         "Hidden genes as keys: out in the first half of the layers (as published), out in all, or never out.") \
+    WORD("model.qk_scale", "published", "published|none", \
+         "Scale Q and K by 1/sqrt(C) and V by 1/sqrt(n), or leave it to the norm that cancels it.") \
+    INT("model.max_genes", "2048", 8, 1048576, "genes", \
+        "Most genes of a cell; above it genes are drawn by weight ln(1+count).") \
     INT("model.min_genes", "200", 0, 1048576, "genes", "Training leaves out cells with fewer vocabulary genes.") \
-    BOOL("model.drop_long_cells", "true", "Training leaves out cells with more than max_genes vocabulary genes (as published) instead of sampling genes.") \
+    BOOL("model.drop_long_cells", "true", \
+         "Training leaves out cells with more than max_genes vocabulary genes (as published) instead of sampling " \
+         "genes.") \
     REAL("model.cap_total", "1e5", 0, 1e12, "counts", "Training scales larger totals down to this; 0 never.") \
     REAL("model.scale", "1e4", 1, 1e9, "", "Counts are scaled to this total before ln(1+x).") \
     REAL("model.select_fraction", "0.2", 0, 1, "", "Share of a cell's genes that count in the loss.") \
@@ -87,36 +114,49 @@
     REAL("train.beta2", "0.95", 0, 1, "", "Adam's second decay.") \
     REAL("train.eps", "1e-8", 0, 1, "", "Adam's epsilon.") \
     REAL("train.decay", "1e-5", 0, 10, "", "Weight decay.") \
-    WORD("train.decay_kind", "l2", "l2|decoupled", "Decay added to the gradient (as published) or to the step (AdamW).") \
-    WORD("train.clip", "tensor", "none|value|tensor|global", "Gradient clipping: by value, per tensor (as published) or by global norm.") \
+    WORD("train.decay_kind", "l2", "l2|decoupled", \
+         "Decay added to the gradient (as published) or to the step (AdamW).") \
+    WORD("train.clip", "tensor", "none|value|tensor|global", \
+         "Gradient clipping: by value, per tensor (as published) or by global norm.") \
     REAL("train.clip_at", "1", 0, 1e9, "", "Limit of clipping.") \
-    WORD("train.loss_over", "global", "global|rank", "Loss as one ratio over the global batch, or CellFM's mean of per-rank ratios.") \
+    WORD("train.loss_over", "global", "global|rank", \
+         "Loss as one ratio over the global batch, or CellFM's mean of per-rank ratios.") \
     WORD("train.exchange", "fp32", "fp32|bf16", "Precision in which gradients travel between ranks.") \
     INT("train.checkpoint_every", "500", 1, 1e12, "steps", "Steps between checkpoints.") \
     INT("train.keep", "2", 1, 1e6, "", "Checkpoints kept.") \
     INT("train.evaluate_every", "100", 1, 1e12, "steps", "Steps between held-out evaluations.") \
     INT("train.evaluate_cells", "256", 0, 1e9, "cells", "Held-out cells of an evaluation; 0 all.") \
-    INT("train.final_cells", "0", 0, 1e9, "cells", "Held-out cells of the last evaluation, the one in learning.tsv; 0 all.") \
-    INT("train.reference_cells", "100000", 0, 1e12, "cells", "Training cells that the references of the evaluation are fitted on; 0 all.") \
-    REAL("train.max_seconds", "0", 0, 1e9, "s", "Stop in good order after this long (exit 0, checkpoint written); 0 never.") \
+    INT("train.final_cells", "0", 0, 1e9, "cells", \
+        "Held-out cells of the last evaluation, the one in learning.tsv; 0 all.") \
+    INT("train.reference_cells", "100000", 0, 1e12, "cells", \
+        "Training cells that the references of the evaluation are fitted on; 0 all.") \
+    REAL("train.max_seconds", "0", 0, 1e9, "s", \
+         "Stop in good order after this long (exit 0, checkpoint written); 0 never.") \
     /* embed */ \
     INT("embed.chunk", "256", 1, 65536, "cells", "Cells of a chunk of the ledger: what a killed job loses per rank.") \
-    INT("embed.tokens", "8192", 64, 1e8, "tokens", "Tokens of a micro-batch, also in a sweep; at least one longest cell.") \
-    REAL("embed.obsm_max_gib", "2", 0, 1e6, "GiB", "Above this size the embedding is X of its own file instead of obsm.") \
+    INT("embed.tokens", "8192", 64, 1e8, "tokens", \
+        "Tokens of a micro-batch, also in a sweep; at least one longest cell.") \
+    REAL("embed.obsm_max_gib", "2", 0, 1e6, "GiB", \
+         "Above this size the embedding is X of its own file instead of obsm.") \
     INT("embed.compress", "0", 0, 9, "", "Deflate level, applied after the commit.") \
     TEXT("embed.counts", "auto", "Where counts lie in an .h5ad input: auto, X, raw/X or layers/NAME.") \
     /* sweep */ \
-    LIST("sweep.genes", "", "Gene panel: symbols, Ensembl ids, or one file with a gene a line; empty: see sweep.panel_size.") \
-    INT("sweep.panel_size", "12", 1, 100000, "genes", "With no panel given: this many of the genes most often detected in the group, mitochondrial and ribosomal ones left out.") \
+    LIST("sweep.genes", "", \
+         "Gene panel: symbols, Ensembl ids, or one file with a gene a line; empty: see sweep.panel_size.") \
+    INT("sweep.panel_size", "12", 1, 100000, "genes", \
+        "With no panel given: this many of the genes most often detected in the group, mitochondrial and ribosomal " \
+        "ones left out.") \
     WORD("sweep.mode", "knock-out", "knock-out|over-expression", "What happens to a gene of the set.") \
     INT("sweep.order", "2", 1, 4, "", "Largest set: 1 singles, 2 pairs too.") \
     TEXT("sweep.group", "", "Cells of the screen, an expression over obs; empty: run.cells.") \
-    TEXT("sweep.goal", "", "Cells whose mean embedding is the goal, an expression over obs; empty: shift from the start.") \
+    TEXT("sweep.goal", "", \
+         "Cells whose mean embedding is the goal, an expression over obs; empty: shift from the start.") \
     INT("sweep.max_cells", "100", 1, 1e9, "cells", "Cells of the group that are used, drawn by the seed.") \
     INT("sweep.min_cells", "20", 1, 1e9, "cells", "Sets carried by fewer cells are listed, not ranked.") \
     INT("sweep.top", "1000", 1, 1e9, "", "Ranked hits written to hits.tsv; results.h5 holds all.") \
     INT("sweep.chunk", "16", 1, 1e6, "sets", "Sets of a chunk of the ledger.") \
-    LIST("sweep.readout", "", "Read-out genes: removed from every input cell, predicted by the cell-wise decoder; mean shifts are stored.") \
+    LIST("sweep.readout", "", \
+         "Read-out genes: removed from every input cell, predicted by the cell-wise decoder; mean shifts are stored.") \
     /* analyze */ \
     INT("analyze.components", "50", 1, 1e6, "", "Principal components.") \
     TEXT("analyze.genes", "2000", "Genes of the PCA: the N of largest variance, or 'all'.") \
@@ -124,10 +164,13 @@
     LIST("analyze.embedding", "", "Embedding files (.h5ad) to analyse.") \
     TEXT("analyze.obsm", "", "Which obsm entry of the embedding files; empty: the only one.") \
     TEXT("analyze.label", "cell_type", "obs column of labels.") \
-    TEXT("analyze.train", "", "Training cells of a kNN score, an expression over obs; empty, as analyze.test: leave-one-out.") \
+    TEXT("analyze.train", "", \
+         "Training cells of a kNN score, an expression over obs; empty, as analyze.test: leave-one-out.") \
     TEXT("analyze.test", "", "Test cells of a kNN score, an expression over obs.") \
-    TEXT("analyze.depth", "qc_total", "obs column of counts per cell: the baseline 'depth alone' when no counts are given.") \
-    INT("analyze.map_cells", "3000", 3, 1e6, "cells", "Most cells of a UMAP; with more, this many are drawn by the seed.") \
+    TEXT("analyze.depth", "qc_total", \
+         "obs column of counts per cell: the baseline 'depth alone' when no counts are given.") \
+    INT("analyze.map_cells", "3000", 3, 1e6, "cells", \
+        "Most cells of a UMAP; with more, this many are drawn by the seed.") \
     REAL("analyze.resolution", "1", 0, 1000, "", "Resolution of Leiden communities by modularity.") \
     TEXT("analyze.run", "", "Folder of a pretraining run (metrics.jsonl) for the report.") \
     TEXT("analyze.sweep", "", "Folder of a sweep for the report.") \

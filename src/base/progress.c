@@ -20,9 +20,16 @@ struct progress progress_start(const char *what, const char *unit, int64_t total
 {
     const char *every = getenv("CYTOMILL_PROGRESS_S");
     double now = clock_s();
-    return (struct progress){.what = what, .unit = unit, .total = total, .first = done, .now = done,
-                             .start_s = now, .last_s = -1, .every_s = every ? atof(every) : 10,
-                             .speak = speak, .terminal = speak && isatty(STDERR_FILENO)};
+    return (struct progress){.what = what,
+                             .unit = unit,
+                             .total = total,
+                             .first = done,
+                             .now = done,
+                             .start_s = now,
+                             .last_s = -1,
+                             .every_s = every ? atof(every) : 10,
+                             .speak = speak,
+                             .terminal = speak && isatty(STDERR_FILENO)};
 }
 
 static double eta_s(const struct progress *p, double now)
@@ -36,8 +43,8 @@ static void draw_bar(struct progress *p, const struct metric *metrics, int count
     enum { WIDTH = 30 };
     char eta[32];
     int filled = p->total > 0 ? (int)(WIDTH * p->now / p->total) : 0;
-    fprintf(stderr, "\r%s [%.*s%*s] %lld/%lld %s", p->what, filled, "##############################",
-            WIDTH - filled, "", (long long)p->now, (long long)p->total, p->unit);
+    fprintf(stderr, "\r%s [%.*s%*s] %lld/%lld %s", p->what, filled, "##############################", WIDTH - filled,
+            "", (long long)p->now, (long long)p->total, p->unit);
     for (int i = 0; i < count; i++) fprintf(stderr, " %s=%.4g", metrics[i].name, metrics[i].value);
     fprintf(stderr, " left=%s\033[K", text_duration(eta_s(p, now), eta));
     p->drawn = true;

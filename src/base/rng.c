@@ -13,18 +13,15 @@ static void refill(struct rng *r)
     r->left = 4;
 }
 
-struct rng rng_at_block(uint64_t seed, enum rng_purpose purpose, uint64_t cell, uint64_t step,
-                        uint32_t block_index)
+struct rng rng_at_block(uint64_t seed, enum rng_purpose purpose, uint64_t cell, uint64_t step, uint32_t block_index)
 {
     /* 256 bits of address go into 64 of key and 96 of counter, so seed, purpose and step are first
      * mixed into the key by one Philox call; counter words 1 to 3 keep cell and step's low word. */
-    philox4x32_ctr_t c = {{(uint32_t)seed, (uint32_t)(seed >> 32), (uint32_t)purpose,
-                           (uint32_t)(step >> 32)}};
+    philox4x32_ctr_t c = {{(uint32_t)seed, (uint32_t)(seed >> 32), (uint32_t)purpose, (uint32_t)(step >> 32)}};
     philox4x32_key_t k = {{0x43797430u, 0x6d696c6cu}};
     philox4x32_ctr_t mixed = philox4x32(c, k);
     return (struct rng){.key = {mixed.v[0], mixed.v[1]},
-                        .counter = {block_index, (uint32_t)cell, (uint32_t)(cell >> 32),
-                                    (uint32_t)step}};
+                        .counter = {block_index, (uint32_t)cell, (uint32_t)(cell >> 32), (uint32_t)step}};
 }
 
 struct rng rng_at(uint64_t seed, enum rng_purpose purpose, uint64_t cell, uint64_t step)
@@ -72,12 +69,11 @@ static struct feistel feistel_make(uint64_t seed, uint64_t key, uint64_t n)
 {
     int bits = 2;
     while (bits < 64 && (UINT64_C(1) << bits) < n) bits += 2;
-    philox4x32_ctr_t c = {{(uint32_t)seed, (uint32_t)(seed >> 32), (uint32_t)key,
-                           (uint32_t)(key >> 32)}};
+    philox4x32_ctr_t c = {{(uint32_t)seed, (uint32_t)(seed >> 32), (uint32_t)key, (uint32_t)(key >> 32)}};
     philox4x32_key_t k = {{0x50657266u, RNG_SHUFFLE}};
     philox4x32_ctr_t mixed = philox4x32(c, k);
-    return (struct feistel){.key = {{mixed.v[0], mixed.v[1]}}, .half_bits = bits / 2,
-                            .mask = (UINT64_C(1) << (bits / 2)) - 1};
+    return (struct feistel){
+        .key = {{mixed.v[0], mixed.v[1]}}, .half_bits = bits / 2, .mask = (UINT64_C(1) << (bits / 2)) - 1};
 }
 
 static uint64_t feistel_round(const struct feistel *f, int round, uint64_t half)

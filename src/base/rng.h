@@ -32,14 +32,13 @@ struct rng {
 /* The stream at (seed, purpose, cell, step), index 0. Local. */
 struct rng rng_at(uint64_t seed, enum rng_purpose purpose, uint64_t cell, uint64_t step);
 /* The stream from word 4*block_index on, for threads that share one stream. Local. */
-struct rng rng_at_block(uint64_t seed, enum rng_purpose purpose, uint64_t cell, uint64_t step,
-                        uint32_t block_index);
+struct rng rng_at_block(uint64_t seed, enum rng_purpose purpose, uint64_t cell, uint64_t step, uint32_t block_index);
 
 uint32_t rng_u32(struct rng *r);
 uint64_t rng_u64(struct rng *r);
-double rng_uniform(struct rng *r);                  /* [0,1), 53 bits */
-double rng_normal(struct rng *r);                   /* mean 0, sd 1 (Box-Muller) */
-uint64_t rng_below(struct rng *r, uint64_t bound);  /* uniform in [0,bound), unbiased */
+double rng_uniform(struct rng *r);                 /* [0,1), 53 bits */
+double rng_normal(struct rng *r);                  /* mean 0, sd 1 (Box-Muller) */
+uint64_t rng_below(struct rng *r, uint64_t bound); /* uniform in [0,bound), unbiased */
 
 /* Keyed permutation of [0,n): the place of `i` (cycle-walking Feistel network, 8 rounds). A
  * bijection for every n and key; costs O(1) memory, so 100 million rows need no table. Local. */

@@ -13,7 +13,7 @@ static char where[256];
 const char *status_word(enum status st)
 {
     switch (st) {
-#define X(name, code, word)                                                                        \
+#define X(name, code, word) \
     case name: return word;
         STATUS_LIST(X)
 #undef X
@@ -67,6 +67,8 @@ enum status mem_alloc(void **out, size_t count, size_t item_bytes, const char *w
 {
     *out = calloc(count ? count : 1, item_bytes ? item_bytes : 1);
     if (*out) return ST_OK;
-    return fail(ST_MEMORY, "no memory for %s (%zu items of %zu bytes); use fewer cells per batch, "
-                           "fewer ranks per node or a node with more memory", what, count, item_bytes);
+    return fail(ST_MEMORY,
+                "no memory for %s (%zu items of %zu bytes); use fewer cells per batch, "
+                "fewer ranks per node or a node with more memory",
+                what, count, item_bytes);
 }

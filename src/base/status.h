@@ -18,16 +18,16 @@
 #include <stddef.h>
 
 /* X(name, exit code, word shown in "error[4 input]") */
-#define STATUS_LIST(X)                                                                             \
-    X(ST_OK, 0, "ok")                                                                              \
-    X(ST_USAGE, 2, "usage")                                                                        \
-    X(ST_CONFIG, 3, "configuration")                                                               \
-    X(ST_INPUT, 4, "input")                                                                        \
-    X(ST_OUTPUT, 5, "output")                                                                      \
-    X(ST_MEMORY, 6, "memory")                                                                      \
-    X(ST_NUMERIC, 7, "numeric")                                                                    \
-    X(ST_COMM, 8, "communication")                                                                 \
-    X(ST_INTERNAL, 9, "internal")                                                                  \
+#define STATUS_LIST(X) \
+    X(ST_OK, 0, "ok") \
+    X(ST_USAGE, 2, "usage") \
+    X(ST_CONFIG, 3, "configuration") \
+    X(ST_INPUT, 4, "input") \
+    X(ST_OUTPUT, 5, "output") \
+    X(ST_MEMORY, 6, "memory") \
+    X(ST_NUMERIC, 7, "numeric") \
+    X(ST_COMM, 8, "communication") \
+    X(ST_INTERNAL, 9, "internal") \
     X(ST_REQUEUE, 75, "stopped early")
 
 enum status {
@@ -57,10 +57,10 @@ void status_clear(void);
 /* Put text in front of the recorded message, for example the file being read. Local. */
 void status_prefix(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
-#define TRY(call)                                                                                  \
-    do {                                                                                           \
-        st = (call);                                                                               \
-        if (st != ST_OK) goto done;                                                                \
+#define TRY(call) \
+    do { \
+        st = (call); \
+        if (st != ST_OK) goto done; \
     } while (0)
 
 /* malloc/calloc that report: NULL never comes back with ST_OK. Ownership passes to the caller, who

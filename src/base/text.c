@@ -19,8 +19,7 @@ static bool parse_real(const char *text, double *out)
     size_t n = 0;
     for (const char *c = text; *c; c++) {
         if (*c == '_') continue;
-        if (n + 1 == sizeof clean || !(isdigit((unsigned char)*c) || strchr("+-.eE", *c)))
-            return false;
+        if (n + 1 == sizeof clean || !(isdigit((unsigned char)*c) || strchr("+-.eE", *c))) return false;
         clean[n++] = *c;
     }
     clean[n] = '\0';
@@ -90,11 +89,20 @@ bool text_is_utf8(const char *text, size_t bytes)
     while (s < end) {
         int more;
         uint32_t code;
-        if (*s < 0x80) { s++; continue; }
-        if ((*s & 0xe0) == 0xc0) { more = 1; code = *s & 0x1fu; }
-        else if ((*s & 0xf0) == 0xe0) { more = 2; code = *s & 0x0fu; }
-        else if ((*s & 0xf8) == 0xf0) { more = 3; code = *s & 0x07u; }
-        else return false;
+        if (*s < 0x80) {
+            s++;
+            continue;
+        }
+        if ((*s & 0xe0) == 0xc0) {
+            more = 1;
+            code = *s & 0x1fu;
+        } else if ((*s & 0xf0) == 0xe0) {
+            more = 2;
+            code = *s & 0x0fu;
+        } else if ((*s & 0xf8) == 0xf0) {
+            more = 3;
+            code = *s & 0x07u;
+        } else return false;
         if (end - s <= more) return false;
         for (int i = 1; i <= more; i++) {
             if ((s[i] & 0xc0) != 0x80) return false;
@@ -120,7 +128,10 @@ char *text_bytes(double bytes, char out[32])
 {
     static const char *const unit[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB"};
     int u = 0;
-    while (bytes >= 1024 && u < 5) { bytes /= 1024; u++; }
+    while (bytes >= 1024 && u < 5) {
+        bytes /= 1024;
+        u++;
+    }
     snprintf(out, 32, u ? "%.1f %s" : "%.0f %s", bytes, unit[u]);
     return out;
 }
@@ -209,8 +220,8 @@ enum status text_make_folder(const char *path)
         char kept = *c;
         *c = '\0';
         if (mkdir(copy, 0777) != 0 && errno != EEXIST)
-            st = fail(ST_OUTPUT, "%s: cannot make the folder '%s': %s; choose another --out", path,
-                      copy, strerror(errno));
+            st = fail(ST_OUTPUT, "%s: cannot make the folder '%s': %s; choose another --out", path, copy,
+                      strerror(errno));
         *c = kept;
         if (kept == '\0' || st != ST_OK) break;
     }
@@ -244,8 +255,8 @@ done:
 }
 
 /* Inflate every member of a gzip stream (bgzip writes thousands). */
-static enum status inflate_all(const char *path, const unsigned char *in, size_t in_bytes,
-                               char **out, size_t *out_bytes)
+static enum status inflate_all(const char *path, const unsigned char *in, size_t in_bytes, char **out,
+                               size_t *out_bytes)
 {
     enum status st = ST_OK;
     struct libdeflate_decompressor *inflater = libdeflate_alloc_decompressor();
@@ -255,8 +266,8 @@ static enum status inflate_all(const char *path, const unsigned char *in, size_t
     TRY(NEW_ARRAY(data, capacity + 1));
     while (in_bytes > 0) {
         size_t read_bytes, written;
-        enum libdeflate_result result = libdeflate_gzip_decompress_ex(
-            inflater, in, in_bytes, data + used, capacity - used, &read_bytes, &written);
+        enum libdeflate_result result =
+            libdeflate_gzip_decompress_ex(inflater, in, in_bytes, data + used, capacity - used, &read_bytes, &written);
         if (result == LIBDEFLATE_INSUFFICIENT_SPACE) {
             char *larger = realloc(data, capacity * 2 + 1);
             if (!larger) TRY(fail(ST_MEMORY, "no memory to inflate %s (%zu bytes)", path, capacity * 2));

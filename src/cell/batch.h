@@ -14,19 +14,19 @@
 enum token_role { TOKEN_CLS = 0, TOKEN_FEATURE = 1 };
 
 struct batch {
-    int cell_count;        /* B */
-    int64_t token_count;   /* S */
-    int64_t level_count;   /* N */
-    int64_t *offsets;      /* [B+1] first token of each cell; offsets[B] = S */
-    int64_t *cell_id;      /* [B] global cell id, the key of this cell's random numbers */
-    int32_t *feature;      /* [S] vocabulary id, 1-based; 0 for cls */
-    float *value;          /* [S] model input (0 where hidden and for cls) */
-    float *target;         /* [S] what the heads should say (0 for cls) */
-    uint8_t *modality;     /* [S] index of the modality */
-    uint8_t *role;         /* [S] enum token_role */
-    uint8_t *visible;      /* [S] 1 = value shown; 0 = hidden (and for cls) */
-    float *loss_weight;    /* [S] 1 on positions of the loss, else 0 */
-    int32_t *position;     /* [S] order within the cell, cls = 0 */
+    int cell_count;      /* B */
+    int64_t token_count; /* S */
+    int64_t level_count; /* N */
+    int64_t *offsets;    /* [B+1] first token of each cell; offsets[B] = S */
+    int64_t *cell_id;    /* [B] global cell id, the key of this cell's random numbers */
+    int32_t *feature;    /* [S] vocabulary id, 1-based; 0 for cls */
+    float *value;        /* [S] model input (0 where hidden and for cls) */
+    float *target;       /* [S] what the heads should say (0 for cls) */
+    uint8_t *modality;   /* [S] index of the modality */
+    uint8_t *role;       /* [S] enum token_role */
+    uint8_t *visible;    /* [S] 1 = value shown; 0 = hidden (and for cls) */
+    float *loss_weight;  /* [S] 1 on positions of the loss, else 0 */
+    int32_t *position;   /* [S] order within the cell, cls = 0 */
     /* distinct visible values per cell: the value encoder runs once per level, not per token */
     int64_t *level_offsets; /* [B+1] first level of each cell; level_offsets[B] = N */
     float *level_value;     /* [N] ascending within a cell */

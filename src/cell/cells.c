@@ -5,8 +5,7 @@
 static enum status grow(void **array, int64_t count, size_t item_bytes, const char *what)
 {
     void *larger = realloc(*array, (size_t)count * item_bytes);
-    if (!larger)
-        return fail(ST_MEMORY, "no memory for %lld %s; read fewer cells at a time", (long long)count, what);
+    if (!larger) return fail(ST_MEMORY, "no memory for %lld %s; read fewer cells at a time", (long long)count, what);
     *array = larger;
     return ST_OK;
 }

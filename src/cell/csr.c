@@ -16,7 +16,8 @@ enum status csr_check_starts(const int64_t *start, int64_t rows, int64_t entries
 
 /* Anything wrong? Without branches, so that it runs at the speed of memory. A fall from one entry to the
  * next is right only where a row begins, so falls are counted and compared. */
-static bool looks_right(const int64_t *start, int64_t rows, const int32_t *feature, const float *value, int64_t features)
+static bool looks_right(const int64_t *start, int64_t rows, const int32_t *feature, const float *value,
+                        int64_t features)
 {
     int64_t n = start[rows] - start[0], falls = 0, expected = 0, beyond = 0, odd = 0;
     if (n == 0) return true;
@@ -41,7 +42,8 @@ static bool looks_right(const int64_t *start, int64_t rows, const int32_t *featu
     return falls == expected && beyond == 0 && odd == 0;
 }
 
-static enum status explain(const int64_t *start, int64_t rows, const int32_t *feature, const float *value, int64_t features)
+static enum status explain(const int64_t *start, int64_t rows, const int32_t *feature, const float *value,
+                           int64_t features)
 {
     for (int64_t r = 0; r < rows; r++)
         for (int64_t i = start[r] - start[0]; i < start[r + 1] - start[0]; i++) {
@@ -49,8 +51,8 @@ static enum status explain(const int64_t *start, int64_t rows, const int32_t *fe
                 return fail(ST_INPUT, "row %lld has feature index %d; allowed are 0 to %lld", (long long)r, feature[i],
                             (long long)features - 1);
             if (i > start[r] - start[0] && feature[i] <= feature[i - 1])
-                return fail(ST_INPUT, "row %lld has feature index %d after %d; they must rise", (long long)r, feature[i],
-                            feature[i - 1]);
+                return fail(ST_INPUT, "row %lld has feature index %d after %d; they must rise", (long long)r,
+                            feature[i], feature[i - 1]);
             if (!isfinite(value[i]) || value[i] == 0.0f)
                 return fail(ST_INPUT, "row %lld has value %g at feature %d; a finite number other than 0 must be there",
                             (long long)r, (double)value[i], feature[i]);
@@ -58,7 +60,8 @@ static enum status explain(const int64_t *start, int64_t rows, const int32_t *fe
     return ST_OK;
 }
 
-enum status csr_check_rows(const int64_t *start, int64_t rows, const int32_t *feature, const float *value, int64_t features)
+enum status csr_check_rows(const int64_t *start, int64_t rows, const int32_t *feature, const float *value,
+                           int64_t features)
 {
     if (looks_right(start, rows, feature, value, features)) return ST_OK;
     return explain(start, rows, feature, value, features);

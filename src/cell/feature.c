@@ -42,10 +42,15 @@ enum status feature_table_add(struct feature_table *table, const struct feature 
         table->rows = rows;
         table->capacity = capacity;
     }
-    table->rows[table->count++] = (struct feature){
-        .name = copy_or_empty(f->name), .id = copy_or_empty(f->id), .symbol = copy_or_empty(f->symbol),
-        .hgnc = copy_or_empty(f->hgnc), .biotype = copy_or_empty(f->biotype),
-        .chromosome = copy_or_empty(f->chromosome), .start = f->start, .end = f->end, .rule = f->rule};
+    table->rows[table->count++] = (struct feature){.name = copy_or_empty(f->name),
+                                                   .id = copy_or_empty(f->id),
+                                                   .symbol = copy_or_empty(f->symbol),
+                                                   .hgnc = copy_or_empty(f->hgnc),
+                                                   .biotype = copy_or_empty(f->biotype),
+                                                   .chromosome = copy_or_empty(f->chromosome),
+                                                   .start = f->start,
+                                                   .end = f->end,
+                                                   .rule = f->rule};
     return ST_OK;
 }
 

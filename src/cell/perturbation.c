@@ -18,20 +18,57 @@ static const char *const mode_words[] = {
 static const struct {
     const char *word;
     enum perturb_mode mode;
-} mode_aliases[] = {
-    {"crispr", PERTURB_KNOCK_OUT},        {"crispr-ko", PERTURB_KNOCK_OUT},     {"crispr-cas9", PERTURB_KNOCK_OUT},
-    {"cas9", PERTURB_KNOCK_OUT},          {"ko", PERTURB_KNOCK_OUT},            {"knockout", PERTURB_KNOCK_OUT},
-    {"deletion", PERTURB_KNOCK_OUT},      {"crispri", PERTURB_INTERFERENCE},    {"knockdown", PERTURB_INTERFERENCE},
-    {"knock-down", PERTURB_INTERFERENCE}, {"kd", PERTURB_INTERFERENCE},         {"rnai", PERTURB_INTERFERENCE},
-    {"sirna", PERTURB_INTERFERENCE},      {"shrna", PERTURB_INTERFERENCE},      {"crispra", PERTURB_ACTIVATION},
-    {"overexpression", PERTURB_ACTIVATION}, {"over-expression", PERTURB_ACTIVATION}, {"oe", PERTURB_ACTIVATION},
-    {"orf", PERTURB_ACTIVATION},          {"chemical", PERTURB_DRUG},           {"compound", PERTURB_DRUG},
-    {"small-molecule", PERTURB_DRUG},     {"cytokine", PERTURB_DRUG},           {"treatment", PERTURB_DRUG}};
+} mode_aliases[] = {{"crispr", PERTURB_KNOCK_OUT},
+                    {"crispr-ko", PERTURB_KNOCK_OUT},
+                    {"crispr-cas9", PERTURB_KNOCK_OUT},
+                    {"cas9", PERTURB_KNOCK_OUT},
+                    {"ko", PERTURB_KNOCK_OUT},
+                    {"knockout", PERTURB_KNOCK_OUT},
+                    {"deletion", PERTURB_KNOCK_OUT},
+                    {"crispri", PERTURB_INTERFERENCE},
+                    {"knockdown", PERTURB_INTERFERENCE},
+                    {"knock-down", PERTURB_INTERFERENCE},
+                    {"kd", PERTURB_INTERFERENCE},
+                    {"rnai", PERTURB_INTERFERENCE},
+                    {"sirna", PERTURB_INTERFERENCE},
+                    {"shrna", PERTURB_INTERFERENCE},
+                    {"crispra", PERTURB_ACTIVATION},
+                    {"overexpression", PERTURB_ACTIVATION},
+                    {"over-expression", PERTURB_ACTIVATION},
+                    {"oe", PERTURB_ACTIVATION},
+                    {"orf", PERTURB_ACTIVATION},
+                    {"chemical", PERTURB_DRUG},
+                    {"compound", PERTURB_DRUG},
+                    {"small-molecule", PERTURB_DRUG},
+                    {"cytokine", PERTURB_DRUG},
+                    {"treatment", PERTURB_DRUG}};
 
-static const char *const control_words[] = {
-    "control", "ctrl", "ctl", "controls", "non-targeting", "nontargeting", "nt", "ntc", "non-target", "safe-targeting",
-    "safetargeting", "neg-control", "neg-ctrl", "negative-control", "negctrl", "scramble", "scrambled", "unperturbed",
-    "untreated", "unstimulated", "vehicle", "dmso", "mock", "wt", "wild-type", "wildtype"};
+static const char *const control_words[] = {"control",
+                                            "ctrl",
+                                            "ctl",
+                                            "controls",
+                                            "non-targeting",
+                                            "nontargeting",
+                                            "nt",
+                                            "ntc",
+                                            "non-target",
+                                            "safe-targeting",
+                                            "safetargeting",
+                                            "neg-control",
+                                            "neg-ctrl",
+                                            "negative-control",
+                                            "negctrl",
+                                            "scramble",
+                                            "scrambled",
+                                            "unperturbed",
+                                            "untreated",
+                                            "unstimulated",
+                                            "vehicle",
+                                            "dmso",
+                                            "mock",
+                                            "wt",
+                                            "wild-type",
+                                            "wildtype"};
 
 /* Lower case, with blanks and _ as -, so that spellings meet. False if it does not fit. */
 static bool normalise(const char *word, size_t length, char out[64])
@@ -86,7 +123,8 @@ static enum status add_gene(const char *label, const char *start, size_t length,
 {
     while (length > 0 && isspace((unsigned char)*start)) start++, length--;
     while (length > 0 && isspace((unsigned char)start[length - 1])) length--;
-    if (length == 0) return fail(ST_INPUT, "the perturbation '%s' has an empty part; write A+B, A+ctrl or control", label);
+    if (length == 0)
+        return fail(ST_INPUT, "the perturbation '%s' has an empty part; write A+B, A+ctrl or control", label);
     if (is_control(start, length)) return ST_OK;
     for (int k = 0; k < out->gene_count; k++)
         if (strlen(out->genes[k]) == length && strncmp(out->genes[k], start, length) == 0) return ST_OK;
@@ -179,7 +217,8 @@ done:
 
 static enum status plan_modes(struct column *c)
 {
-    for (size_t k = 0; k < sizeof mode_words / sizeof *mode_words; k++) c->category[c->category_count++] = text_copy(mode_words[k]);
+    for (size_t k = 0; k < sizeof mode_words / sizeof *mode_words; k++)
+        c->category[c->category_count++] = text_copy(mode_words[k]);
     return ST_OK;
 }
 
@@ -190,11 +229,14 @@ enum status perturbation_plan_create(const struct perturbation_columns *from, st
     bool sets = from->label->type == COLUMN_CATEGORY, guides = guide && guide->type == COLUMN_CATEGORY;
     struct column *c = plan->prototype;
     *plan = (struct perturbation_plan){.has = {true, true, true, from->dose != NULL, guide != NULL}};
-    TRY(prepare_column(&c[PERTURB_GENES], "perturb_genes", sets ? COLUMN_CATEGORY : COLUMN_TEXT, from->label->category_count));
-    TRY(prepare_column(&c[PERTURB_MODE], "perturb_mode", COLUMN_CATEGORY, (int32_t)(sizeof mode_words / sizeof *mode_words)));
+    TRY(prepare_column(&c[PERTURB_GENES], "perturb_genes", sets ? COLUMN_CATEGORY : COLUMN_TEXT,
+                       from->label->category_count));
+    TRY(prepare_column(&c[PERTURB_MODE], "perturb_mode", COLUMN_CATEGORY,
+                       (int32_t)(sizeof mode_words / sizeof *mode_words)));
     TRY(prepare_column(&c[PERTURB_CONTROL], "perturb_control", COLUMN_BOOL, 0));
     TRY(prepare_column(&c[PERTURB_DOSE], "perturb_dose", COLUMN_REAL, 0));
-    TRY(prepare_column(&c[PERTURB_GUIDE], "perturb_guide", guides ? COLUMN_CATEGORY : COLUMN_TEXT, guides ? guide->category_count : 0));
+    TRY(prepare_column(&c[PERTURB_GUIDE], "perturb_guide", guides ? COLUMN_CATEGORY : COLUMN_TEXT,
+                       guides ? guide->category_count : 0));
     if (sets) TRY(plan_genes(from->label, plan));
     TRY(plan_modes(&c[PERTURB_MODE]));
     for (int32_t k = 0; guides && k < guide->category_count; k++)
@@ -214,7 +256,8 @@ void perturbation_plan_free(struct perturbation_plan *plan)
 
 /* ---- rows ---- */
 
-static enum status allocate(const struct perturbation_plan *plan, int64_t count, struct column out[PERTURB_COLUMN_COUNT])
+static enum status allocate(const struct perturbation_plan *plan, int64_t count,
+                            struct column out[PERTURB_COLUMN_COUNT])
 {
     enum status st = ST_OK;
     for (int k = 0; k < PERTURB_COLUMN_COUNT; k++) {
@@ -231,7 +274,8 @@ done:
 }
 
 /* Genes and control flag of a row; false if nothing is known about it. */
-static enum status build_genes(const struct perturbation_plan *plan, const struct column *label, int64_t row, struct column *out, bool *known)
+static enum status build_genes(const struct perturbation_plan *plan, const struct column *label, int64_t row,
+                               struct column *out, bool *known)
 {
     char buffer[32];
     bool control = false;

@@ -12,12 +12,12 @@
 
 #include "cell/feature.h"
 
-#define PERTURB_MODE_LIST(X)                                                                       \
-    X(PERTURB_UNKNOWN, "unknown")                                                                  \
-    X(PERTURB_KNOCK_OUT, "knock-out")        /* CRISPR nuclease */                                 \
-    X(PERTURB_INTERFERENCE, "interference")  /* CRISPRi, RNAi */                                   \
-    X(PERTURB_ACTIVATION, "activation")      /* CRISPRa, over-expression */                        \
-    X(PERTURB_DRUG, "drug")                  /* compound or cytokine: genes are empty */
+#define PERTURB_MODE_LIST(X) \
+    X(PERTURB_UNKNOWN, "unknown") \
+    X(PERTURB_KNOCK_OUT, "knock-out")       /* CRISPR nuclease */ \
+    X(PERTURB_INTERFERENCE, "interference") /* CRISPRi, RNAi */ \
+    X(PERTURB_ACTIVATION, "activation")     /* CRISPRa, over-expression */ \
+    X(PERTURB_DRUG, "drug")                 /* compound or cytokine: genes are empty */
 enum perturb_mode {
 #define X(name, word) name,
     PERTURB_MODE_LIST(X)
@@ -33,8 +33,8 @@ struct perturbation {
     int gene_count;                 /* 0 for a control or a drug */
     char *genes[PERTURB_MAX_GENES]; /* in the order of the label, distinct; owned */
     enum perturb_mode mode;
-    double dose;                    /* as the source gives it; NaN if unknown */
-    char *guide;                    /* "" if unknown; owned */
+    double dose; /* as the source gives it; NaN if unknown */
+    char *guide; /* "" if unknown; owned */
     bool is_control;
 };
 
@@ -57,11 +57,11 @@ enum { PERTURB_GENES, PERTURB_MODE, PERTURB_CONTROL, PERTURB_DOSE, PERTURB_GUIDE
 
 /* How the columns become the record: made once from their types and categories, then used slice by slice. */
 struct perturbation_plan {
-    bool has[PERTURB_COLUMN_COUNT];                   /* dose and guide only if the source has them */
-    struct column prototype[PERTURB_COLUMN_COUNT];    /* name, type, categories; no rows. Genes are a category if
+    bool has[PERTURB_COLUMN_COUNT];                /* dose and guide only if the source has them */
+    struct column prototype[PERTURB_COLUMN_COUNT]; /* name, type, categories; no rows. Genes are a category if
                                                          the label is one, else text */
-    int32_t *genes_of_label;                          /* [label categories] category of perturb_genes */
-    uint8_t *control_of_label;                        /* [label categories] */
+    int32_t *genes_of_label;                       /* [label categories] category of perturb_genes */
+    uint8_t *control_of_label;                     /* [label categories] */
 };
 
 /* ST_INPUT: a label of the categories that cannot be read. Free with perturbation_plan_free. Local. */

@@ -26,7 +26,8 @@ static struct sample_member draw_permuted(const struct sampler *s, int64_t posit
     int64_t epoch = position / s->count, at = position % s->count;
     int64_t span = s->block * s->window, window = at / span, first = window * span;
     int64_t size = s->count - first < span ? s->count - first : span;
-    at = first + (int64_t)perm_apply(s->seed, permutation_key(epoch, window + 1), (uint64_t)size, (uint64_t)(at - first));
+    at = first +
+         (int64_t)perm_apply(s->seed, permutation_key(epoch, window + 1), (uint64_t)size, (uint64_t)(at - first));
     return (struct sample_member){cell_in_block_order(s, epoch, at), SAMPLE_ANCHOR};
 }
 

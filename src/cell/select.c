@@ -15,18 +15,18 @@ enum node_type { NODE_ALL, NODE_AND, NODE_OR, NODE_NOT, NODE_COMPARE };
 enum compare { CMP_EQ, CMP_NE, CMP_LT, CMP_LE, CMP_GT, CMP_GE, CMP_IN, CMP_TRUE };
 
 struct literal {
-    char *text;       /* as written, without quotes */
+    char *text; /* as written, without quotes */
     bool quoted, is_number, is_bool;
-    double number;    /* of a number, or 0/1 of true and false */
+    double number; /* of a number, or 0/1 of true and false */
 };
 
 struct node {
     enum node_type type;
-    int left, right;         /* nodes; right of AND, OR only */
+    int left, right; /* nodes; right of AND, OR only */
     enum compare compare;
-    int column;              /* of a comparison: number in the list of columns */
-    int position;            /* where it stands in the text, from 1 */
-    struct literal *values;  /* [value_count] */
+    int column;             /* of a comparison: number in the list of columns */
+    int position;           /* where it stands in the text, from 1 */
+    struct literal *values; /* [value_count] */
     int value_count;
 };
 
@@ -43,13 +43,23 @@ static const char *const compare_words[] = {"==", "!=", "<", "<=", ">", ">=", "i
 
 /* ---- tokens ---- */
 
-enum token_type { TOKEN_END, TOKEN_NAME, TOKEN_TEXT, TOKEN_NUMBER, TOKEN_OP, TOKEN_OPEN, TOKEN_CLOSE, TOKEN_COMMA, TOKEN_BAD };
+enum token_type {
+    TOKEN_END,
+    TOKEN_NAME,
+    TOKEN_TEXT,
+    TOKEN_NUMBER,
+    TOKEN_OP,
+    TOKEN_OPEN,
+    TOKEN_CLOSE,
+    TOKEN_COMMA,
+    TOKEN_BAD
+};
 
 struct token {
     enum token_type type;
     const char *start; /* without quotes */
     int length, position;
-    bool quoted;       /* a name in backquotes: never a word of the language */
+    bool quoted; /* a name in backquotes: never a word of the language */
 };
 
 struct parser {
@@ -140,9 +150,10 @@ static enum status unexpected(const struct parser *p, const char *expected)
     if (p->token.type == TOKEN_END)
         return fail(ST_CONFIG, "cells: the expression ends where %s is expected: %s", expected, p->select->text);
     if (p->token.type == TOKEN_BAD && p->token.quoted)
-        return fail(ST_CONFIG, "cells: the quote at character %d is not closed: %s", p->token.position, p->select->text);
-    return fail(ST_CONFIG, "cells: found '%.*s' at character %d where %s is expected: %s", p->token.length, p->token.start,
-                p->token.position, expected, p->select->text);
+        return fail(ST_CONFIG, "cells: the quote at character %d is not closed: %s", p->token.position,
+                    p->select->text);
+    return fail(ST_CONFIG, "cells: found '%.*s' at character %d where %s is expected: %s", p->token.length,
+                p->token.start, p->token.position, expected, p->select->text);
 }
 
 /* ---- grammar ---- */
@@ -153,7 +164,7 @@ static enum status add_node(struct parser *p, struct node node, int *out)
     struct node *more = realloc(s->nodes, sizeof *more * (size_t)(s->node_count + 1));
     if (!more) return fail(ST_MEMORY, "no memory for the expression");
     s->nodes = more;
-    s->nodes[*out = s->node_count++] = node;
+    s->nodes[ *out = s->node_count++] = node;
     return ST_OK;
 }
 
@@ -188,8 +199,11 @@ static enum status parse_literal(struct parser *p, struct node *node)
     bool number = p->token.type == TOKEN_NUMBER;
     if (p->token.type != TOKEN_TEXT && !number && !is_true && !is_false)
         return unexpected(p, "a value ('text' in quotes, a number, true or false)");
-    struct literal value = {.text = text_format("%.*s", p->token.length, p->token.start), .quoted = p->token.quoted,
-                            .is_number = number, .is_bool = is_true || is_false, .number = is_true};
+    struct literal value = {.text = text_format("%.*s", p->token.length, p->token.start),
+                            .quoted = p->token.quoted,
+                            .is_number = number,
+                            .is_bool = is_true || is_false,
+                            .number = is_true};
     if (number && !text_to_real(value.text, &value.number)) {
         free(value.text);
         return unexpected(p, "a number");
@@ -252,7 +266,8 @@ static enum status parse_or(struct parser *p, int *out);
 static enum status parse_factor(struct parser *p, int *out)
 {
     enum status st = ST_OK;
-    if (++p->depth > MAX_DEPTH) return fail(ST_CONFIG, "cells: more than %d parentheses and nots inside each other", MAX_DEPTH);
+    if (++p->depth > MAX_DEPTH)
+        return fail(ST_CONFIG, "cells: more than %d parentheses and nots inside each other", MAX_DEPTH);
     if (token_is(p, TOKEN_NAME, "not")) {
         struct node node = {.type = NODE_NOT};
         advance(p);
@@ -338,8 +353,9 @@ enum status select_check_names(const struct select *s, const char *const *names,
         for (int j = 0; j < count && !found; j++) found = strcmp(names[j], s->columns[k]) == 0;
         if (found) continue;
         int near = text_nearest(s->columns[k], names, count);
-        return fail(ST_CONFIG, "cells: there is no obs column '%s' (character %d)%s%s%s", s->columns[k], s->column_position[k],
-                    near < 0 ? "" : "; did you mean '", near < 0 ? "" : names[near], near < 0 ? "" : "'?");
+        return fail(ST_CONFIG, "cells: there is no obs column '%s' (character %d)%s%s%s", s->columns[k],
+                    s->column_position[k], near < 0 ? "" : "; did you mean '", near < 0 ? "" : names[near],
+                    near < 0 ? "" : "'?");
     }
     return ST_OK;
 }
@@ -350,8 +366,8 @@ static bool is_text(const struct column *c) { return c->type == COLUMN_CATEGORY 
 
 static enum status mismatch(const struct select *s, const struct node *node, const char *why)
 {
-    return fail(ST_CONFIG, "cells: '%s %s …' at character %d: %s", s->columns[node->column], compare_words[node->compare],
-                node->position, why);
+    return fail(ST_CONFIG, "cells: '%s %s …' at character %d: %s", s->columns[node->column],
+                compare_words[node->compare], node->position, why);
 }
 
 /* Can this column do this comparison? */
@@ -359,13 +375,17 @@ static enum status check_compare(const struct select *s, const struct node *node
 {
     bool order = node->compare >= CMP_LT && node->compare <= CMP_GE;
     if (node->compare == CMP_TRUE)
-        return c->type == COLUMN_BOOL ? ST_OK : mismatch(s, node, "a name alone must be a boolean column; compare it with a value");
+        return c->type == COLUMN_BOOL
+                   ? ST_OK
+                   : mismatch(s, node, "a name alone must be a boolean column; compare it with a value");
     if (order && is_text(c)) return mismatch(s, node, "the column holds text, which has no order; use ==, != or in");
     if (order && c->type == COLUMN_BOOL) return mismatch(s, node, "the column is boolean; use == true or == false");
     for (int k = 0; k < node->value_count; k++) {
         const struct literal *v = &node->values[k];
-        if (c->type == COLUMN_BOOL && !v->is_bool) return mismatch(s, node, "the column is boolean; compare it with true or false");
-        if (!is_text(c) && c->type != COLUMN_BOOL && !v->is_number) return mismatch(s, node, "the column holds numbers; compare it with a number");
+        if (c->type == COLUMN_BOOL && !v->is_bool)
+            return mismatch(s, node, "the column is boolean; compare it with true or false");
+        if (!is_text(c) && c->type != COLUMN_BOOL && !v->is_number)
+            return mismatch(s, node, "the column holds numbers; compare it with a number");
     }
     return ST_OK;
 }
@@ -409,7 +429,8 @@ static double number_at(const struct column *c, int64_t row)
     return c->i[row] == INT64_MIN ? NAN : (double)c->i[row];
 }
 
-static enum status compare_column(const struct select *s, const struct node *node, const struct column *c, int64_t count, uint8_t *keep)
+static enum status compare_column(const struct select *s, const struct node *node, const struct column *c,
+                                  int64_t count, uint8_t *keep)
 {
     enum status st = check_compare(s, node, c);
     uint8_t *hit = NULL; /* which categories match */
@@ -428,7 +449,8 @@ done:
     return st;
 }
 
-static enum status evaluate(const struct select *s, int index, const struct column *columns, int64_t count, uint8_t *keep)
+static enum status evaluate(const struct select *s, int index, const struct column *columns, int64_t count,
+                            uint8_t *keep)
 {
     enum status st = ST_OK;
     const struct node *node = &s->nodes[index];

@@ -160,7 +160,8 @@ float token_value(double count, double total, const struct token_rules *rules)
 }
 
 /* Cls and all genes visible; returns the token of the first gene. */
-static int64_t append_visible(struct batch *b, const struct token_cell *cell, const struct token_rules *rules, int64_t id)
+static int64_t append_visible(struct batch *b, const struct token_cell *cell, const struct token_rules *rules,
+                              int64_t id)
 {
     assert(b->cell_count < b->cell_capacity && b->token_count + cell->count + 1 <= b->token_capacity);
     append_cls(b, id);
@@ -195,8 +196,8 @@ bool token_append_embed(struct batch *batch, struct token_cell *cell, const stru
     return true;
 }
 
-void token_append_train(struct batch *batch, struct token_cell *cell, const struct token_rules *rules,
-                        int64_t id, uint64_t seed, uint64_t step)
+void token_append_train(struct batch *batch, struct token_cell *cell, const struct token_rules *rules, int64_t id,
+                        uint64_t seed, uint64_t step)
 {
     if (cell->count > rules->max_genes)
         sample_genes(cell, rules->max_genes, rng_at(seed, RNG_SAMPLE, (uint64_t)id, step), NULL);

@@ -18,11 +18,11 @@
 #include "cell/cells.h"
 
 struct token_rules {
-    int max_genes;        /* model.max_genes: above it genes are sampled by weight ln(1+count) */
-    int min_genes;        /* selection of training cells; not used when embedding */
-    bool drop_long_cells; /* likewise: leave out cells above max_genes instead of sampling */
-    double scale;         /* 1e4 */
-    double cap_total;     /* 1e5: larger totals are scaled down and rounded (training only); 0 never */
+    int max_genes;                         /* model.max_genes: above it genes are sampled by weight ln(1+count) */
+    int min_genes;                         /* selection of training cells; not used when embedding */
+    bool drop_long_cells;                  /* likewise: leave out cells above max_genes instead of sampling */
+    double scale;                          /* 1e4 */
+    double cap_total;                      /* 1e5: larger totals are scaled down and rounded (training only); 0 never */
     double select_fraction, hide_fraction; /* 0.2 in the loss, of which the first 0.8 are hidden */
 };
 struct token_rules token_rules_from(const struct config *config);
@@ -65,7 +65,7 @@ bool token_append_embed(struct batch *batch, struct token_cell *cell, const stru
 /* Append the cell for training: select floor(select n) positions for the loss, hide the first
  * floor(hide * that), all keyed by (seed, id, step). n < 5 selects all and hides none. Above
  * max_genes, genes are sampled as in embedding but keyed like the mask. Local. */
-void token_append_train(struct batch *batch, struct token_cell *cell, const struct token_rules *rules,
-                        int64_t id, uint64_t seed, uint64_t step);
+void token_append_train(struct batch *batch, struct token_cell *cell, const struct token_rules *rules, int64_t id,
+                        uint64_t seed, uint64_t step);
 
 #endif

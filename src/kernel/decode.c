@@ -31,8 +31,8 @@ void ISA_NAME(decode_gene_forward)(real *p, const void *a, const real *w2, doubl
     }
 }
 
-INLINE void gene_row_backward(void *da, real *restrict dw2, float dp, const void *a, const real *restrict w2, float slope,
-                              int64_t width, enum dtype type)
+INLINE void gene_row_backward(void *da, real *restrict dw2, float dp, const void *a, const real *restrict w2,
+                              float slope, int64_t width, enum dtype type)
 {
 #pragma omp simd
     for (int64_t i = 0; i < width; i++) {
@@ -62,15 +62,16 @@ void ISA_NAME(decode_gene_backward)(void *da, real *dw2, const real *dp, const v
 
 /* ---- cell-wise ---- */
 
-INLINE float cell_row(const void *restrict m, const void *restrict z, int64_t width, float *restrict term, enum dtype type)
+INLINE float cell_row(const void *restrict m, const void *restrict z, int64_t width, float *restrict term,
+                      enum dtype type)
 {
 #pragma omp simd
     for (int64_t i = 0; i < width; i++) term[i] = lane_sigmoid(lane_load(m, i, type)) * lane_load(z, i, type);
     return lane_sum(term, width);
 }
 
-void ISA_NAME(decode_cell_forward)(real *p, const void *m, const void *z, const int64_t *offsets, int cells, int64_t width,
-                                   enum dtype type)
+void ISA_NAME(decode_cell_forward)(real *p, const void *m, const void *z, const int64_t *offsets, int cells,
+                                   int64_t width, enum dtype type)
 {
 #pragma omp parallel
     {
@@ -96,8 +97,8 @@ static int64_t run_width(int cells, int64_t width)
 }
 
 /* One row's dm, and its share of dz, for `columns` columns. */
-INLINE void cell_row_backward(void *dm, float *restrict sum, float dp, const void *m, const float *restrict z, int64_t columns,
-                              enum dtype type)
+INLINE void cell_row_backward(void *dm, float *restrict sum, float dp, const void *m, const float *restrict z,
+                              int64_t columns, enum dtype type)
 {
 #pragma omp simd
     for (int64_t i = 0; i < columns; i++) {
@@ -113,12 +114,13 @@ INLINE void cell_columns_backward(void *dm, void *dz, const real *dp, const void
     float z_row[LANE_MAX_WIDTH], sum[LANE_MAX_WIDTH];
     for (int64_t i = 0; i < columns; i++) z_row[i] = lane_load(z, i, type), sum[i] = 0;
     for (int64_t r = first_row; r < end_row; r++)
-        cell_row_backward(dtype_at(dm, r * width, type), sum, dp[r], dtype_at(m, r * width, type), z_row, columns, type);
+        cell_row_backward(dtype_at(dm, r * width, type), sum, dp[r], dtype_at(m, r * width, type), z_row, columns,
+                          type);
     for (int64_t i = 0; i < columns; i++) lane_store(dz, i, sum[i], type);
 }
 
-void ISA_NAME(decode_cell_backward)(void *dm, void *dz, const real *dp, const void *m, const void *z, const int64_t *offsets,
-                                    int cells, int64_t width, enum dtype type)
+void ISA_NAME(decode_cell_backward)(void *dm, void *dz, const real *dp, const void *m, const void *z,
+                                    const int64_t *offsets, int cells, int64_t width, enum dtype type)
 {
     int64_t run = run_width(cells, width), runs = (width + run - 1) / run;
 #pragma omp parallel for schedule(static)
@@ -127,7 +129,8 @@ void ISA_NAME(decode_cell_backward)(void *dm, void *dz, const real *dp, const vo
         void *dm_at = dtype_at(dm, first, type), *dz_at = dtype_at(dz, cell * width + first, type);
         const void *m_at = dtype_at(m, first, type), *z_at = dtype_at(z, cell * width + first, type);
         int64_t start = offsets[cell], end = offsets[cell + 1];
-        if (type == DTYPE_BF16) cell_columns_backward(dm_at, dz_at, dp, m_at, z_at, start, end, columns, width, DTYPE_BF16);
+        if (type == DTYPE_BF16)
+            cell_columns_backward(dm_at, dz_at, dp, m_at, z_at, start, end, columns, width, DTYPE_BF16);
         else cell_columns_backward(dm_at, dz_at, dp, m_at, z_at, start, end, columns, width, DTYPE_F32);
     }
 }

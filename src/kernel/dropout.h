@@ -9,7 +9,7 @@
 #include <stdint.h>
 
 struct dropout {
-    double p;                    /* share of channels set to 0; the others are divided by 1-p; 0 = off */
+    double p; /* share of channels set to 0; the others are divided by 1-p; 0 = off */
     uint64_t seed, step;
     uint32_t site;               /* which dropout of the model: 2*layer + sub-layer */
     const int64_t *row_cell;     /* [rows] global cell id of each row */

@@ -21,10 +21,7 @@ enum dtype { DTYPE_F32, DTYPE_BF16, DTYPE_F64 };
 
 typedef uint16_t bf16;
 
-static inline size_t dtype_bytes(enum dtype type)
-{
-    return type == DTYPE_F64 ? 8 : type == DTYPE_F32 ? 4 : 2;
-}
+static inline size_t dtype_bytes(enum dtype type) { return type == DTYPE_F64 ? 8 : type == DTYPE_F32 ? 4 : 2; }
 
 /* "fp32", "bf16", "fp64". Never NULL. */
 static inline const char *dtype_name(enum dtype type)

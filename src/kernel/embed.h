@@ -11,11 +11,11 @@
 /* Rows grouped by a key: group i holds rows order[start[i] .. start[i+1]) in rising order, all with
  * key[i]; keys rise. Rows with a key outside [0, limit) belong to no group. */
 struct row_groups {
-    int64_t count;    /* groups */
-    int64_t *start;   /* [count+1] */
-    int32_t *key;     /* [count] */
-    int64_t *order;   /* [rows] */
-    int64_t *tally;   /* [limit+1] scratch */
+    int64_t count;  /* groups */
+    int64_t *start; /* [count+1] */
+    int32_t *key;   /* [count] */
+    int64_t *order; /* [rows] */
+    int64_t *tally; /* [limit+1] scratch */
     int64_t row_capacity, limit;
 };
 /* Take room for `rows` rows and keys below `limit` from the arena (measure mode allowed). Local. */

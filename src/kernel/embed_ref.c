@@ -15,8 +15,9 @@ void embed_forward_ref(void *h, const real *gene, const void *e, const real *mas
     }
 }
 
-void embed_backward_ref(real *dgene, void *de, real *dmask, real *dcls, const void *dh, const struct row_groups *by_feature,
-                        const struct row_groups *by_level, const struct embed_shape *s)
+void embed_backward_ref(real *dgene, void *de, real *dmask, real *dcls, const void *dh,
+                        const struct row_groups *by_feature, const struct row_groups *by_level,
+                        const struct embed_shape *s)
 {
     for (int64_t r = 0; r < s->rows; r++)
         for (int64_t i = 0; i < s->width; i++) {

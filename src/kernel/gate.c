@@ -8,7 +8,8 @@ INLINE void product_rows(void *restrict y, const void *restrict u, const void *r
     for (int64_t r = 0; r < s->rows; r++) {
 #pragma omp simd
         for (int64_t i = 0; i < s->width; i++)
-            lane_store(y, r * s->width + i, lane_load(u, r * s->stride + i, type) * lane_load(v, r * s->stride + i, type), type);
+            lane_store(y, r * s->width + i,
+                       lane_load(u, r * s->stride + i, type) * lane_load(v, r * s->stride + i, type), type);
     }
 }
 
@@ -26,7 +27,8 @@ INLINE void product_rows_backward(void *du, void *dv, const void *restrict dy, c
 #pragma omp simd
         for (int64_t i = 0; i < s->width; i++) {
             int64_t at = r * s->stride + i;
-            float d = lane_load(dy, r * s->width + i, type), left = lane_load(u, at, type), right = lane_load(v, at, type);
+            float d = lane_load(dy, r * s->width + i, type), left = lane_load(u, at, type),
+                  right = lane_load(v, at, type);
             lane_store(du, at, d * right, type);
             lane_store(dv, at, d * left, type);
         }
@@ -55,7 +57,8 @@ void ISA_NAME(leaky_forward)(void *y, const void *x, double slope, int64_t count
     else leaky_elements(y, x, (float)slope, count, DTYPE_F32);
 }
 
-INLINE void leaky_elements_backward(void *dx, const void *dy, const void *x, float slope, int64_t count, enum dtype type)
+INLINE void leaky_elements_backward(void *dx, const void *dy, const void *x, float slope, int64_t count,
+                                    enum dtype type)
 {
 #pragma omp parallel for simd schedule(static)
     for (int64_t i = 0; i < count; i++)

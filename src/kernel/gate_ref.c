@@ -9,7 +9,8 @@ void gate_product_forward_ref(void *y, const void *u, const void *v, const struc
         }
 }
 
-void gate_product_backward_ref(void *du, void *dv, const void *dy, const void *u, const void *v, const struct gate_shape *s)
+void gate_product_backward_ref(void *du, void *dv, const void *dy, const void *u, const void *v,
+                               const struct gate_shape *s)
 {
     for (int64_t r = 0; r < s->rows; r++)
         for (int64_t i = 0; i < s->width; i++) {

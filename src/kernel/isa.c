@@ -8,7 +8,8 @@
 
 #ifdef CYTOMILL_DOUBLE
 
-#define X(name, params, args) void name params { name##_ref args; }
+#define X(name, params, args) \
+    void name params { name##_ref args; }
 KERNEL_LIST(X)
 #undef X
 
@@ -33,7 +34,8 @@ static bool has_avx2(void)
 static bool has_avx512(void)
 {
     return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+           __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512vl");
 }
 #endif
 
@@ -77,7 +79,8 @@ enum status kernel_select(const char *isa)
 
 const char *kernel_isa_name(void) { return in_use->name; }
 
-#define X(name, params, args) void name params { in_use->kernels->name args; }
+#define X(name, params, args) \
+    void name params { in_use->kernels->name args; }
 KERNEL_LIST(X)
 #undef X
 

@@ -13,8 +13,8 @@
 #include "base/status.h"
 
 #define ISA_PASTE_(name, isa) name##_##isa
-#define ISA_PASTE(name, isa) ISA_PASTE_(name, isa)
-#define ISA_NAME(name) ISA_PASTE(name, ISA)
+#define ISA_PASTE(name, isa)  ISA_PASTE_(name, isa)
+#define ISA_NAME(name)        ISA_PASTE(name, ISA)
 
 /* Use "generic", "avx2", "avx512" or the best this processor has ("auto"). ST_CONFIG if the
  * processor lacks it or the name is unknown. Call before threads start. Local. */

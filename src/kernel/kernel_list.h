@@ -15,13 +15,14 @@
 
 #define KERNEL_LIST(X) \
     X(norm_residual_forward, \
-      (void *y, real *stat, const void *x, const void *a, const real *gamma, const real *beta, const struct norm_shape *shape), \
+      (void *y, real *stat, const void *x, const void *a, const real *gamma, const real *beta, \
+       const struct norm_shape *shape), \
       (y, stat, x, a, gamma, beta, shape)) \
     X(norm_residual_backward, \
       (void *dx, void *da, real *dgamma, real *dbeta, const void *dy, const real *stat, const void *x, const void *a, \
        const real *gamma, const struct norm_shape *shape, real *scratch), \
       (dx, da, dgamma, dbeta, dy, stat, x, a, gamma, shape, scratch)) \
-    X(retention_state_forward, (real *state, const void *k, const void *v, const struct retention_shape *shape), \
+    X(retention_state_forward, (real * state, const void *k, const void *v, const struct retention_shape *shape), \
       (state, k, v, shape)) \
     X(retention_read_forward, \
       (void *y, const void *q, const void *u, const real *state, const struct retention_shape *shape), \
@@ -37,24 +38,26 @@
     X(gate_product_backward, \
       (void *du, void *dv, const void *dy, const void *u, const void *v, const struct gate_shape *shape), \
       (du, dv, dy, u, v, shape)) \
-    X(leaky_forward, (void *y, const void *x, double slope, int64_t count, enum dtype type), (y, x, slope, count, type)) \
+    X(leaky_forward, (void *y, const void *x, double slope, int64_t count, enum dtype type), \
+      (y, x, slope, count, type)) \
     X(leaky_backward, (void *dx, const void *dy, const void *x, double slope, int64_t count, enum dtype type), \
       (dx, dy, x, slope, count, type)) \
     X(value_softmax_forward, (void *p, const float *x, const real *u, int64_t levels, int64_t b, enum dtype type), \
       (p, x, u, levels, b, type)) \
     X(value_softmax_backward, \
-      (real *du, const void *dp, const void *p, const float *x, int64_t levels, int64_t b, enum dtype type, real *scratch), \
+      (real * du, const void *dp, const void *p, const float *x, int64_t levels, int64_t b, enum dtype type, \
+       real *scratch), \
       (du, dp, p, x, levels, b, type, scratch)) \
     X(embed_forward, \
       (void *h, const real *gene, const void *e, const real *mask, const real *cls, const struct embed_shape *shape), \
       (h, gene, e, mask, cls, shape)) \
     X(embed_backward, \
-      (real *dgene, void *de, real *dmask, real *dcls, const void *dh, const struct row_groups *by_feature, \
+      (real * dgene, void *de, real *dmask, real *dcls, const void *dh, const struct row_groups *by_feature, \
        const struct row_groups *by_level, const struct embed_shape *shape), \
       (dgene, de, dmask, dcls, dh, by_feature, by_level, shape)) \
     X(table_gather, (void *y, const real *table, const int32_t *id, int64_t rows, int64_t width, enum dtype type), \
       (y, table, id, rows, width, type)) \
-    X(table_add, (real *dtable, const void *dy, const struct row_groups *groups, int64_t width, enum dtype type), \
+    X(table_add, (real * dtable, const void *dy, const struct row_groups *groups, int64_t width, enum dtype type), \
       (dtable, dy, groups, width, type)) \
     X(rows_gather, (void *y, const void *x, const int64_t *index, int64_t rows, int64_t width, enum dtype type), \
       (y, x, index, rows, width, type)) \
@@ -64,34 +67,33 @@
     X(rows_add, (void *x, const void *y, const int64_t *index, int64_t rows, int64_t width, enum dtype type), \
       (x, y, index, rows, width, type)) \
     X(decode_gene_forward, \
-      (real *p, const void *a, const real *w2, double slope, int64_t rows, int64_t width, enum dtype type), \
+      (real * p, const void *a, const real *w2, double slope, int64_t rows, int64_t width, enum dtype type), \
       (p, a, w2, slope, rows, width, type)) \
     X(decode_gene_backward, \
       (void *da, real *dw2, const real *dp, const void *a, const real *w2, double slope, int64_t rows, int64_t width, \
        enum dtype type, real *scratch), \
       (da, dw2, dp, a, w2, slope, rows, width, type, scratch)) \
     X(decode_cell_forward, \
-      (real *p, const void *m, const void *z, const int64_t *offsets, int cells, int64_t width, enum dtype type), \
+      (real * p, const void *m, const void *z, const int64_t *offsets, int cells, int64_t width, enum dtype type), \
       (p, m, z, offsets, cells, width, type)) \
     X(decode_cell_backward, \
-      (void *dm, void *dz, const real *dp, const void *m, const void *z, const int64_t *offsets, int cells, int64_t width, \
-       enum dtype type), \
+      (void *dm, void *dz, const real *dp, const void *m, const void *z, const int64_t *offsets, int cells, \
+       int64_t width, enum dtype type), \
       (dm, dz, dp, m, z, offsets, cells, width, type)) \
     X(loss_square_forward, \
       (double *error, double *weight, const real *p, const float *y, const float *w, int64_t count), \
       (error, weight, p, y, w, count)) \
-    X(loss_square_backward, \
-      (real *dp, double scale, const real *p, const float *y, const float *w, int64_t count), \
+    X(loss_square_backward, (real * dp, double scale, const real *p, const float *y, const float *w, int64_t count), \
       (dp, scale, p, y, w, count)) \
-    X(adam_step, (real *w, real *m, real *v, const real *g, int64_t count, const struct adam *adam), \
+    X(adam_step, (real * w, real * m, real * v, const real *g, int64_t count, const struct adam *adam), \
       (w, m, v, g, count, adam)) \
     X(vector_square_sum, (double *out, const real *x, int64_t count), (out, x, count)) \
-    X(vector_scale, (real *x, double factor, int64_t count), (x, factor, count)) \
-    X(vector_clip, (real *x, double limit, int64_t count), (x, limit, count)) \
+    X(vector_scale, (real * x, double factor, int64_t count), (x, factor, count)) \
+    X(vector_clip, (real * x, double limit, int64_t count), (x, limit, count)) \
     X(vector_add, (void *y, const void *x, int64_t count, enum dtype type), (y, x, count, type)) \
     X(vector_convert, (void *y, enum dtype y_type, const void *x, enum dtype x_type, int64_t count), \
       (y, y_type, x, x_type, count)) \
-    X(vector_round_bf16, (real *x, int64_t count), (x, count)) \
+    X(vector_round_bf16, (real * x, int64_t count), (x, count)) \
     X(vector_transpose, \
       (void *y, enum dtype y_type, const void *x, enum dtype x_type, int64_t rows, int64_t columns, int64_t x_stride, \
        int64_t y_stride), \

@@ -33,7 +33,7 @@ INLINE float lane_exp(float x)
     x = x > 88.0f ? 88.0f : x;
     x = x < -87.0f ? -87.0f : x;
     float n = x * 1.44269504088896341f + 12582912.0f; /* 1.5 * 2^23: the sum is rounded to a whole number */
-    uint32_t bits; /* unsigned: a NaN may wrap, and stays NaN through p */
+    uint32_t bits;                                    /* unsigned: a NaN may wrap, and stays NaN through p */
     memcpy(&bits, &n, sizeof bits);
     n -= 12582912.0f;
     float r = x - n * 0.693359375f + n * 2.12194440e-4f;

@@ -15,7 +15,8 @@ void ISA_NAME(loss_square_forward)(double *error, double *weight, const real *p,
     *weight = weight_sum;
 }
 
-void ISA_NAME(loss_square_backward)(real *dp, double scale, const real *p, const float *y, const float *w, int64_t count)
+void ISA_NAME(loss_square_backward)(real *dp, double scale, const real *p, const float *y, const float *w,
+                                    int64_t count)
 {
 #pragma omp simd
     for (int64_t i = 0; i < count; i++) dp[i] = (real)(2 * scale * w[i] * ((double)p[i] - y[i]));

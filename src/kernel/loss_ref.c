@@ -1,6 +1,7 @@
 #include "kernel/kernel_list.h"
 
-void loss_square_forward_ref(double *error, double *weight, const real *p, const float *y, const float *w, int64_t count)
+void loss_square_forward_ref(double *error, double *weight, const real *p, const float *y, const float *w,
+                             int64_t count)
 {
     *error = *weight = 0;
     for (int64_t i = 0; i < count; i++) {

@@ -16,7 +16,7 @@ struct multiply;
 
 struct multiply_spec {
     int64_t m, n, k;
-    enum dtype type;     /* of A and B */
+    enum dtype type; /* of A and B */
     enum dtype c_type;
     bool accumulate;     /* += instead of = */
     int threads;         /* threads 0..threads-1 may run and pack at the same time */

@@ -13,7 +13,8 @@ struct multiply {
 enum status multiply_create(const struct multiply_spec *spec, struct multiply **out)
 {
     *out = NULL;
-    if (spec->type != DTYPE_F64) return fail(ST_INTERNAL, "the double build multiplies fp64, not %s", dtype_name(spec->type));
+    if (spec->type != DTYPE_F64)
+        return fail(ST_INTERNAL, "the double build multiplies fp64, not %s", dtype_name(spec->type));
     struct multiply *m;
     enum status st = mem_alloc((void **)&m, 1, sizeof *m, "product");
     if (st != ST_OK) return st;

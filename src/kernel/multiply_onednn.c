@@ -20,8 +20,8 @@ static bool layout_make(layout *out, dnnl_dims_t dims, dnnl_data_type_t type, dn
 }
 static void layout_free(layout *x) { dnnl_memory_desc_destroy(*x); }
 static layout_view layout_of(const layout *x) { return *x; }
-static dnnl_status_t describe_product(dnnl_primitive_desc_t *out, dnnl_engine_t engine, const layout *a, const layout *b,
-                                      const layout *c, dnnl_primitive_attr_t attr)
+static dnnl_status_t describe_product(dnnl_primitive_desc_t *out, dnnl_engine_t engine, const layout *a,
+                                      const layout *b, const layout *c, dnnl_primitive_attr_t attr)
 {
     return dnnl_matmul_primitive_desc_create(out, engine, *a, *b, NULL, *c, attr);
 }
@@ -35,8 +35,8 @@ static bool layout_make(layout *out, dnnl_dims_t dims, dnnl_data_type_t type, dn
 }
 static void layout_free(layout *x) {}
 static layout_view layout_of(const layout *x) { return x; }
-static dnnl_status_t describe_product(dnnl_primitive_desc_t *out, dnnl_engine_t engine, const layout *a, const layout *b,
-                                      const layout *c, dnnl_primitive_attr_t attr)
+static dnnl_status_t describe_product(dnnl_primitive_desc_t *out, dnnl_engine_t engine, const layout *a,
+                                      const layout *b, const layout *c, dnnl_primitive_attr_t attr)
 {
     dnnl_matmul_desc_t desc;
     dnnl_status_t failed = dnnl_matmul_desc_init(&desc, a, b, NULL, c);
@@ -178,9 +178,9 @@ static enum status reorder_create(struct multiply *m, enum dtype from, bool tran
     layout plain;
     layout_make(&plain, dims, data_type(from), transposed ? dnnl_ba : dnnl_ab);
     dnnl_primitive_attr_t attr = attributes_make(false);
-    dnnl_status_t failed =
-        dnnl_reorder_primitive_desc_create(&r->desc, layout_of(&plain), engine,
-                                           dnnl_primitive_desc_query_md(m->desc, dnnl_query_weights_md, 0), engine, attr);
+    dnnl_status_t failed = dnnl_reorder_primitive_desc_create(
+        &r->desc, layout_of(&plain), engine, dnnl_primitive_desc_query_md(m->desc, dnnl_query_weights_md, 0), engine,
+        attr);
     dnnl_primitive_attr_destroy(attr);
     layout_free(&plain);
     if (failed || dnnl_primitive_create(&r->primitive, r->desc) != dnnl_success)
@@ -258,7 +258,10 @@ void multiply_destroy(struct multiply **multiply)
 size_t multiply_packed_bytes(const struct multiply *m) { return m->packed_bytes; }
 size_t multiply_scratch_bytes(const struct multiply *m) { return m->scratch_bytes; }
 
-static void address(dnnl_memory_t memory, const void *at) { dnnl_memory_set_data_handle(memory, (void *)(uintptr_t)at); }
+static void address(dnnl_memory_t memory, const void *at)
+{
+    dnnl_memory_set_data_handle(memory, (void *)(uintptr_t)at);
+}
 
 /* A call that was accepted when it was prepared cannot fail but by a broken invariant. */
 static void must_run(dnnl_status_t failed)

@@ -48,8 +48,8 @@ INLINE void draw_mask(float *restrict mask, const struct norm_shape *s, int64_t 
 }
 
 /* h[width] = lambda x + mask a. */
-INLINE void residual(struct row *b, const void *restrict x, const void *restrict a, const struct norm_shape *s, int64_t row,
-                     bool drop, enum dtype type)
+INLINE void residual(struct row *b, const void *restrict x, const void *restrict a, const struct norm_shape *s,
+                     int64_t row, bool drop, enum dtype type)
 {
     int64_t width = s->width, at = row * width;
     float lambda = (float)s->lambda;
@@ -97,8 +97,8 @@ INLINE void row_forward(void *restrict y, real *restrict stat, const void *restr
         lane_store(y, row * width + i, (h[i] - mean) * inverse_sd * gamma[i] + beta[i], type);
 }
 
-void ISA_NAME(norm_residual_forward)(void *y, real *stat, const void *x, const void *a, const real *gamma, const real *beta,
-                                     const struct norm_shape *shape)
+void ISA_NAME(norm_residual_forward)(void *y, real *stat, const void *x, const void *a, const real *gamma,
+                                     const real *beta, const struct norm_shape *shape)
 {
     bool drop = a && dropout_is_on(&shape->drop);
 #pragma omp parallel
@@ -137,9 +137,9 @@ INLINE void gradient_lanes(struct row *b, struct row_sums *sums, float *restrict
 }
 
 /* dx and da of a row; its shares of dgamma and dbeta are added to. */
-INLINE void row_backward(void *dx, void *da, float *dgamma, float *dbeta, const void *dy, const real *stat, const void *x,
-                         const void *a, const real *gamma, const struct norm_shape *s, int64_t row, struct row *b, bool drop,
-                         enum dtype type)
+INLINE void row_backward(void *dx, void *da, float *dgamma, float *dbeta, const void *dy, const real *stat,
+                         const void *x, const void *a, const real *gamma, const struct norm_shape *s, int64_t row,
+                         struct row *b, bool drop, enum dtype type)
 {
     int64_t width = s->width, at = row * width, i = 0;
     float mean = stat[2 * row], inverse_sd = stat[2 * row + 1], lambda = (float)s->lambda;

@@ -25,7 +25,8 @@ void norm_residual_forward(void *y, real *stat, const void *x, const void *a, co
 /* dx[R,D] and da[R,D] are written (da NULL if a is), dgamma[D] and dbeta[D] added to. dy may be dx or da.
  * scratch: norm_scratch_reals() reals. Sums over rows in an order that threads do not change. Local. */
 void norm_residual_backward(void *dx, void *da, real *dgamma, real *dbeta, const void *dy, const real *stat,
-                            const void *x, const void *a, const real *gamma, const struct norm_shape *shape, real *scratch);
+                            const void *x, const void *a, const real *gamma, const struct norm_shape *shape,
+                            real *scratch);
 static inline int64_t norm_scratch_reals(int64_t rows, int64_t width) { return 2 * partial_reals(rows, width); }
 
 #endif

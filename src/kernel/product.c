@@ -39,7 +39,10 @@ static void poll_from_master(int thread)
 
 static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 static size_t aligned(size_t bytes) { return (bytes + ARENA_ALIGN - 1) / ARENA_ALIGN * ARENA_ALIGN; }
-static size_t inner_bytes(const struct product *p, int64_t count) { return aligned((size_t)count * dtype_bytes(p->inner)); }
+static size_t inner_bytes(const struct product *p, int64_t count)
+{
+    return aligned((size_t)count * dtype_bytes(p->inner));
+}
 
 /* ---- create ---- */
 
@@ -142,7 +145,10 @@ size_t product_scratch_bytes(const struct product *p)
 
 void product_set_scratch(struct product *p, void *scratch) { p->scratch = scratch; }
 
-static unsigned char *thread_scratch(const struct product *p, int thread) { return p->scratch + (size_t)thread * p->thread_bytes; }
+static unsigned char *thread_scratch(const struct product *p, int thread)
+{
+    return p->scratch + (size_t)thread * p->thread_bytes;
+}
 static unsigned char *shared_scratch(const struct product *p) { return thread_scratch(p, p->spec.threads); }
 
 /* ---- packing ---- */
@@ -155,7 +161,8 @@ static const real *masters_stacked(const struct product *p, const real *const *m
     for (int i = 1; i < p->spec.parts; i++) follow = follow && masters[i] == masters[0] + i * part;
     if (follow) return masters[0];
     real *stacked = (real *)shared_scratch(p);
-    for (int i = 0; i < p->spec.parts; i++) vector_convert(stacked + i * part, DTYPE_REAL, masters[i], DTYPE_REAL, part);
+    for (int i = 0; i < p->spec.parts; i++)
+        vector_convert(stacked + i * part, DTYPE_REAL, masters[i], DTYPE_REAL, part);
     return stacked;
 }
 
@@ -235,10 +242,11 @@ void product_forward(struct product *p, void *y, const void *x, const struct pro
     tiles_run(p, &t);
 }
 
-void product_backward_data(struct product *p, void *dx, const void *dy, const struct product_weight *weight, int64_t rows,
-                           bool accumulate)
+void product_backward_data(struct product *p, void *dx, const void *dy, const struct product_weight *weight,
+                           int64_t rows, bool accumulate)
 {
-    struct tiles t = {accumulate ? &p->data_add : &p->data, dx, dy, weight->backward, rows, p->spec.out, p->spec.in, accumulate};
+    struct tiles t = {
+        accumulate ? &p->data_add : &p->data, dx, dy, weight->backward, rows, p->spec.out, p->spec.in, accumulate};
     tiles_run(p, &t);
 }
 
@@ -246,8 +254,8 @@ void product_backward_data(struct product *p, void *dx, const void *dy, const st
 
 struct buckets {
     const void *dy, *x;
-    int64_t rows;            /* of the whole call */
-    int64_t first, count;    /* buckets of this group */
+    int64_t rows;         /* of the whole call */
+    int64_t first, count; /* buckets of this group */
     int64_t blocks_per_part;
 };
 
@@ -257,7 +265,10 @@ static int64_t bucket_rows(const struct buckets *b, int64_t i)
     return left < PRODUCT_BUCKET ? left : PRODUCT_BUCKET;
 }
 
-static unsigned char *bucket_a(const struct product *p, int64_t i) { return shared_scratch(p) + (size_t)i * p->a_bytes; }
+static unsigned char *bucket_a(const struct product *p, int64_t i)
+{
+    return shared_scratch(p) + (size_t)i * p->a_bytes;
+}
 static unsigned char *bucket_b(const struct product *p, int64_t i)
 {
     return shared_scratch(p) + GROUP_BUCKETS * p->a_bytes + (size_t)i * p->b_bytes;
@@ -290,7 +301,8 @@ static void bucket_pack_dy(const struct product *p, const struct buckets *b, int
 }
 
 /* Block `block` of the stacked dW: its part, first row in the part, and rows. */
-static void block_find(const struct product *p, const struct buckets *b, int64_t block, int *part, int64_t *row, int64_t *rows)
+static void block_find(const struct product *p, const struct buckets *b, int64_t block, int *part, int64_t *row,
+                       int64_t *rows)
 {
     int64_t part_rows = p->spec.out / p->spec.parts;
     *part = (int)(block / b->blocks_per_part);
@@ -306,8 +318,9 @@ static void block_add(const struct product *p, const struct buckets *b, int64_t 
     int64_t column = part * (p->spec.out / p->spec.parts) + row;
     struct multiply *m = rows == BLOCK_ROWS ? p->weight : p->weight_tail;
     for (int64_t i = 0; i < b->count; i++)
-        multiply_run(m, thread, dw[part] + row * p->spec.in, dtype_at(bucket_a(p, i), column * PRODUCT_BUCKET, p->inner),
-                     bucket_b(p, i), thread_scratch(p, thread));
+        multiply_run(m, thread, dw[part] + row * p->spec.in,
+                     dtype_at(bucket_a(p, i), column * PRODUCT_BUCKET, p->inner), bucket_b(p, i),
+                     thread_scratch(p, thread));
 }
 
 static void group_run(const struct product *p, const struct buckets *b, real *const *dw, int thread)
@@ -333,7 +346,10 @@ void product_backward_weight(struct product *p, real *const *dw, const void *dy,
 {
     int64_t buckets = (rows + PRODUCT_BUCKET - 1) / PRODUCT_BUCKET, part_rows = p->spec.out / p->spec.parts;
     for (int64_t first = 0; first < buckets; first += GROUP_BUCKETS) {
-        struct buckets b = {.dy = dy, .x = x, .rows = rows, .first = first,
+        struct buckets b = {.dy = dy,
+                            .x = x,
+                            .rows = rows,
+                            .first = first,
                             .count = buckets - first < GROUP_BUCKETS ? buckets - first : GROUP_BUCKETS,
                             .blocks_per_part = (part_rows + BLOCK_ROWS - 1) / BLOCK_ROWS};
 #pragma omp parallel num_threads(p->spec.threads)

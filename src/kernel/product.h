@@ -30,11 +30,11 @@ enum { PRODUCT_TILE = 128, PRODUCT_BUCKET = 256, PRODUCT_MAX_PARTS = 8 };
 struct product;
 
 struct product_spec {
-    int64_t in, out;     /* W is [out, in] */
-    int parts;           /* masters stacked along out, each [out/parts, in]; 0 means 1 */
-    enum dtype type;     /* of x, y, dx, dy: DTYPE_F32 or DTYPE_BF16; DTYPE_F64 in the double build */
-    bool backward;       /* dX and dW wanted */
-    int threads;         /* OpenMP threads that will call; 0 means omp_get_max_threads() */
+    int64_t in, out; /* W is [out, in] */
+    int parts;       /* masters stacked along out, each [out/parts, in]; 0 means 1 */
+    enum dtype type; /* of x, y, dx, dy: DTYPE_F32 or DTYPE_BF16; DTYPE_F64 in the double build */
+    bool backward;   /* dX and dW wanted */
+    int threads;     /* OpenMP threads that will call; 0 means omp_get_max_threads() */
 };
 
 /* Packed memory of one weight: borrowed from an arena; `backward` NULL without spec.backward. */
@@ -58,7 +58,8 @@ void product_set_scratch(struct product *product, void *scratch);
 void product_pack(struct product *product, struct product_weight *weight, const real *const *masters);
 
 /* y[rows, out] = x[rows, in] W^T. Local. */
-void product_forward(struct product *product, void *y, const void *x, const struct product_weight *weight, int64_t rows);
+void product_forward(struct product *product, void *y, const void *x, const struct product_weight *weight,
+                     int64_t rows);
 /* dx[rows, in] (+)= dy[rows, out] W; `accumulate` adds to what is there. Local. */
 void product_backward_data(struct product *product, void *dx, const void *dy, const struct product_weight *weight,
                            int64_t rows, bool accumulate);
@@ -74,7 +75,8 @@ void product_backward_weight_ref(real *dw, const void *dy, const void *x, int64_
 
 /* The library's plain rate, the yardstick of benchmarks: GFLOP/s of one packed product of `rows` x `in`
  * x `out` on `threads` threads of its own, median of nine. Allocates. Local. */
-MUST_CHECK enum status product_plain_rate(double *gflops, enum dtype type, int64_t rows, int64_t in, int64_t out, int threads);
+MUST_CHECK enum status product_plain_rate(double *gflops, enum dtype type, int64_t rows, int64_t in, int64_t out,
+                                          int threads);
 
 /* Called by the master thread between its tiles, about every millisecond: lets messages progress.
  * NULL for none. Local. */

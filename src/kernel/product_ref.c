@@ -27,7 +27,8 @@ void product_backward_weight_ref(real *dw, const void *dy, const void *x, int64_
     for (int64_t o = 0; o < out; o++)
         for (int64_t i = 0; i < in; i++) {
             double sum = 0;
-            for (int64_t r = 0; r < rows; r++) sum += dtype_load(dy, r * out + o, type) * dtype_load(x, r * in + i, type);
+            for (int64_t r = 0; r < rows; r++)
+                sum += dtype_load(dy, r * out + o, type) * dtype_load(x, r * in + i, type);
             dw[o * in + i] += (real)sum;
         }
 }

@@ -14,10 +14,10 @@ typedef float tile[TILE * MAX_CHANNELS]; /* [rows, channels of the heads at work
 /* A run of heads of one cell. */
 struct work {
     const struct retention_shape *s;
-    int64_t first, end;      /* rows of the cell */
-    int64_t column;          /* first channel */
-    int64_t channels;        /* heads at work times C */
-    int64_t state;           /* offset of the first head's sums */
+    int64_t first, end; /* rows of the cell */
+    int64_t column;     /* first channel */
+    int64_t channels;   /* heads at work times C */
+    int64_t state;      /* offset of the first head's sums */
     float value_scale;
 };
 
@@ -38,8 +38,12 @@ static struct work task_at(const struct retention_shape *s, int heads, int64_t t
 {
     int64_t per_cell = (s->heads + heads - 1) / heads, cell = task / per_cell, head = task % per_cell * heads;
     int64_t c = s->head_width, mine = s->heads - head < heads ? s->heads - head : heads;
-    return (struct work){.s = s, .first = s->offsets[cell], .end = s->offsets[cell + 1], .column = head * c,
-                         .channels = mine * c, .state = (cell * s->heads + head) * c * c,
+    return (struct work){.s = s,
+                         .first = s->offsets[cell],
+                         .end = s->offsets[cell + 1],
+                         .column = head * c,
+                         .channels = mine * c,
+                         .state = (cell * s->heads + head) * c * c,
                          .value_scale = s->value_scale ? s->value_scale[cell] : 1.0f};
 }
 
@@ -136,7 +140,8 @@ void ISA_NAME(retention_state_forward)(real *state, const void *k, const void *v
 /* ---- y = norm(Q T) SiLU(u) ---- */
 
 /* o[rows, channels] = Q T; normal = o / rms and inverse[rows, heads] = 1 / rms. */
-INLINE void read_tile(float *o, float *inverse, const float *queries, const real *state, const struct work *w, int64_t rows)
+INLINE void read_tile(float *o, float *inverse, const float *queries, const real *state, const struct work *w,
+                      int64_t rows)
 {
     int64_t c = w->s->head_width, channels = w->channels, heads = channels / c;
     for (int64_t h = 0; h < heads; h++) {
@@ -196,7 +201,8 @@ INLINE void gate_tile_backward(float *restrict d, float *restrict gates, const f
 }
 
 /* Gradient of o from that of the normal, in place, head by head. */
-INLINE void rms_tile_backward(float *restrict d, const float *restrict normal, const float *inverse, int64_t heads, int64_t c)
+INLINE void rms_tile_backward(float *restrict d, const float *restrict normal, const float *inverse, int64_t heads,
+                              int64_t c)
 {
     for (int64_t i = 0; i < heads; i++) {
         float dot = 0;
@@ -261,8 +267,8 @@ void ISA_NAME(retention_read_backward)(void *dq, void *du, real *dstate, const v
 
 /* ---- gradients of the state ---- */
 
-INLINE void state_task_backward(void *dk, void *dv, const real *dstate, const void *k, const void *v, const struct work *w,
-                                enum dtype type)
+INLINE void state_task_backward(void *dk, void *dv, const real *dstate, const void *k, const void *v,
+                                const struct work *w, enum dtype type)
 {
     int64_t c = w->s->head_width, channels = w->channels;
     _Alignas(64) tile keys, values, dkeys, dvalues;

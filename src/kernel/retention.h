@@ -20,15 +20,15 @@
 enum { RETENTION_MAX_HEAD_WIDTH = 128 };
 
 struct retention_shape {
-    int cells;               /* B */
-    const int64_t *offsets;  /* [B+1] first row of each cell */
-    int heads;               /* H */
-    int64_t head_width;      /* C, at most RETENTION_MAX_HEAD_WIDTH */
-    int64_t stride;          /* elements between rows of q, k, v, u and of their gradients */
+    int cells;              /* B */
+    const int64_t *offsets; /* [B+1] first row of each cell */
+    int heads;              /* H */
+    int64_t head_width;     /* C, at most RETENTION_MAX_HEAD_WIDTH */
+    int64_t stride;         /* elements between rows of q, k, v, u and of their gradients */
     enum dtype type;
-    double feature_scale;    /* f */
+    double feature_scale;     /* f */
     const float *value_scale; /* [B] s; NULL = 1. Used with k, v */
-    const uint8_t *key_mask; /* [S] 1 = may be attended to; NULL = all. Used with k, v */
+    const uint8_t *key_mask;  /* [S] 1 = may be attended to; NULL = all. Used with k, v */
 };
 
 /* state[B,H,C,C] += sum over rows of K^T V. Local. */

@@ -14,7 +14,9 @@ struct head {
 static struct head head_at(const struct retention_shape *s, int cell, int head)
 {
     int64_t c = s->head_width;
-    return (struct head){.first = s->offsets[cell], .end = s->offsets[cell + 1], .column = head * c,
+    return (struct head){.first = s->offsets[cell],
+                         .end = s->offsets[cell + 1],
+                         .column = head * c,
                          .state = ((int64_t)cell * s->heads + head) * c * c,
                          .value_scale = s->value_scale ? s->value_scale[cell] : 1};
 }
@@ -31,7 +33,8 @@ static double feature(const void *x, const struct retention_shape *s, const uint
     return value > 0 && (!mask || mask[row]) ? value * s->feature_scale : 0;
 }
 
-static void state_head_forward(real *state, const void *k, const void *v, const struct retention_shape *s, struct head h)
+static void state_head_forward(real *state, const void *k, const void *v, const struct retention_shape *s,
+                               struct head h)
 {
     int64_t c = s->head_width;
     for (int64_t i = 0; i < c; i++)
@@ -58,8 +61,7 @@ static double read_row(double *o, const void *q, const real *state, const struct
     double square = 0;
     for (int64_t j = 0; j < c; j++) {
         o[j] = 0;
-        for (int64_t i = 0; i < c; i++)
-            o[j] += feature(q, s, NULL, row, h.column + i) * state[h.state + i * c + j];
+        for (int64_t i = 0; i < c; i++) o[j] += feature(q, s, NULL, row, h.column + i) * state[h.state + i * c + j];
         square += o[j] * o[j];
     }
     return 1 / fmax(1e-12, sqrt(square / (double)c));

@@ -21,8 +21,8 @@ struct small_left {
     int64_t row, column;
 };
 
-INLINE void small_block(float *c, int64_t c_stride, struct small_left left, const float *b, int64_t b_stride, int64_t depth,
-                        int add)
+INLINE void small_block(float *c, int64_t c_stride, struct small_left left, const float *b, int64_t b_stride,
+                        int64_t depth, int add)
 {
     small_vector sums[SMALL_ROWS][SMALL_VECTORS] = {0};
     for (int64_t k = 0; k < depth; k++) {
@@ -42,8 +42,8 @@ INLINE void small_block(float *c, int64_t c_stride, struct small_left left, cons
 }
 
 /* Rows or columns that do not fill a block. */
-INLINE void small_edge(float *c, int64_t c_stride, struct small_left left, const float *b, int64_t b_stride, int64_t rows,
-                       int64_t columns, int64_t depth, int add)
+INLINE void small_edge(float *c, int64_t c_stride, struct small_left left, const float *b, int64_t b_stride,
+                       int64_t rows, int64_t columns, int64_t depth, int add)
 {
     for (int64_t i = 0; i < rows; i++)
         for (int64_t j = 0; j < columns; j++) {
@@ -53,8 +53,8 @@ INLINE void small_edge(float *c, int64_t c_stride, struct small_left left, const
         }
 }
 
-INLINE void small_product(float *c, int64_t c_stride, struct small_left left, const float *b, int64_t b_stride, int64_t rows,
-                          int64_t columns, int64_t depth, int add)
+INLINE void small_product(float *c, int64_t c_stride, struct small_left left, const float *b, int64_t b_stride,
+                          int64_t rows, int64_t columns, int64_t depth, int add)
 {
     for (int64_t i = 0; i < rows; i += SMALL_ROWS)
         for (int64_t j = 0; j < columns; j += SMALL_COLUMNS) {

@@ -59,7 +59,8 @@ INLINE void block_whole(const struct matrices *m, int64_t r, int64_t c, enum dty
 {
     if (y_type == DTYPE_BF16 && x_type == DTYPE_BF16) {
         lanes16 block[SIDE];
-        for (int i = 0; i < SIDE; i++) memcpy(&block[i], (const bf16 *)m->x + (r + i) * m->x_stride + c, sizeof block[i]);
+        for (int i = 0; i < SIDE; i++)
+            memcpy(&block[i], (const bf16 *)m->x + (r + i) * m->x_stride + c, sizeof block[i]);
         transpose_halves(block);
         for (int i = 0; i < SIDE; i++) memcpy((bf16 *)m->y + (c + i) * m->y_stride + r, &block[i], sizeof block[i]);
     } else {
@@ -96,8 +97,8 @@ INLINE void transpose_typed(const struct matrices *m, enum dtype y_type, enum dt
     for (int64_t first = 0; first < m->columns; first += STRIP) strip(m, first, y_type, x_type);
 }
 
-void ISA_NAME(vector_transpose)(void *y, enum dtype y_type, const void *x, enum dtype x_type, int64_t rows, int64_t columns,
-                                int64_t x_stride, int64_t y_stride)
+void ISA_NAME(vector_transpose)(void *y, enum dtype y_type, const void *x, enum dtype x_type, int64_t rows,
+                                int64_t columns, int64_t x_stride, int64_t y_stride)
 {
     struct matrices m = {y, x, rows, columns, x_stride, y_stride};
     if (y_type == DTYPE_BF16 && x_type == DTYPE_BF16) transpose_typed(&m, DTYPE_BF16, DTYPE_BF16);

@@ -17,8 +17,8 @@ static struct range range_of(const real *u, int64_t b)
     return r;
 }
 
-INLINE void softmax_row(void *restrict p, float x, const real *restrict u, struct range range, int64_t b, float *restrict e,
-                        enum dtype type)
+INLINE void softmax_row(void *restrict p, float x, const real *restrict u, struct range range, int64_t b,
+                        float *restrict e, enum dtype type)
 {
     float shift = x > 0 ? x * range.largest : x * range.least;
 #pragma omp simd
@@ -43,8 +43,8 @@ void ISA_NAME(value_softmax_forward)(void *p, const float *x, const real *u, int
     }
 }
 
-INLINE void softmax_row_backward(float *restrict du, const void *restrict dp, const void *restrict p, float x, int64_t b,
-                                 float *restrict term, enum dtype type)
+INLINE void softmax_row_backward(float *restrict du, const void *restrict dp, const void *restrict p, float x,
+                                 int64_t b, float *restrict term, enum dtype type)
 {
 #pragma omp simd
     for (int64_t j = 0; j < b; j++) term[j] = lane_load(p, j, type) * lane_load(dp, j, type);
@@ -53,8 +53,8 @@ INLINE void softmax_row_backward(float *restrict du, const void *restrict dp, co
     for (int64_t j = 0; j < b; j++) du[j] += x * (term[j] - lane_load(p, j, type) * dot);
 }
 
-void ISA_NAME(value_softmax_backward)(real *du, const void *dp, const void *p, const float *x, int64_t levels, int64_t b,
-                                      enum dtype type, real *scratch)
+void ISA_NAME(value_softmax_backward)(real *du, const void *dp, const void *p, const float *x, int64_t levels,
+                                      int64_t b, enum dtype type, real *scratch)
 {
     int64_t blocks = partial_blocks(levels);
 #pragma omp parallel

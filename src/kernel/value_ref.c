@@ -53,8 +53,8 @@ void value_softmax_backward_ref(real *du, const void *dp, const void *p, const f
     }
 }
 
-static void plain_token(real *e, double x, const real *w1, const real *w3, const real *a, const real *table, double slope,
-                        int64_t b, int64_t width, double *t1, double *t2)
+static void plain_token(real *e, double x, const real *w1, const real *w3, const real *a, const real *table,
+                        double slope, int64_t b, int64_t width, double *t1, double *t2)
 {
     double largest = -INFINITY, sum = 0;
     for (int64_t j = 0; j < b; j++) t1[j] = leaky(w1[j] * x, slope);

@@ -82,7 +82,8 @@ void ISA_NAME(vector_add)(void *y, const void *x, int64_t count, enum dtype type
     else add_elements(y, x, count, DTYPE_F32);
 }
 
-INLINE void convert_elements(void *restrict y, enum dtype y_type, const void *restrict x, enum dtype x_type, int64_t count)
+INLINE void convert_elements(void *restrict y, enum dtype y_type, const void *restrict x, enum dtype x_type,
+                             int64_t count)
 {
 #pragma omp parallel for simd schedule(static)
     for (int64_t i = 0; i < count; i++) lane_store(y, i, lane_load(x, i, x_type), y_type);

@@ -35,7 +35,8 @@ static enum status parse_line(struct marker_table *t, char *line, int number, co
     char *rest = line, *type = strsep(&rest, "\t"), *gene = rest ? strsep(&rest, "\t") : NULL;
     if (*line == '\0' || *line == '#') return ST_OK;
     if (!gene || !*type || !*gene)
-        return fail(ST_INPUT, "%s line %d: '%s' has no gene; each line is type, gene and citation, separated by tabs", path, number, line);
+        return fail(ST_INPUT, "%s line %d: '%s' has no gene; each line is type, gene and citation, separated by tabs",
+                    path, number, line);
     if (number == 1 && strcmp(type, "type") == 0) return ST_OK;
     return add_row(t, type, gene);
 }
@@ -56,7 +57,8 @@ enum status marker_table_read(const char *path, struct marker_table *out)
         line[strcspn(line, "\r")] = '\0';
         TRY(parse_line(&t, line, ++number, path));
     }
-    if (t.count == 0) TRY(fail(ST_INPUT, "%s lists no marker gene; each line is type, gene and citation, separated by tabs", path));
+    if (t.count == 0)
+        TRY(fail(ST_INPUT, "%s lists no marker gene; each line is type, gene and citation, separated by tabs", path));
     *out = t;
     t = (struct marker_table){0};
 done:
@@ -106,7 +108,9 @@ enum status marker_map_create(const struct marker_table *table, const struct fea
         all++;
     }
     if (all == 0)
-        TRY(fail(ST_INPUT, "none of %lld marker genes is among the %lld features (first marker %s, first feature %s); give markers of this species and these names",
+        TRY(fail(ST_INPUT,
+                 "none of %lld marker genes is among the %lld features (first marker %s, first feature %s); give "
+                 "markers of this species and these names",
                  (long long)table->count, (long long)features->count, table->rows[0].gene,
                  features->count ? features->rows[0].name : "none"));
     *out = m;

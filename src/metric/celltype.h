@@ -16,7 +16,7 @@
 #include "cell/feature.h"
 
 #define CELLTYPE_LEAST 0.2
-#define CELLTYPE_LEAD 0.05
+#define CELLTYPE_LEAD  0.05
 
 struct marker {
     int type;
@@ -25,7 +25,7 @@ struct marker {
 
 struct marker_table {
     int type_count;
-    char **type;        /* [type_count] in order of first appearance */
+    char **type; /* [type_count] in order of first appearance */
     int64_t count;
     struct marker *rows; /* [count] */
 };
@@ -37,8 +37,8 @@ void marker_table_free(struct marker_table *table);
 /* Markers as features of one modality: by approved symbol, else by original name or Ensembl id. */
 struct marker_map {
     int type_count;
-    uint64_t *types;    /* [features] bit t: a marker of type t (at most 64 types) */
-    int *found;         /* [type_count] markers that the features have */
+    uint64_t *types; /* [features] bit t: a marker of type t (at most 64 types) */
+    int *found;      /* [type_count] markers that the features have */
     int64_t features;
 };
 

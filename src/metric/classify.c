@@ -17,7 +17,10 @@ void confusion_free(struct confusion *confusion)
     *confusion = (struct confusion){0};
 }
 
-void confusion_add(struct confusion *c, int32_t truth, int32_t predicted) { c->count[(int64_t)truth * c->labels + predicted]++; }
+void confusion_add(struct confusion *c, int32_t truth, int32_t predicted)
+{
+    c->count[(int64_t)truth * c->labels + predicted]++;
+}
 
 struct label_score confusion_label(const struct confusion *c, int label)
 {

@@ -19,7 +19,7 @@ void confusion_free(struct confusion *confusion);
 void confusion_add(struct confusion *confusion, int32_t truth, int32_t predicted);
 
 struct label_score {
-    int64_t cells, predicted; /* true and predicted members */
+    int64_t cells, predicted;     /* true and predicted members */
     double precision, recall, f1; /* 0 where undefined */
 };
 struct label_score confusion_label(const struct confusion *confusion, int label);

@@ -6,7 +6,7 @@
 
 /* Largest y: a cell whose counts are all of one gene. */
 #define LARGEST_LOG 9.2104
-#define SUM_BITS 62
+#define SUM_BITS    62
 
 double expression_total(const struct cells *cells, int64_t r)
 {
@@ -47,8 +47,10 @@ enum status moments_add(struct moments *moments, const struct cells *cells)
         double total = expression_total(cells, r);
         for (int64_t e = cells->start[r]; e < cells->start[r + 1]; e++) {
             if (!(cells->value[e] >= 0) || !isfinite(cells->value[e]))
-                return fail(ST_INPUT, "cell %lld holds the value %g; counts are whole numbers from 0 up; check the input's matrix",
-                            (long long)cells->id[r], (double)cells->value[e]);
+                return fail(
+                    ST_INPUT,
+                    "cell %lld holds the value %g; counts are whole numbers from 0 up; check the input's matrix",
+                    (long long)cells->id[r], (double)cells->value[e]);
             double y = expression_log(cells->value[e], total);
             moments->sum[cells->feature[e]] += llrint(y * per_unit);
             moments->square[cells->feature[e]] += llrint(y * y * per_unit);

@@ -19,9 +19,9 @@ float expression_log(float value, double total);
 
 struct moments {
     int64_t features;
-    int64_t cells;  /* of all ranks, fixed at the start: it sets the resolution */
-    double unit;    /* value of one step of the sums */
-    int64_t *sum;   /* [features] sum of y, in units */
+    int64_t cells;   /* of all ranks, fixed at the start: it sets the resolution */
+    double unit;     /* value of one step of the sums */
+    int64_t *sum;    /* [features] sum of y, in units */
     int64_t *square; /* [features] sum of y^2, in units */
 };
 

@@ -19,9 +19,9 @@
 struct knn {
     int64_t queries;
     int k;
-    int64_t *row;     /* [queries, k] global numbers of the references, -1 where there are fewer than k */
-    float *distance;  /* [queries, k] squared until knn_finish */
-    int *found;       /* [queries] */
+    int64_t *row;    /* [queries, k] global numbers of the references, -1 where there are fewer than k */
+    float *distance; /* [queries, k] squared until knn_finish */
+    int *found;      /* [queries] */
 };
 
 MUST_CHECK enum status knn_create(int64_t queries, int k, struct knn **out);
@@ -30,8 +30,8 @@ void knn_destroy(struct knn **knn);
 /* Offer reference[rows, width], which are global rows first, first+1, …, to all queries. The query with
  * global number `self_first` + q is not its own neighbour; pass self_first < 0 when the queries are not
  * among the references. 2 * queries * rows * width flops, threaded over queries. Local. */
-void knn_add(struct knn *knn, const float *query, int64_t self_first, const float *reference, int64_t rows, int64_t first,
-             int width);
+void knn_add(struct knn *knn, const float *query, int64_t self_first, const float *reference, int64_t rows,
+             int64_t first, int width);
 /* Squared distances become distances. Local. */
 void knn_finish(struct knn *knn);
 

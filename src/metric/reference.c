@@ -122,7 +122,8 @@ static double cell_offset(const struct reference *r, const struct batch *b, int 
 
 static double square(double x) { return x * x; }
 
-void reference_score(const struct reference *r, const struct batch *b, const double *total, struct reference_score *score)
+void reference_score(const struct reference *r, const struct batch *b, const double *total,
+                     struct reference_score *score)
 {
     for (int cell = 0; cell < b->cell_count; cell++) {
         double offset = cell_offset(r, b, cell);

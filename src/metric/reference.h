@@ -23,15 +23,15 @@
 struct reference;
 
 /* X(name in code, word in reports) */
-#define REFERENCE_LIST(X)                          \
-    X(REFERENCE_MEAN, "gene mean")                 \
-    X(REFERENCE_OFFSET, "gene + cell offset")      \
+#define REFERENCE_LIST(X) \
+    X(REFERENCE_MEAN, "gene mean") \
+    X(REFERENCE_OFFSET, "gene + cell offset") \
     X(REFERENCE_POISSON, "zero-truncated Poisson")
 enum reference_kind {
 #define X(name, word) name,
     REFERENCE_LIST(X)
 #undef X
-    REFERENCE_COUNT
+        REFERENCE_COUNT
 };
 const char *reference_word(enum reference_kind kind);
 

@@ -19,7 +19,8 @@ enum { EPOCHS = 100, LEIDEN_ROUNDS = 10 };
 static enum status check(igraph_error_t error, const char *what)
 {
     if (error == IGRAPH_SUCCESS) return ST_OK;
-    return fail(error == IGRAPH_ENOMEM ? ST_MEMORY : ST_NUMERIC, "igraph could not %s: %s", what, igraph_strerror(error));
+    return fail(error == IGRAPH_ENOMEM ? ST_MEMORY : ST_NUMERIC, "igraph could not %s: %s", what,
+                igraph_strerror(error));
 }
 
 /* Errors come back as codes instead of ending the program; random numbers start anew. */
@@ -86,7 +87,8 @@ enum status umap_layout(const struct neighbour_graph *graph, const double *start
     st = make_graph(graph, &g, &length);
     made = st == ST_OK;
     if (st == ST_OK)
-        st = check(igraph_layout_umap(&g, &place, true, &length, MIN_DISTANCE, EPOCHS, LAST_ARGUMENT), "lay out the map");
+        st = check(igraph_layout_umap(&g, &place, true, &length, MIN_DISTANCE, EPOCHS, LAST_ARGUMENT),
+                   "lay out the map");
     for (int64_t i = 0; st == ST_OK && i < graph->n; i++)
         for (int a = 0; a < 2; a++) xy[i * 2 + a] = MATRIX(place, i, a);
     if (made) igraph_destroy(&g);
@@ -134,7 +136,8 @@ done:
 }
 
 /* Modularity: node weights are degrees, resolution is divided by twice the number of edges. */
-static enum status find_members(const igraph_t *g, double resolution, igraph_vector_int_t *member, igraph_integer_t *count)
+static enum status find_members(const igraph_t *g, double resolution, igraph_vector_int_t *member,
+                                igraph_integer_t *count)
 {
     enum status st = ST_OK;
     igraph_vector_t degree;
@@ -143,7 +146,8 @@ static enum status find_members(const igraph_t *g, double resolution, igraph_vec
     st = check(igraph_strength(g, &degree, igraph_vss_all(), IGRAPH_ALL, IGRAPH_LOOPS, NULL), "count neighbours");
     if (st == ST_OK)
         st = check(igraph_community_leiden(g, NULL, &degree, resolution / (2 * (edges > 0 ? edges : 1)), 0.01, false,
-                                           LEIDEN_ROUNDS, member, count, NULL), "find communities");
+                                           LEIDEN_ROUNDS, member, count, NULL),
+                   "find communities");
     igraph_vector_destroy(&degree);
 done:
     return st;

@@ -28,14 +28,20 @@ enum status build_param(struct build *build, struct param spec, int *index, cons
 
 struct param build_xavier(int64_t rows, int64_t cols, double gain)
 {
-    return (struct param){.shape_rank = 2, .shape = {rows, cols}, .init = INIT_NORMAL,
-                          .init_scale = gain * sqrt(2.0 / (double)(rows + cols)), .split = SPLIT_ROWS};
+    return (struct param){.shape_rank = 2,
+                          .shape = {rows, cols},
+                          .init = INIT_NORMAL,
+                          .init_scale = gain * sqrt(2.0 / (double)(rows + cols)),
+                          .split = SPLIT_ROWS};
 }
 
 struct param build_dense(int64_t rows, int64_t cols)
 {
-    return (struct param){.shape_rank = 2, .shape = {rows, cols}, .init = INIT_UNIFORM,
-                          .init_scale = 1 / sqrt((double)cols), .split = SPLIT_ROWS};
+    return (struct param){.shape_rank = 2,
+                          .shape = {rows, cols},
+                          .init = INIT_UNIFORM,
+                          .init_scale = 1 / sqrt((double)cols),
+                          .split = SPLIT_ROWS};
 }
 
 struct param build_vector(int64_t cols, enum param_init init)

@@ -80,8 +80,10 @@ static enum status cellfm_create(struct build *b, const struct vocab *vocab, voi
     struct cellfm *c = NULL;
     *out = NULL;
     TRY(NEW_ARRAY(c, 1));
-    *c = (struct cellfm){.width = b->width, .value_width = config_int(b->config, "model.value_width"),
-                         .gene_rows = gene_rows_for(vocab->count), .slope = config_real(b->config, "model.slope")};
+    *c = (struct cellfm){.width = b->width,
+                         .value_width = config_int(b->config, "model.value_width"),
+                         .gene_rows = gene_rows_for(vocab->count),
+                         .slope = config_real(b->config, "model.slope")};
     TRY(create_embedding(c, b));
     TRY(trunk_create(b, "encoder", &c->trunk));
     TRY(create_heads(c, b));
@@ -132,9 +134,14 @@ static struct tensor *embed(const struct cellfm *c, const struct pass *pass)
     struct weight u = {c->u, c->du, tape_trains(t)};
     struct tensor *p = op_value_softmax(t, b ? b->level_value : NULL, pass->sizes.levels, u, c->value_width);
     struct tensor *e = op_linear(t, c->table, p);
-    struct op_embed how = {.type = pass->type, .gene = pass_weight(pass, c->param.gene), .mask = pass_weight(pass, c->param.mask),
-                           .cls = pass_weight(pass, c->param.cls), .gene_rows = c->gene_rows,
-                           .tokens = pass->sizes.tokens, .feature = b ? b->feature : NULL, .level = b ? b->level : NULL};
+    struct op_embed how = {.type = pass->type,
+                           .gene = pass_weight(pass, c->param.gene),
+                           .mask = pass_weight(pass, c->param.mask),
+                           .cls = pass_weight(pass, c->param.cls),
+                           .gene_rows = c->gene_rows,
+                           .tokens = pass->sizes.tokens,
+                           .feature = b ? b->feature : NULL,
+                           .level = b ? b->level : NULL};
     struct tensor *x = op_embed(t, e, &how);
     tape_tap(t, "embed", x);
     return x;
@@ -159,14 +166,16 @@ static void cellfm_decode(const void *self, const struct pass *pass, struct tens
 
     int32_t *id = tape_take(t, (size_t)read->count * sizeof *id);
     for (int64_t i = 0; id && i < read->count; i++) id[i] = pass->batch->feature[read->index ? read->index[i] : i];
-    struct tensor *query = op_table_rows(t, pass_weight(pass, c->param.gene), c->gene_rows, c->width, id, read->count, pass->type);
+    struct tensor *query =
+        op_table_rows(t, pass_weight(pass, c->param.gene), c->gene_rows, c->width, id, read->count, pass->type);
     struct tensor *cls = op_rows(t, h, read->cells.offsets, read->cells.cells); /* the first row of each cell */
     *cellwise = op_decode_cell(t, op_linear(t, c->map, query), cls, read->cells);
     tape_tap(t, "cellwise", *cellwise);
 }
 
 /* sigmoid(M gene_emb[g]) in plain loops: once per gene of a sweep, not per cell. */
-static void cellfm_read_out(const void *self, const struct param_table *params, const int32_t *genes, int count, float *vectors)
+static void cellfm_read_out(const void *self, const struct param_table *params, const int32_t *genes, int count,
+                            float *vectors)
 {
     const struct cellfm *c = self;
     const real *map = param_weight(params, c->param.map), *table = param_weight(params, c->param.gene);

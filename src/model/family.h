@@ -25,7 +25,8 @@ struct family {
     void (*decode)(const void *self, const struct pass *pass, struct tensor *h, struct tensor **genewise,
                    struct tensor **cellwise);
     /* vectors[count, D]: the cell-wise head's prediction of genes[i] is vectors[i] . z. */
-    void (*read_out)(const void *self, const struct param_table *params, const int32_t *genes, int count, float *vectors);
+    void (*read_out)(const void *self, const struct param_table *params, const int32_t *genes, int count,
+                     float *vectors);
 };
 
 extern const struct family *const families[]; /* NULL-terminated: the registry */

@@ -2,8 +2,8 @@
 
 #include <stdlib.h>
 
-enum status linears_add(struct linears *list, const struct param_table *params, const int *param, int parts,
-                        bool fine, const struct linear **out)
+enum status linears_add(struct linears *list, const struct param_table *params, const int *param, int parts, bool fine,
+                        const struct linear **out)
 {
     enum status st = ST_OK;
     struct linears_row *row = NULL;
@@ -40,11 +40,15 @@ static int first_alike(const struct linears *list, int index)
     return index;
 }
 
-static enum status make_product(const struct linear *map, enum dtype type, bool train, int threads, struct product **out)
+static enum status make_product(const struct linear *map, enum dtype type, bool train, int threads,
+                                struct product **out)
 {
-    struct product_spec spec = {.in = map->in, .out = map->out, .parts = map->parts,
+    struct product_spec spec = {.in = map->in,
+                                .out = map->out,
+                                .parts = map->parts,
                                 .type = map->fine ? DTYPE_REAL : type,
-                                .backward = train, .threads = threads};
+                                .backward = train,
+                                .threads = threads};
     return product_create(&spec, out);
 }
 

@@ -37,7 +37,8 @@ MUST_CHECK enum status mixer_create(struct build *build, const char *prefix, str
 void mixer_destroy(struct mixer **mixer);
 
 static inline struct tensor *mixer_full(const struct mixer *m, const struct pass *pass, struct tensor *keys,
-                                        const struct rows *key_rows, struct tensor *readers, const struct rows *reader_rows)
+                                        const struct rows *key_rows, struct tensor *readers,
+                                        const struct rows *reader_rows)
 {
     return m->kind->run(m, pass, keys, key_rows, readers, reader_rows, NULL);
 }

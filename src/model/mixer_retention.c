@@ -10,8 +10,8 @@
 struct retention {
     struct mixer base;
     int heads;
-    bool scales;  /* Q, K by 1/sqrt(C) and V by 1/sqrt(n), as published; the norm cancels them */
-    bool masks;   /* hidden genes are no keys in this layer */
+    bool scales; /* Q, K by 1/sqrt(C) and V by 1/sqrt(n), as published; the norm cancels them */
+    bool masks;  /* hidden genes are no keys in this layer */
     const struct linear *qu, *kv, *o;
 };
 
@@ -29,8 +29,9 @@ static enum status check_heads(const struct build *b)
         return config_fail(b->config, "model.heads", "%lld heads do not divide the width %lld; choose a divisor",
                            (long long)heads, (long long)b->width);
     if (width > RETENTION_MAX_HEAD_WIDTH)
-        return config_fail(b->config, "model.heads", "%lld heads of width %lld each, at most %d allowed; take more heads",
-                           (long long)heads, (long long)width, RETENTION_MAX_HEAD_WIDTH);
+        return config_fail(b->config, "model.heads",
+                           "%lld heads of width %lld each, at most %d allowed; take more heads", (long long)heads,
+                           (long long)width, RETENTION_MAX_HEAD_WIDTH);
     return ST_OK;
 }
 
@@ -44,10 +45,12 @@ static enum status retention_create(struct build *b, const char *prefix, struct 
     double beta = pow(8.0 * b->layers, -0.25); /* DeepNorm's gain of values and outputs */
     TRY(check_heads(b));
     TRY(NEW_ARRAY(r, 1));
-    *r = (struct retention){.heads = (int)config_int(b->config, "model.heads"), .masks = masks_keys(b),
+    *r = (struct retention){.heads = (int)config_int(b->config, "model.heads"),
+                            .masks = masks_keys(b),
                             .scales = config_word_is(b->config, "model.qk_scale", "published")};
     for (int i = 0; i < COUNT; i++)
-        TRY(build_param(b, build_xavier(b->width, b->width, i <= K ? 1 : beta), &p[i], "%s.%s_proj.weight", prefix, names[i]));
+        TRY(build_param(b, build_xavier(b->width, b->width, i <= K ? 1 : beta), &p[i], "%s.%s_proj.weight", prefix,
+                        names[i]));
     TRY(build_linear(b, (int[]){p[Q], p[U]}, 2, &r->qu));
     TRY(build_linear(b, (int[]){p[K], p[V]}, 2, &r->kv));
     TRY(build_linear(b, &p[O], 1, &r->o));

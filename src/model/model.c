@@ -147,7 +147,8 @@ enum status model_measure(const struct model *m, const struct model_limits *limi
     struct measured embed, train;
     enum dtype type = type_under(limits);
     int64_t tokens = limits->tokens;
-    int64_t levels = tokens < 64 * limits->cells ? tokens : 64 * limits->cells; /* a cell has 20 to 90 distinct counts */
+    int64_t levels =
+        tokens < 64 * limits->cells ? tokens : 64 * limits->cells; /* a cell has 20 to 90 distinct counts */
     struct pass_sizes sizes = {limits->cells, tokens, levels, limits->cells};
     *cost = (struct model_cost){.weight_bytes = (size_t)m->params.size * sizeof(real)};
     for (int i = 0; i < m->params.count; i++) cost->parameters += m->params.rows[i].rows * m->params.rows[i].cols;
@@ -247,8 +248,10 @@ void model_read_out(const struct model *m, const int32_t *genes, int count, floa
 static enum status check_finite(const struct loss_sum *loss, const struct batch *b)
 {
     if (isfinite(loss->genewise) && isfinite(loss->cellwise)) return ST_OK;
-    return fail(ST_NUMERIC, "the loss of the micro-batch that starts with cell %lld is not finite; lower train.rate or look "
-                            "for damaged values in the checkpoint", b->cell_count ? (long long)b->cell_id[0] : -1LL);
+    return fail(ST_NUMERIC,
+                "the loss of the micro-batch that starts with cell %lld is not finite; lower train.rate or look "
+                "for damaged values in the checkpoint",
+                b->cell_count ? (long long)b->cell_id[0] : -1LL);
 }
 
 enum status model_loss(struct model *m, const struct batch *b, struct loss_sum *out)

@@ -23,11 +23,11 @@
 struct model;
 
 struct model_limits {
-    int cells;       /* most cells of a micro-batch */
-    int64_t tokens;  /* most tokens of a micro-batch, cls tokens included */
-    bool train;      /* gradients and dropout wanted */
-    int threads;     /* OpenMP threads */
-    bool bf16;       /* products in bf16 */
+    int cells;      /* most cells of a micro-batch */
+    int64_t tokens; /* most tokens of a micro-batch, cls tokens included */
+    bool train;     /* gradients and dropout wanted */
+    int threads;    /* OpenMP threads */
+    bool bf16;      /* products in bf16 */
 };
 
 /* What measure mode found. */
@@ -50,7 +50,7 @@ MUST_CHECK enum status model_create(const struct config *config, const struct vo
 void model_destroy(struct model **model);
 
 struct param_table *model_params(struct model *model);
-int model_width(const struct model *model); /* D */
+int model_width(const struct model *model);        /* D */
 const char *model_name(const struct model *model); /* "cellfm-80m": names obsm/X_<model> */
 
 /* Measure only: bytes and FLOPs under these limits, nothing allocated. Local. */
@@ -73,8 +73,8 @@ void model_read_out(const struct model *model, const int32_t *genes, int count, 
 MUST_CHECK enum status model_loss(struct model *model, const struct batch *batch, struct loss_sum *out);
 /* Losses and gradients: gradient += d/dw [scale * (genewise + cellwise)]. Dropout is keyed by (seed,
  * cell id, step). `scale` is 1 / weight of the global batch. *out is added to. Allocates nothing. Local. */
-MUST_CHECK enum status model_gradient(struct model *model, const struct batch *batch, double scale,
-                                      uint64_t step, struct loss_sum *out);
+MUST_CHECK enum status model_gradient(struct model *model, const struct batch *batch, double scale, uint64_t step,
+                                      struct loss_sum *out);
 
 /* Show inner values to `tap` the moment they exist (tape/tape.h): segments "embed", "block" i,
  * "heads"; names "embed", "kv", "qu", "state", "retention", "mixer", "norm1", "gate", "ffn",

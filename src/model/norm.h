@@ -16,8 +16,8 @@ struct norm_kind {
     enum status (*create)(struct build *build, const char *prefix, int sublayer, struct norm **out);
     void (*destroy)(struct norm *norm);
     struct tensor *(*before)(const struct norm *norm, const struct pass *pass, struct tensor *x);
-    struct tensor *(*after)(const struct norm *norm, const struct pass *pass, const struct rows *rows,
-                            struct tensor *x, struct tensor *f);
+    struct tensor *(*after)(const struct norm *norm, const struct pass *pass, const struct rows *rows, struct tensor *x,
+                            struct tensor *f);
 };
 
 /* Every kind embeds this first. */

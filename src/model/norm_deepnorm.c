@@ -17,7 +17,8 @@ static enum status deepnorm_create(struct build *b, const char *prefix, int subl
     enum status st = ST_OK;
     struct deepnorm *n = NULL;
     TRY(NEW_ARRAY(n, 1));
-    *n = (struct deepnorm){.lambda = pow(2.0 * b->layers, 0.25), .eps = config_real(b->config, "model.norm_eps"),
+    *n = (struct deepnorm){.lambda = pow(2.0 * b->layers, 0.25),
+                           .eps = config_real(b->config, "model.norm_eps"),
                            .dropout = config_real(b->config, "model.dropout") * b->layer / b->layers,
                            .site = 2 * b->layer + sublayer};
     TRY(build_param(b, build_vector(b->width, INIT_ONE), &n->gamma, "%s.post_norm%d.gamma", prefix, sublayer + 1));

@@ -32,7 +32,8 @@ static enum status take(real **out, int64_t size, const char *what)
     size_t bytes = ((size_t)size * sizeof(real) + 63) / 64 * 64;
     *out = aligned_alloc(64, bytes ? bytes : 64);
     if (!*out)
-        return fail(ST_MEMORY, "no memory for %lld %s; use a smaller model or fewer ranks per node", (long long)size, what);
+        return fail(ST_MEMORY, "no memory for %lld %s; use a smaller model or fewer ranks per node", (long long)size,
+                    what);
     memset(*out, 0, bytes);
     return ST_OK;
 }

@@ -13,27 +13,27 @@ enum param_init { INIT_ZERO, INIT_ONE, INIT_NORMAL, INIT_UNIFORM };
 enum param_split { SPLIT_NONE, SPLIT_ROWS, SPLIT_COLUMNS }; /* how a mesh may cut it */
 
 struct param {
-    char name[96];        /* global name, as in a checkpoint: "encoder.3.attn.q_proj.weight" */
-    int64_t rows, cols;   /* row-major [rows, cols]; a vector is [1, cols] */
-    int shape_rank;       /* number of dimensions in the published layout */
-    int64_t shape[3];     /* those dimensions; product = rows*cols */
-    int64_t offset;       /* in reals, into each of the flat arrays */
+    char name[96];      /* global name, as in a checkpoint: "encoder.3.attn.q_proj.weight" */
+    int64_t rows, cols; /* row-major [rows, cols]; a vector is [1, cols] */
+    int shape_rank;     /* number of dimensions in the published layout */
+    int64_t shape[3];   /* those dimensions; product = rows*cols */
+    int64_t offset;     /* in reals, into each of the flat arrays */
     enum param_init init;
-    double init_scale;    /* sd of INIT_NORMAL, half width of INIT_UNIFORM */
-    int64_t zero_rows;    /* leading rows that start, and without gradient stay, 0 (pad row) */
+    double init_scale; /* sd of INIT_NORMAL, half width of INIT_UNIFORM */
+    int64_t zero_rows; /* leading rows that start, and without gradient stay, 0 (pad row) */
     bool trainable;
-    bool decay;           /* weight decay applies */
-    bool sparse_rows;     /* gradient touches few rows (gene table): exchanged by rows */
-    double rate_scale;    /* multiplies the learning rate */
+    bool decay;        /* weight decay applies */
+    bool sparse_rows;  /* gradient touches few rows (gene table): exchanged by rows */
+    double rate_scale; /* multiplies the learning rate */
     enum param_split split;
 };
 
 struct param_table {
     int count, capacity;
-    struct param *rows;   /* [count] */
-    int64_t size;         /* reals in each array */
-    real *weight;         /* [size] master weights */
-    real *gradient;       /* [size] or NULL (inference) */
+    struct param *rows;      /* [count] */
+    int64_t size;            /* reals in each array */
+    real *weight;            /* [size] master weights */
+    real *gradient;          /* [size] or NULL (inference) */
     real *moment1, *moment2; /* [size] or NULL */
 };
 

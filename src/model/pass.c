@@ -57,8 +57,10 @@ void pass_begin(struct pass *p, const struct batch *batch, struct pass_sizes siz
     if (batch) fill_all(p, cell_id, key_mask, value_scale);
     p->key_mask = key_mask;
     p->value_scale = value_scale;
-    p->all = (struct rows){.count = sizes.tokens, .cells = {sizes.cells, batch ? batch->offsets : NULL},
-                           .cell_id = cell_id, .position = batch ? batch->position : NULL};
+    p->all = (struct rows){.count = sizes.tokens,
+                           .cells = {sizes.cells, batch ? batch->offsets : NULL},
+                           .cell_id = cell_id,
+                           .position = batch ? batch->position : NULL};
     if (read == READ_ALL) {
         p->read = p->all;
         return;
@@ -81,6 +83,10 @@ struct weight pass_weight(const struct pass *p, int param)
 
 struct dropout pass_dropout(const struct pass *p, const struct rows *rows, double share, int site)
 {
-    return (struct dropout){.p = p->drops ? share : 0, .seed = p->seed, .step = p->step, .site = (uint32_t)site,
-                            .row_cell = rows->cell_id, .row_position = rows->position};
+    return (struct dropout){.p = p->drops ? share : 0,
+                            .seed = p->seed,
+                            .step = p->step,
+                            .site = (uint32_t)site,
+                            .row_cell = rows->cell_id,
+                            .row_position = rows->position};
 }

@@ -18,11 +18,11 @@ const struct norm_kind *const norm_kinds[] = {&norm_deepnorm, NULL};
 const struct family *const families[] = {&family_cellfm, NULL};
 
 /* The row of `kinds` that key `key` names, as `found`; the key table allows only words that have one. */
-#define FIND(found, kinds, config, key)                                                            \
-    do {                                                                                           \
-        for (int i_ = 0; (kinds)[i_]; i_++)                                                        \
-            if (config_word_is((config), (key), (kinds)[i_]->name)) (found) = (kinds)[i_];         \
-        if (!(found)) return config_fail((config), (key), "no part of this build has that name");  \
+#define FIND(found, kinds, config, key) \
+    do { \
+        for (int i_ = 0; (kinds)[i_]; i_++) \
+            if (config_word_is((config), (key), (kinds)[i_]->name)) (found) = (kinds)[i_]; \
+        if (!(found)) return config_fail((config), (key), "no part of this build has that name"); \
     } while (0)
 
 enum status mixer_create(struct build *build, const char *prefix, struct mixer **out)

@@ -11,10 +11,10 @@ extern const struct objective objective_masked;
 
 /* Targets of the rows that were predicted; in the tape's memory. */
 struct masked_rows {
-    int64_t count;        /* R */
-    const float *target;  /* [R] */
-    const float *weight;  /* [R] 1 in the loss, else 0 */
-    const float *hidden;  /* [R] 1 where the value was hidden and is in the loss */
+    int64_t count;       /* R */
+    const float *target; /* [R] */
+    const float *weight; /* [R] 1 in the loss, else 0 */
+    const float *hidden; /* [R] 1 where the value was hidden and is in the loss */
 };
 
 struct masked_sum {

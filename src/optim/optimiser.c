@@ -10,11 +10,11 @@ enum clip_kind { CLIP_NONE, CLIP_VALUE, CLIP_TENSOR, CLIP_GLOBAL };
 struct optimiser {
     struct param_table *params; /* borrowed */
     struct schedule schedule;
-    struct adam adam;           /* what all rows and steps share */
+    struct adam adam; /* what all rows and steps share */
     enum clip_kind clip;
     double clip_at;
-    double norm;                /* of the whole gradient, by optimiser_measure */
-    double *tensor_norm;        /* [params->count] */
+    double norm;         /* of the whole gradient, by optimiser_measure */
+    double *tensor_norm; /* [params->count] */
 };
 
 /* ---- schedule ---- */

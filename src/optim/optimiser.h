@@ -17,7 +17,7 @@
 enum schedule_kind { SCHEDULE_CONSTANT, SCHEDULE_COSINE, SCHEDULE_LINEAR };
 struct schedule {
     enum schedule_kind kind;
-    double peak, end;       /* rate after warm-up; rate of the last step (cosine, linear) */
+    double peak, end; /* rate after warm-up; rate of the last step (cosine, linear) */
     int64_t warmup, steps;
 };
 struct schedule schedule_from(const struct config *config);
@@ -28,7 +28,8 @@ struct optimiser;
 
 /* An optimiser of `params` (borrowed, allocated for training) as the train section says. ST_CONFIG:
  * warm-up longer than the run. Local. */
-MUST_CHECK enum status optimiser_create(const struct config *config, struct param_table *params, struct optimiser **out);
+MUST_CHECK enum status optimiser_create(const struct config *config, struct param_table *params,
+                                        struct optimiser **out);
 void optimiser_destroy(struct optimiser **optimiser);
 
 /* L2 norm of the whole gradient (frozen rows left out), before clipping; not finite if any entry is

@@ -13,9 +13,9 @@
 struct op {
     const char *name;
     void (*forward)(struct node *node);
-    void (*backward)(struct tape *tape, struct node *node); /* reads out->gradient, writes din[i] */
-    double (*flops)(const struct node *node);               /* of forward; NULL = not worth counting */
-    double backward_flops;                                  /* times forward's */
+    void (*backward)(struct tape *tape, struct node *node);          /* reads out->gradient, writes din[i] */
+    double (*flops)(const struct node *node);                        /* of forward; NULL = not worth counting */
+    double backward_flops;                                           /* times forward's */
     size_t (*scratch_bytes)(const struct node *node, bool backward); /* NULL = none */
     /* Backward honours add[i], and din[i] NULL where no gradient is wanted; without this flag the tape
      * adds for it and gives it memory for what nobody wants. */
@@ -71,9 +71,9 @@ struct tensor *op_value_softmax(struct tape *tape, const float *x, int64_t level
  * e[N, D] in `real`. */
 struct op_embed {
     enum dtype type;
-    struct weight gene, mask, cls; /* [G, D], [D], [D] */
-    int64_t gene_rows;             /* G */
-    int64_t tokens;                /* S */
+    struct weight gene, mask, cls;  /* [G, D], [D], [D] */
+    int64_t gene_rows;              /* G */
+    int64_t tokens;                 /* S */
     const int32_t *feature, *level; /* [S] */
 };
 struct tensor *op_embed(struct tape *tape, struct tensor *e, const struct op_embed *how);
@@ -99,9 +99,19 @@ struct op_square_loss {
 void op_square_loss(struct tape *tape, struct tensor *p, const struct op_square_loss *how);
 
 /* All ops: one row each, beside the functions it names. */
-#define OP_LIST(X)                                                                                 \
-    X(linear) X(norm_residual) X(gate_product) X(retention_state) X(retention_read)                \
-    X(value_softmax) X(embed) X(table_rows) X(rows) X(decode_gene) X(decode_cell) X(square_loss)
+#define OP_LIST(X) \
+    X(linear) \
+    X(norm_residual) \
+    X(gate_product) \
+    X(retention_state) \
+    X(retention_read) \
+    X(value_softmax) \
+    X(embed) \
+    X(table_rows) \
+    X(rows) \
+    X(decode_gene) \
+    X(decode_cell) \
+    X(square_loss)
 #define X(name) extern const struct op op_row_##name;
 OP_LIST(X)
 #undef X

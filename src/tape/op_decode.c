@@ -20,8 +20,8 @@ static void gene_backward(struct tape *tape, struct node *n)
 {
     const struct gene_attr *g = (void *)n->attr;
     const struct tensor *a = n->in[0];
-    decode_gene_backward(n->din[0], g->w2.gradient, n->out->gradient, a->data, g->w2.value, g->slope, a->rows,
-                         a->cols, a->type, n->scratch);
+    decode_gene_backward(n->din[0], g->w2.gradient, n->out->gradient, a->data, g->w2.value, g->slope, a->rows, a->cols,
+                         a->type, n->scratch);
 }
 
 static size_t gene_scratch(const struct node *n, bool backward)

@@ -32,7 +32,8 @@ static size_t value_scratch(const struct node *n, bool backward)
 
 static double value_flops(const struct node *n) { return 5.0 * (double)(n->out->rows * n->out->cols); }
 
-const struct op op_row_value_softmax = {"value_softmax", value_forward, value_backward, value_flops, 1, value_scratch, false};
+const struct op op_row_value_softmax = {"value_softmax", value_forward, value_backward, value_flops, 1,
+                                        value_scratch,   false};
 
 struct tensor *op_value_softmax(struct tape *tape, const float *x, int64_t levels, struct weight u, int64_t b)
 {
@@ -94,8 +95,8 @@ struct tensor *op_embed(struct tape *tape, struct tensor *e, const struct op_emb
 {
     struct node *n = tape_node(tape, &op_row_embed);
     struct embed_attr *a = (void *)n->attr;
-    *a = (struct embed_attr){how->gene, how->mask, how->cls,
-                             {how->tokens, e->cols, how->type, how->feature, how->level}, {0}, {0}};
+    *a = (struct embed_attr){
+        how->gene, how->mask, how->cls, {how->tokens, e->cols, how->type, how->feature, how->level}, {0}, {0}};
     n->in[0] = e;
     n->out = tape_tensor(tape, how->type, how->tokens, e->cols);
     if (tape_trains(tape)) {

@@ -14,8 +14,7 @@ static void linear_backward(struct tape *tape, struct node *n)
 {
     const struct linear *map = ((struct linear_attr *)n->attr)->map;
     struct tensor *x = n->in[0];
-    if (n->din[0])
-        product_backward_data(map->product, n->din[0], n->out->gradient, &map->packed, x->rows, n->add[0]);
+    if (n->din[0]) product_backward_data(map->product, n->din[0], n->out->gradient, &map->packed, x->rows, n->add[0]);
     if (map->learns) tape_defer(tape, map, x, n->out);
 }
 

@@ -19,9 +19,8 @@ static void norm_forward(struct node *n)
 static void norm_backward(struct tape *tape, struct node *n)
 {
     const struct norm_attr *a = (void *)n->attr;
-    norm_residual_backward(n->din[0], n->din[1], a->gamma.gradient, a->beta.gradient,
-                           n->out->gradient, n->saved[STAT], n->in[0]->data, n->in[1]->data, a->gamma.value, &a->shape,
-                           n->scratch);
+    norm_residual_backward(n->din[0], n->din[1], a->gamma.gradient, a->beta.gradient, n->out->gradient, n->saved[STAT],
+                           n->in[0]->data, n->in[1]->data, a->gamma.value, &a->shape, n->scratch);
 }
 
 static size_t norm_scratch(const struct node *n, bool backward)
@@ -32,7 +31,8 @@ static size_t norm_scratch(const struct node *n, bool backward)
 /* Mean, variance and the affine map: about 8 operations an element. */
 static double norm_flops(const struct node *n) { return 8.0 * (double)(n->out->rows * n->out->cols); }
 
-const struct op op_row_norm_residual = {"norm_residual", norm_forward, norm_backward, norm_flops, 2, norm_scratch, false};
+const struct op op_row_norm_residual = {"norm_residual", norm_forward, norm_backward, norm_flops, 2,
+                                        norm_scratch,    false};
 
 struct tensor *op_norm_residual(struct tape *tape, struct tensor *x, struct tensor *a, const struct op_norm *norm)
 {

@@ -58,7 +58,8 @@ static void state_backward(struct tape *tape, struct node *n)
                              &attr_of(n)->shape);
 }
 
-const struct op op_row_retention_state = {"retention_state", state_forward, state_backward, retention_flops, 2, NULL, false};
+const struct op op_row_retention_state = {
+    "retention_state", state_forward, state_backward, retention_flops, 2, NULL, false};
 
 struct tensor *op_retention_state(struct tape *tape, struct tensor *kv, const struct tensor *start,
                                   const struct op_retention *how)
@@ -84,11 +85,12 @@ static void read_backward(struct tape *tape, struct node *n)
 {
     const void *qu = n->in[0]->data;
     void *dqu = n->din[0];
-    retention_read_backward(dqu, second(n, dqu), n->din[1], n->out->gradient, qu, second(n, qu),
-                            n->in[1]->data, &attr_of(n)->shape);
+    retention_read_backward(dqu, second(n, dqu), n->din[1], n->out->gradient, qu, second(n, qu), n->in[1]->data,
+                            &attr_of(n)->shape);
 }
 
-const struct op op_row_retention_read = {"retention_read", read_forward, read_backward, retention_flops, 2, NULL, false};
+const struct op op_row_retention_read = {
+    "retention_read", read_forward, read_backward, retention_flops, 2, NULL, false};
 
 struct tensor *op_retention_read(struct tape *tape, struct tensor *qu, struct tensor *state,
                                  const struct op_retention *how)

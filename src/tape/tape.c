@@ -98,10 +98,7 @@ void tape_tap(struct tape *t, const char *name, const struct tensor *value)
 
 /* ---- tensors ---- */
 
-static size_t tensor_bytes(const struct tensor *x)
-{
-    return (size_t)(x->rows * x->cols) * dtype_bytes(x->type);
-}
+static size_t tensor_bytes(const struct tensor *x) { return (size_t)(x->rows * x->cols) * dtype_bytes(x->type); }
 
 struct tensor *tape_wrap(struct tape *t, void *data, enum dtype type, int64_t rows, int64_t cols)
 {
@@ -219,7 +216,8 @@ static void add_gradients(struct tape *t, struct node *n)
 {
     for (int i = 0; i < TAPE_INPUTS; i++) {
         struct tensor *x = n->in[i];
-        if (n->add[i] && !n->op->adds && !tape_measures(t)) vector_add(x->gradient, n->din[i], x->rows * x->cols, x->type);
+        if (n->add[i] && !n->op->adds && !tape_measures(t))
+            vector_add(x->gradient, n->din[i], x->rows * x->cols, x->type);
     }
 }
 

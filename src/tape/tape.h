@@ -50,18 +50,17 @@ struct tensor {
 /* One op that ran. */
 struct node {
     const struct op *op;
-    struct tensor *in[TAPE_INPUTS]; /* unused ones NULL */
-    struct tensor *out;             /* NULL for an objective, where gradients start */
-    void *din[TAPE_INPUTS];         /* backward: where the gradient of in[i] goes */
-    bool add[TAPE_INPUTS];          /* ... and whether it is added to what is there */
-    void *saved[TAPE_SAVED];        /* kept from forward for backward */
-    void *scratch;                  /* op->scratch_bytes, valid inside forward or backward only */
+    struct tensor *in[TAPE_INPUTS];                   /* unused ones NULL */
+    struct tensor *out;                               /* NULL for an objective, where gradients start */
+    void *din[TAPE_INPUTS];                           /* backward: where the gradient of in[i] goes */
+    bool add[TAPE_INPUTS];                            /* ... and whether it is added to what is there */
+    void *saved[TAPE_SAVED];                          /* kept from forward for backward */
+    void *scratch;                                    /* op->scratch_bytes, valid inside forward or backward only */
     _Alignas(16) unsigned char attr[TAPE_ATTR_BYTES]; /* the op's own struct */
 };
 
 /* What a tap sees: an inner value the moment it exists, in the tape's own memory. */
-typedef void tape_tap_fn(void *context, const char *segment, int index, const char *name,
-                         const struct tensor *value);
+typedef void tape_tap_fn(void *context, const char *segment, int index, const char *name, const struct tensor *value);
 
 /* Room for `max_nodes` ops and as many tensors per pass. Activations come from *arena, which the
  * caller creates from what a measuring pass found (arena.high_bytes) and which must outlive the tape. */
@@ -72,7 +71,7 @@ void tape_destroy(struct tape **tape);
 void tape_begin(struct tape *tape, enum tape_mode mode);
 bool tape_measures(const struct tape *tape); /* no memory: shapes only */
 bool tape_trains(const struct tape *tape);
-double tape_forward_flops(const struct tape *tape);  /* of this pass so far, as executed */
+double tape_forward_flops(const struct tape *tape); /* of this pass so far, as executed */
 double tape_backward_flops(const struct tape *tape);
 
 /* Start segment `name` number `index`, whose only input is `x` (NULL for the first). Returns the
