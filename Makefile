@@ -57,12 +57,11 @@ JOB_PARTS := jobs/job.c jobs/version.c $(wildcard jobs/*_*.c)
 LIB_SRC := $(filter-out src/kernel/%,$(wildcard src/*/*.c)) $(KERNEL_ONCE) $(wildcard mpi/*.c) $(wildcard io/*.c) $(JOB_PARTS)
 PROGRAMS := $(patsubst jobs/%.c,%,$(filter-out $(JOB_PARTS),$(wildcard jobs/*.c)))
 BINS := $(patsubst %,$(B)/bin/cytomill-%,$(filter-out cytomill,$(PROGRAMS))) $(if $(filter cytomill,$(PROGRAMS)),$(B)/bin/cytomill)
-# Tests say in their plan which builds they are for; without a word: release and sanitize.
+# Tests say in their plan which builds they are for; without a word: all but double. debug builds what release does.
 TEST_SRC := $(wildcard tests/test_*.c)
-TEST_SRC_sanitize = $(shell grep -LE 'configs=' $(TEST_SRC); grep -lE 'configs=[a-z,]*sanitize' $(TEST_SRC))
-TEST_SRC_release  = $(TEST_SRC)
-TEST_SRC_debug    = $(TEST_SRC)
-TESTS = $(patsubst tests/%.c,$(B)/tests/%,$(TEST_SRC_$(CONFIG)))
+TEST_CONFIG := $(CONFIG:debug=release)
+TEST_SRC_ANY = $(if $(filter double,$(CONFIG)),,$(shell grep -LE 'plan:.*configs=' $(TEST_SRC)))
+TESTS = $(patsubst tests/%.c,$(B)/tests/%,$(TEST_SRC_ANY) $(shell grep -lE 'plan:.*configs=[a-z,]*$(TEST_CONFIG)' $(TEST_SRC)))
 BENCHES := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/bench_*.c))
 TOOLS := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/tool_*.c))
 
@@ -106,13 +105,13 @@ $(B)/tests/%: $(B)/obj/tests/%.o $(LIB)
 tests: all $(TESTS) $(TOOLS)
 units: $(TESTS)
 
-# Every test in the release build (test_*_double.sh build and run theirs in double), then the unit tests under
-# sanitizers.
+# Every test in the release build, gradients and the twin in double, the unit tests under sanitizers.
 check: deps
 	@.ci/detect --print
 	@$(MAKE) -j2 --no-print-directory tests
+	@$(MAKE) -j2 --no-print-directory CONFIG=double units
 	@$(MAKE) -j2 --no-print-directory CONFIG=sanitize units
-	@CONFIGS="release sanitize" tests/run
+	@CONFIGS="release double sanitize" tests/run
 
 demo: deps
 	@$(MAKE) -j2 --no-print-directory all

@@ -2,7 +2,7 @@
  * gradient, ten optimiser steps; bf16 against the twin's own bf16 error; and that leaving out any
  * one term would be noticed. An argument names another golden file, a second one (--table) prints
  * every error beside its limit (validation/check_twin.sh).
- * plan: ranks=1 limit=60 */
+ * plan: ranks=1 limit=60 configs=release,sanitize,double */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,5 +1,5 @@
 /* DeepNorm residual normalisation and dropout against their plain versions.
- * plan: ranks=1 limit=60
+ * plan: ranks=1 limit=60 configs=release,sanitize,double
  * Widths that do and do not fill vectors, with and without `a`, dropout on and off, in place; the
  * same bytes for 1, 2, 3 threads; a row's result does not depend on the rows around it; Philox equals
  * Random123's; the mask has its share of zeros and its mean is 1. */

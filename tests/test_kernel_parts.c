@@ -1,5 +1,5 @@
 /* Gates, value encoder, embedding, row choice, decoders, loss, Adam and vectors against their plain versions.
- * plan: ranks=1 limit=60
+ * plan: ranks=1 limit=60 configs=release,sanitize,double
  * Each kernel over shapes that do and do not fill vectors; the same bytes for 1, 2, 3 threads; the
  * value encoder's levels against the published form per token; grouping of rows; instruction sets that
  * are refused. */

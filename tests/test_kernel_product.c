@@ -1,5 +1,5 @@
 /* Products through oneDNN (OpenBLAS in the double build) against their plain versions.
- * plan: ranks=1 limit=60
+ * plan: ranks=1 limit=60 configs=release,sanitize,double
  * Small shapes entry by entry; large ones in O(n^2) with a random vector (Freivalds); tails of tiles
  * and buckets, several parts, accumulation; the same bytes for 1, 2, 3 threads and for a row wherever
  * it lies in a batch; the poll is called; no allocation of ours in a call. */

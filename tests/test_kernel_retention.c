@@ -1,5 +1,5 @@
 /* Retention against its plain version, and its three entries against each other.
- * plan: ranks=1 limit=60
+ * plan: ranks=1 limit=60 configs=release,sanitize,double
  * Ragged cells (one token, none masked, all masked), head widths that do and do not fill vectors,
  * columns of a wider product; prefill plus steps equals the full sequence; the same bytes for 1, 2, 3
  * threads, alone or in a batch; an all-zero output stays zero. */

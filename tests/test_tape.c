@@ -1,6 +1,6 @@
-/* The tape: every op's gradient against central differences (in the double build, see
- * test_golden_double.sh), values used twice, segments, stopped gradients, taps, measuring.
- * plan: ranks=1 limit=60 */
+/* The tape: every op's gradient against central differences (in the double
+ * build), values used twice, segments, stopped gradients, taps, measuring.
+ * plan: ranks=1 limit=60 configs=release,sanitize,double */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,4 +1,5 @@
-/* Gradients of every kernel against central differences, in the double build (tests/test_kernel_double.sh).
+/* Gradients of every kernel against central differences, in the double build.
+ * plan: configs=double
  *
  * A case has inputs x_i with analytic gradients d_i of the number L = sum of outputs times fixed random
  * weights; the difference quotient of L along every coordinate tried must agree with d_i. */
