@@ -133,6 +133,7 @@ void source_close(struct source **source)
     matrix_close(&s->matrix);
     source_free_views(s);
     cells_free(&s->raw);
+    free(s->checks);
     for (int i = 0; i < s->rna_type_count; i++) free(s->rna_types[i]);
     free(s->rna_types);
     free(s->path);
@@ -335,13 +336,24 @@ done:
     return st;
 }
 
+enum status source_scan_rows(struct source *s, int64_t first, int64_t count, int64_t *sizes)
+{
+    enum status st = ST_OK;
+    free(s->checks);
+    TRY(NEW_ARRAY(s->checks, s->view_count));
+    for (int v = 0; v < s->view_count; v++) s->checks[v] = value_check_start();
+    TRY(scan_rows(s, first, count, s->checks, sizes));
+done:
+    return st;
+}
+
 /* Merge the checks of all ranks; the kind of each view. Collective. */
-static enum status agree_on_kinds(struct comm *comm, struct source *s, struct value_check *mine)
+static enum status agree_on_kinds(struct comm *comm, struct source *s)
 {
     enum status st = ST_OK;
     struct value_check *all = NULL;
     int64_t bytes;
-    TRY(comm_gather_all(comm, mine, (int64_t)sizeof *mine * s->view_count, (void **)&all, &bytes, NULL));
+    TRY(comm_gather_all(comm, s->checks, (int64_t)sizeof *all * s->view_count, (void **)&all, &bytes, NULL));
     for (int v = 0; v < s->view_count; v++) {
         struct value_check check = value_check_start();
         struct source_modality *m = &s->views[v].is;
@@ -362,19 +374,6 @@ done:
     return st;
 }
 
-static enum status scan_once(struct comm *comm, struct source *s, int64_t first, int64_t count, int64_t *sizes)
-{
-    enum status st = ST_OK;
-    struct value_check *checks = NULL;
-    TRY(comm_agree(comm, NEW_ARRAY(checks, s->view_count)));
-    for (int v = 0; v < s->view_count; v++) checks[v] = value_check_start();
-    TRY(comm_agree(comm, scan_rows(s, first, count, checks, sizes)));
-    TRY(agree_on_kinds(comm, s, checks));
-done:
-    free(checks);
-    return st;
-}
-
 static bool all_counts(const struct source *s)
 {
     for (int v = 0; v < s->view_count; v++)
@@ -382,13 +381,22 @@ static bool all_counts(const struct source *s)
     return true;
 }
 
+enum status source_scan_agree(struct comm *comm, struct source *s, bool *again)
+{
+    enum status st = ST_OK;
+    *again = false;
+    TRY(agree_on_kinds(comm, s));
+    if (s->reader->next_place) TRY(s->reader->next_place(comm, s, all_counts(s), again));
+done:
+    return st;
+}
+
 enum status source_scan(struct comm *comm, struct source *s, int64_t first, int64_t count, int64_t *sizes)
 {
     enum status st = ST_OK;
     for (bool again = true; again;) {
-        TRY(scan_once(comm, s, first, count, sizes));
-        again = false;
-        if (s->reader->next_place) TRY(s->reader->next_place(comm, s, all_counts(s), &again));
+        TRY(comm_agree(comm, source_scan_rows(s, first, count, sizes)));
+        TRY(source_scan_agree(comm, s, &again));
     }
 done:
     return st;

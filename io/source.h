@@ -77,11 +77,17 @@ MUST_CHECK enum status source_block(struct source *source, int64_t first, int64_
 /* Pass 1. Every rank scans its rows [first, first+count) (ranges of ranks are disjoint and cover the
  * source; count may be 0): checks order, bounds and every value, finds the kind of each modality,
  * and writes the number of non-zero entries of each row to sizes[modality_count][count]
- * (row-major; NULL to skip). With counts "auto" a .h5ad that holds counts nowhere in X falls through to raw/X and layers, so
- * the modality's `taken` and features may change: look at them after this call. ST_INPUT: indptr
- * backwards, index out of range, repeated index in a row, NaN, infinity, named with row. Collective. */
+ * (row-major; NULL to skip). With counts "auto" a .h5ad that holds counts nowhere in X falls through to raw/X
+ * and layers, so the modality's `taken` and features may change: look at them after this call. ST_INPUT:
+ * indptr backwards, index out of range, repeated index in a row, NaN, infinity, named with row. Collective. */
 MUST_CHECK enum status source_scan(struct comm *comm, struct source *source, int64_t first, int64_t count,
                                    int64_t *sizes);
+/* The same in two steps, for many sources at once: ranks look at their rows of all of them without waiting
+ * for each other, then agree source by source. Local. */
+MUST_CHECK enum status source_scan_rows(struct source *source, int64_t first, int64_t count, int64_t *sizes);
+/* After source_scan_rows on every rank. again = true: another place of the file was turned to, so scan
+ * the rows and agree again. Collective, agreed. */
+MUST_CHECK enum status source_scan_agree(struct comm *comm, struct source *source, bool *again);
 
 /* Pass 2. Rows [first, first+count) of a modality into `out` (overwritten, memory reused): features
  * ascending, no zeros, ids = row of the source. At most 2^31 entries at a time. ST_INPUT as above. Local. */

@@ -21,8 +21,9 @@ struct source {
     struct matrix *matrix;
     struct source_view *views;
     int view_count;
-    bool always_counts; /* the format says so: 10x */
-    struct cells raw;   /* rows as read, before columns are sorted into modalities */
+    bool always_counts;         /* the format says so: 10x */
+    struct cells raw;           /* rows as read, before columns are sorted into modalities */
+    struct value_check *checks; /* [view_count] of the rows this rank scanned; NULL before */
     char *spool;
     char *counts, *genome, *modality; /* copies of the options */
     char **rna_types;

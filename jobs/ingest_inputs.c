@@ -348,16 +348,28 @@ static enum status need_counts(const struct config *config, const struct ingest_
 
 /* ---- all of it ---- */
 
-static enum status scan_one(struct comm *comm, const struct config *config, struct ingest_inputs *in,
-                            struct ingest_input *input)
+/* This rank's rows of one input. Local. */
+static enum status scan_rows(struct ingest_input *input)
 {
     enum status st = ST_OK;
-    TRY(comm_agree(comm,
-                   NEW_ARRAY(input->sizes, (int64_t)source_modality_count(input->source) * (input->my_count + 1))));
-    TRY(source_scan(comm, input->source, input->my_first, input->my_count, input->sizes));
+    free(input->sizes);
+    TRY(NEW_ARRAY(input->sizes, (int64_t)source_modality_count(input->source) * (input->my_count + 1)));
+    TRY(source_scan_rows(input->source, input->my_first, input->my_count, input->sizes));
+    source_rest(input->source);
+done:
+    return st;
+}
+
+static enum status agree_on_scan(struct comm *comm, const struct config *config, struct ingest_inputs *in,
+                                 struct ingest_input *input)
+{
+    enum status st = ST_OK;
+    for (bool again = true; again;) {
+        TRY(source_scan_agree(comm, input->source, &again));
+        if (again) TRY(comm_agree(comm, scan_rows(input)));
+    }
     TRY(comm_agree(comm, keep_tables(in, input))); /* of another place, if it turned to one */
     TRY(comm_agree(comm, need_counts(config, input)));
-    source_rest(input->source);
 done:
     return st;
 }
@@ -389,12 +401,17 @@ done:
 static enum status scan_all(struct comm *comm, const struct config *config, struct ingest_inputs *in)
 {
     enum status st = ST_OK;
-    struct progress p = progress_start("scan", "cells", in->rows, 0, comm->rank == 0);
-    for (int i = 0; i < in->count; i++) {
-        TRY(scan_one(comm, config, in, &in->inputs[i]));
-        progress_update(&p, in->inputs[i].first_row + in->inputs[i].rows, NULL, 0);
+    int64_t mine = 0, done = 0;
+    for (int i = 0; i < in->count; i++) mine += in->inputs[i].my_count;
+    struct progress p = progress_start("scan", "cells of rank 0", mine, 0, comm->rank == 0);
+    for (int i = 0; i < in->count && st == ST_OK; i++) {
+        st = scan_rows(&in->inputs[i]);
+        done += in->inputs[i].my_count;
+        if (in->inputs[i].my_count > 0) progress_update(&p, done, NULL, 0);
     }
     progress_finish(&p);
+    TRY(comm_agree(comm, st));
+    for (int i = 0; i < in->count; i++) TRY(agree_on_scan(comm, config, in, &in->inputs[i]));
 done:
     return st;
 }
