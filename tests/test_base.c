@@ -3,6 +3,7 @@
  * The first failure is kept and later ones dropped; a prefix goes in front; measure and run agree in an arena;
  * 1e6 is a million and 12x nothing; UTF-8 is told from Latin-1 and from surrogates; gzip with several members
  * is read, a damaged one refused; folders are made like mkdir -p. */
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -164,7 +165,16 @@ static void sizes_are_for_people(void **state)
     assert_string_equal(text_duration(12.2, out), "12s");
     assert_string_equal(text_duration(245, out), "4m05s");
     assert_string_equal(text_duration(11520, out), "3h12m");
+    assert_string_equal(text_duration(47 * 3600 + 59 * 60, out), "47h59m");
+    assert_string_equal(text_duration(48 * 3600, out), "2d00h");
+    assert_string_equal(text_duration(729.96 * 86400, out), "729d23h");
+    assert_string_equal(text_duration(730 * 86400, out), "2 years");
+    assert_string_equal(text_duration(4e8, out), "12 years");
+    assert_string_equal(text_duration(1e12, out), "31,709 years");
+    assert_string_equal(text_duration(1e9 * 365 * 86400, out), "1,000,000,000 years");
     assert_string_equal(text_duration(-1, out), "?");
+    assert_string_equal(text_duration(NAN, out), "?");
+    assert_string_equal(text_duration(INFINITY, out), "?");
     assert_string_equal(text_bytes(1536, out), "1.5 KiB");
     assert_string_equal(text_bytes(17, out), "17 B");
     assert_string_equal(text_count(12345678, out), "12,345,678");

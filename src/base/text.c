@@ -117,10 +117,14 @@ bool text_is_utf8(const char *text, size_t bytes)
 
 char *text_duration(double seconds, char out[32])
 {
-    if (!(seconds >= 0) || seconds > 3.6e8) snprintf(out, 32, "?");
-    else if (seconds < 60) snprintf(out, 32, "%.0fs", seconds);
-    else if (seconds < 3600) snprintf(out, 32, "%dm%02ds", (int)seconds / 60, (int)seconds % 60);
-    else snprintf(out, 32, "%dh%02dm", (int)(seconds / 3600), (int)(seconds / 60) % 60);
+    enum { MINUTE = 60, HOUR = 60 * MINUTE, DAY = 24 * HOUR, YEAR = 365 * DAY };
+    char years[32];
+    if (!(seconds >= 0 && seconds < 1e18 * YEAR)) snprintf(out, 32, "?");
+    else if (seconds < MINUTE) snprintf(out, 32, "%.0fs", seconds);
+    else if (seconds < HOUR) snprintf(out, 32, "%dm%02ds", (int)seconds / MINUTE, (int)seconds % MINUTE);
+    else if (seconds < 2 * DAY) snprintf(out, 32, "%dh%02dm", (int)seconds / HOUR, (int)seconds / MINUTE % 60);
+    else if (seconds < 2 * YEAR) snprintf(out, 32, "%dd%02dh", (int)seconds / DAY, (int)seconds / HOUR % 24);
+    else snprintf(out, 32, "%.24s years", text_count((int64_t)(seconds / YEAR), years));
     return out;
 }
 

@@ -21,7 +21,8 @@ int text_nearest(const char *word, const char *const *names, int count);
 /* Is this valid UTF-8 of `bytes` bytes? Local. */
 bool text_is_utf8(const char *text, size_t bytes);
 
-/* "3h12m", "4m05s", "12s"; "1.5 GiB"; "12,345,678". Written into `out`, which is returned. Local. */
+/* "12s", "4m05s", "3h12m", from two days "9d03h", from two years "1,234 years", "?" if negative or not a
+ * number; "1.5 GiB"; "12,345,678". Written into `out`, which is returned. Local. */
 char *text_duration(double seconds, char out[32]);
 char *text_bytes(double bytes, char out[32]);
 char *text_count(int64_t n, char out[32]);
