@@ -266,17 +266,6 @@ static enum status close_file(struct comm *comm, struct writer *w)
     return shared != ST_OK ? shared : st;
 }
 
-static char *config_as_text(const struct config *config)
-{
-    char *text = NULL;
-    size_t bytes = 0;
-    FILE *memory = open_memstream(&text, &bytes);
-    if (!memory) return NULL;
-    config_write_sections(config, "data model train", memory);
-    fclose(memory);
-    return text;
-}
-
 /* Plain calls suffice, and are quicker, when one host holds all ranks. */
 static bool uses_posix(const struct comm *comm, const char *driver)
 {
@@ -290,11 +279,12 @@ enum status checkpoint_write(struct comm *comm, const char *path, const struct p
     const char *driver = config_text(config, "run.io");
     struct writer w = {
         .params = params, .fd = -1, .shared = {.handle = MPI_FILE_NULL}, .posix = uses_posix(comm, driver)};
-    struct contents c = {
-        .model_name = model_name, .config_text = config_as_text(config), .vocab = vocab, .state = state};
+    struct contents c = {.model_name = model_name,
+                         .config_text = config_yaml(config, "data model train"),
+                         .vocab = vocab,
+                         .state = state};
     signal(SIGXFSZ, SIG_IGN); /* a file size limit must be an error here, not a signal */
     enum status st = writer_allocate(&w, params, path);
-    if (st == ST_OK && !c.config_text) st = fail(ST_MEMORY, "no memory for the configuration's text");
     TRY(comm_agree(comm, st));
     TRY(open_laid_out(comm, &w, &c, driver));
     st = comm_agree(comm, write_share(comm, &w)); /* a failed rank still closes the file with the others */

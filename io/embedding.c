@@ -71,7 +71,7 @@ static enum status lay_out(const char *temporary, void *context)
     return st;
 }
 
-/* ---- what lies at the final name ---- */
+/* ---- open ---- */
 
 static enum status read_key(const char *path, char **key)
 {
@@ -84,29 +84,6 @@ done:
     h5_drop(&file);
     return st;
 }
-
-static enum status look_at_final(struct embedding *e)
-{
-    char *key = NULL;
-    enum status st = ST_OK;
-    char *partial = text_format("%s.partial", e->plan.path);
-    bool exists = access(e->plan.path, F_OK) == 0, unfinished = access(partial, F_OK) == 0;
-    if (e->plan.fresh && (exists || unfinished))
-        st = fail(ST_OUTPUT, "%s: already there; remove it or leave out --fresh", exists ? e->plan.path : partial);
-    free(partial);
-    if (!exists || st != ST_OK) return st;
-    bool readable = read_key(e->plan.path, &key) == ST_OK;
-    status_clear();
-    e->complete = readable && strcmp(key, e->plan.key) == 0;
-    if (!e->complete)
-        st = fail(ST_OUTPUT,
-                  "%s: exists and is not this model's embedding of this input; choose another --out or remove it",
-                  e->plan.path);
-    free(key);
-    return st;
-}
-
-/* ---- open ---- */
 
 static uint64_t hash_chunk(const struct embedding *e, const float *z, const uint8_t *reasons, int64_t cells)
 {
@@ -162,8 +139,8 @@ enum status embedding_open(struct comm *comm, const struct embedding_plan *plan,
     *out = NULL;
     TRY(comm_agree(comm, NEW_ARRAY(e, 1)));
     *e = (struct embedding){.plan = *plan};
-    TRY(comm_agree(comm, comm->rank == 0 ? look_at_final(e) : ST_OK));
-    comm_bcast(comm, &e->complete, sizeof e->complete, 0);
+    TRY(partial_find_final(comm, plan->path, plan->key, "this model's embedding of this input", plan->fresh, read_key,
+                           &e->complete));
     if (!e->complete) {
         TRY(plan_layout(comm, e));
         TRY(resume(comm, e));

@@ -23,17 +23,6 @@ static struct model_limits limits_of(const struct inference *inf, const struct c
         .cells = cells > 1 ? (int)cells : 1, .tokens = tokens, .threads = threads, .bf16 = inf->bf16};
 }
 
-static char *describe(const struct config *config)
-{
-    char *text = NULL;
-    size_t bytes;
-    FILE *memory = open_memstream(&text, &bytes);
-    if (!memory) return text_copy("");
-    config_write_sections(config, "model data", memory);
-    fclose(memory);
-    return text;
-}
-
 static enum status prepare(struct inference *inf, const struct config *config, int threads)
 {
     enum status st = ST_OK;
@@ -83,7 +72,7 @@ enum status inference_open(struct comm *comm, struct config *config, int threads
     TRY(checkpoint_read(comm, path, model_params(inf->model), NULL));
     inf->width = model_width(inf->model);
     inf->rules = token_rules_from(config);
-    inf->config_text = describe(config);
+    inf->config_text = config_yaml(config, "model data");
     snprintf(inf->weights, sizeof inf->weights, "xxh3:%016lx", (unsigned long)param_hash(model_params(inf->model)));
     TRY(comm_agree(comm, prepare(inf, config, threads)));
 done:

@@ -10,6 +10,44 @@
 #include "base/progress.h"
 #include "base/text.h"
 
+/* ---- what lies at the final name ---- */
+
+static enum status refuse_any(const char *path)
+{
+    char *work = text_format("%s.partial", path);
+    bool exists = access(path, F_OK) == 0, unfinished = access(work, F_OK) == 0;
+    enum status st = ST_OK;
+    if (exists || unfinished)
+        st = fail(ST_OUTPUT, "%s: already there; remove it or leave out --fresh", exists ? path : work);
+    free(work);
+    return st;
+}
+
+static enum status compare_final(const char *path, const char *key, const char *what, partial_read_key read_key,
+                                 bool *complete)
+{
+    char *found = NULL;
+    if (access(path, F_OK) != 0) return ST_OK;
+    *complete = read_key(path, &found) == ST_OK && strcmp(found, key) == 0;
+    status_clear(); /* a file that cannot be read is one of another kind */
+    free(found);
+    if (*complete) return ST_OK;
+    return fail(ST_OUTPUT, "%s: exists and is not %s; choose another --out or remove it", path, what);
+}
+
+enum status partial_find_final(struct comm *comm, const char *path, const char key[SHA256_HEX], const char *what,
+                               bool fresh, partial_read_key read_key, bool *complete)
+{
+    enum status st = ST_OK;
+    *complete = false;
+    if (comm->rank == 0) st = fresh ? refuse_any(path) : compare_final(path, key, what, read_key, complete);
+    st = comm_agree(comm, st);
+    comm_bcast(comm, complete, sizeof *complete, 0);
+    return st;
+}
+
+/* ---- open ---- */
+
 /* Lay out under a name of this process, then let it appear: of several jobs one wins. */
 static enum status lay_out_once(struct partial *p, partial_lay_out lay_out, void *context)
 {
@@ -82,6 +120,8 @@ void partial_close(struct partial *p)
     free(p->ledger_path);
     *p = (struct partial){0};
 }
+
+/* ---- chunks ---- */
 
 enum status partial_verify(struct comm *comm, struct partial *p, partial_matches matches, void *context)
 {
@@ -156,6 +196,8 @@ enum status partial_settle(struct comm *comm, struct partial *p)
 done:
     return st;
 }
+
+/* ---- commit ---- */
 
 static enum status check_complete(struct partial *p)
 {

@@ -2,6 +2,7 @@
  * ledger beside it, and the rename to NAME when every chunk is done. Several ranks and several jobs may fill it at
  * the same time; a killed job leaves it to be gone on with.
  *
+ *     TRY(partial_find_final(comm, "e.h5ad", key, "this embedding", fresh, read_key, &complete));
  *     TRY(partial_open(comm, "e.h5ad", chunks, key, lay_out, context, &p));
  *     TRY(partial_verify(comm, &p, matches, context));           what an earlier run called done
  *     TRY(partial_queue(comm, &p, &queue));
@@ -30,6 +31,14 @@ struct partial {
 typedef enum status (*partial_lay_out)(const char *temporary, void *context);
 /* Do the bytes of a chunk have the hash in the ledger? Local. */
 typedef enum status (*partial_matches)(void *context, int64_t chunk, uint64_t hash, bool *matches);
+
+/* The key that a finished file holds, which the caller frees. Local. */
+typedef enum status (*partial_read_key)(const char *path, char **key);
+
+/* Is NAME there already, finished, with this key? `what` says in the error what it should be: "this model's embedding
+ * of this input". Collective, agreed. ST_OUTPUT: NAME is something else; with `fresh`, NAME or NAME.partial is there. */
+MUST_CHECK enum status partial_find_final(struct comm *comm, const char *path, const char key[SHA256_HEX],
+                                          const char *what, bool fresh, partial_read_key read_key, bool *complete);
 
 /* Lay out or go on. `key` names all that the content depends on. Collective, agreed. ST_OUTPUT:
  * unfinished work of another key lies there; not writable; no space. */

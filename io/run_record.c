@@ -6,6 +6,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/text.h"
+
 static json_t *utc(time_t at)
 {
     char text[32];
@@ -27,19 +29,6 @@ static json_t *host_list(const char *hosts, int ranks)
     return list;
 }
 
-static json_t *config_as_string(const struct config *config)
-{
-    char *text = NULL;
-    size_t bytes;
-    FILE *memory = open_memstream(&text, &bytes);
-    if (!memory) return json_null();
-    config_write(config, memory);
-    fclose(memory);
-    json_t *out = json_string(text);
-    free(text);
-    return out;
-}
-
 enum status run_record_write(struct comm *comm, const char *path, const char *program, const char *version,
                              double seconds, int threads, const struct config *config, const struct metric *metrics,
                              int count)
@@ -51,6 +40,7 @@ enum status run_record_write(struct comm *comm, const char *path, const char *pr
     if (comm->rank == 0) {
         time_t now = time(NULL);
         json_t *record = json_object();
+        char *yaml = config_yaml(config, NULL);
         json_object_set_new(record, "program", json_string(program));
         json_object_set_new(record, "version", json_string(version));
         json_object_set_new(record, "started", utc(now - (time_t)seconds));
@@ -62,9 +52,12 @@ enum status run_record_write(struct comm *comm, const char *path, const char *pr
         for (int m = 0; m < count; m++)
             json_object_set_new(record, metrics[m].name,
                                 isfinite(metrics[m].value) ? json_real(metrics[m].value) : json_null());
-        json_object_set_new(record, "configuration", config_as_string(config));
-        if (json_dump_file(record, path, JSON_INDENT(2)) != 0) st = fail(ST_OUTPUT, "%s: cannot be written", path);
+        json_object_set_new(record, "configuration", json_string(yaml));
+        char *text = json_dumps(record, JSON_INDENT(2));
+        st = text ? text_write_file(path, text, strlen(text)) : fail(ST_MEMORY, "%s: no memory to write it", path);
+        free(text);
         json_decref(record);
+        free(yaml);
     }
     st = comm_agree(comm, st);
 done:

@@ -1,8 +1,6 @@
 #include "io/screen_hits.h"
 
-#include <errno.h>
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -82,75 +80,69 @@ static const char *const dictionary[][3] = {
     {"set", "", "number of the set: its row in results.h5 (colexicographic within a size, singles first)"}};
 enum { DICTIONARY_COUNT = sizeof dictionary / sizeof *dictionary };
 
-static void print_joined(FILE *file, const struct results *r, const int64_t *members, int size, int what)
+static void add_joined(struct text *table, const struct results *r, const int64_t *members, int size, int what)
 {
     for (int i = 0; i < size; i++) {
         const struct vocab_gene *gene = &r->plan.vocab->genes[r->plan.panel[members[i]] - 1];
-        if (i > 0) fputc('+', file);
-        if (what == 2) fprintf(file, "%ld", (long)r->plan.carriers[members[i]]);
-        else fputs(what == 0 ? gene->symbol : gene->ensembl, file);
+        if (i > 0) text_add(table, "+");
+        if (what == 2) text_add(table, "%ld", (long)r->plan.carriers[members[i]]);
+        else text_add(table, "%s", what == 0 ? gene->symbol : gene->ensembl);
     }
-    fputc('\t', file);
+    text_add(table, "\t");
 }
 
-static void print_hit(FILE *file, const struct results *r, int64_t rank, int64_t set, const struct score_sum *sum)
+static void add_hit(struct text *table, const struct results *r, int64_t rank, int64_t set, const struct score_sum *sum)
 {
     int64_t members[SET_SIZE_MAX];
     int size = combination_unrank(&r->plan.space, set, members);
     struct estimate effect = estimate_from(sum->effect, sum->effect_squared, sum->cells);
     struct estimate expected = estimate_from(sum->expected, sum->expected_squared, sum->cells);
     struct estimate interaction = estimate_from(sum->interaction, sum->interaction_squared, sum->cells);
-    if (rank > 0) fprintf(file, "%ld", (long)rank);
-    fprintf(file, "\t%d\t", size);
-    for (int what = 0; what < 2; what++) print_joined(file, r, members, size, what);
-    fprintf(file, "%ld\t", (long)sum->cells);
-    print_joined(file, r, members, size, 2);
-    fprintf(file, "%.9g\t%.4g\t%.9g\t%.9g\t%.4g\t%ld\n", effect.mean, effect.error, expected.mean, interaction.mean,
-            interaction.error, (long)set);
+    if (rank > 0) text_add(table, "%ld", (long)rank);
+    text_add(table, "\t%d\t", size);
+    for (int what = 0; what < 2; what++) add_joined(table, r, members, size, what);
+    text_add(table, "%ld\t", (long)sum->cells);
+    add_joined(table, r, members, size, 2);
+    text_add(table, "%.9g\t%.4g\t%.9g\t%.9g\t%.4g\t%ld\n", effect.mean, effect.error, expected.mean, interaction.mean,
+             interaction.error, (long)set);
 }
 
-static enum status print_hits(FILE *file, struct results *r, const struct top tops[PART_COUNT])
+static enum status add_hits(struct text *table, struct results *r, const struct top tops[PART_COUNT])
 {
     enum status st = ST_OK;
-    for (int c = 0; c < DICTIONARY_COUNT; c++) fprintf(file, "%s%s", c ? "\t" : "", dictionary[c][0]);
-    fputc('\n', file);
+    for (int c = 0; c < DICTIONARY_COUNT; c++) text_add(table, "%s%s", c ? "\t" : "", dictionary[c][0]);
+    text_add(table, "\n");
     for (int part = 0; part < PART_COUNT; part++)
         for (int64_t h = 0; h < tops[part].count; h++) {
             struct score_sum sum;
             TRY(results_read(r, tops[part].hits[h].number, 1, &sum));
-            print_hit(file, r, part == PART_UNRANKED ? 0 : h + 1, tops[part].hits[h].number, &sum);
+            add_hit(table, r, part == PART_UNRANKED ? 0 : h + 1, tops[part].hits[h].number, &sum);
         }
 done:
     return st;
 }
 
-static enum status print_dictionary(FILE *file, struct results *r, const struct top tops[PART_COUNT])
+static void add_dictionary(struct text *table)
 {
-    (void)r, (void)tops;
-    fputs("column\tunit\tmeaning\n", file);
+    text_add(table, "column\tunit\tmeaning\n");
     for (int c = 0; c < DICTIONARY_COUNT; c++)
-        fprintf(file, "%s\t%s\t%s\n", dictionary[c][0], dictionary[c][1], dictionary[c][2]);
-    return ST_OK;
+        text_add(table, "%s\t%s\t%s\n", dictionary[c][0], dictionary[c][1], dictionary[c][2]);
 }
 
-/* Write FOLDER/name by temporary name and rename. */
-static enum status write_table(const char *folder, const char *name, struct results *r,
-                               const struct top tops[PART_COUNT],
-                               enum status (*print)(FILE *, struct results *, const struct top[PART_COUNT]))
+static enum status write_tables(const char *folder, struct results *r, const struct top tops[PART_COUNT])
 {
     enum status st = ST_OK;
-    char *path = text_format("%s/%s", folder, name), *temporary = text_format("%s/%s.partial", folder, name);
-    FILE *file = fopen(temporary, "w");
-    if (!file) TRY(fail(ST_OUTPUT, "%s: cannot be created: %s", temporary, strerror(errno)));
-    st = print(file, r, tops);
-    bool bad = ferror(file) != 0;
-    bad = fclose(file) != 0 || bad;
-    if (st == ST_OK && (bad || rename(temporary, path) != 0))
-        st = fail(ST_OUTPUT, "%s: cannot be written: %s", path, strerror(errno));
-    if (st != ST_OK) remove(temporary);
+    struct text columns = {0}, hits = {0};
+    char *columns_path = text_format("%s/hits_columns.tsv", folder), *hits_path = text_format("%s/hits.tsv", folder);
+    add_dictionary(&columns);
+    TRY(add_hits(&hits, r, tops));
+    TRY(text_write_file(columns_path, columns.data, columns.length));
+    TRY(text_write_file(hits_path, hits.data, hits.length));
 done:
-    free(path);
-    free(temporary);
+    text_free(&columns);
+    text_free(&hits);
+    free(columns_path);
+    free(hits_path);
     return st;
 }
 
@@ -164,11 +156,7 @@ enum status hits_write(struct comm *comm, struct results *r, const char *folder,
     TRY(comm_agree(comm, scan_share(comm, r, min_cells, tops, unranked)));
     comm_sum_i64(comm, unranked, 1);
     for (int part = 0; part < PART_COUNT; part++) TRY(merge(comm, &tops[part]));
-    if (comm->rank == 0) {
-        st = write_table(folder, "hits_columns.tsv", r, tops, print_dictionary);
-        if (st == ST_OK) st = write_table(folder, "hits.tsv", r, tops, print_hits);
-    }
-    st = comm_agree(comm, st);
+    st = comm_agree(comm, comm->rank == 0 ? write_tables(folder, r, tops) : ST_OK);
 done:
     for (int part = 0; part < PART_COUNT; part++) top_free(&tops[part]);
     return st;

@@ -3,7 +3,6 @@
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/text.h"
 #include "io/h5.h"
@@ -161,20 +160,14 @@ done:
 
 /* ---- open ---- */
 
-static enum status look_at_final(struct results *r, bool fresh)
+static enum status read_key(const char *path, char **key)
 {
     enum status st = ST_OK;
     hid_t file = H5_NONE;
-    char *key = NULL;
-    if (access(r->plan.path, F_OK) != 0) return ST_OK;
-    bool readable = h5_open(r->plan.path, &file) == ST_OK && h5_attr_read_text(file, "key", &key) == ST_OK;
-    status_clear();
-    r->complete = readable && strcmp(key, r->plan.key) == 0;
-    if (fresh) st = fail(ST_OUTPUT, "%s: already there; remove it or leave out --fresh", r->plan.path);
-    else if (!r->complete)
-        st = fail(ST_OUTPUT, "%s: holds another sweep (other model, cells, panel or options); choose another --out",
-                  r->plan.path);
-    free(key);
+    *key = NULL;
+    TRY(h5_open(path, &file));
+    TRY(h5_attr_read_text(file, "key", key));
+done:
     h5_drop(&file);
     return st;
 }
@@ -225,8 +218,8 @@ enum status results_open(struct comm *comm, const struct results_plan *plan, boo
     *r = (struct results){.plan = *plan};
     int64_t chunks = (combination_count(&plan->space) + plan->chunk_sets - 1) / plan->chunk_sets;
     TRY(comm_agree(comm, NEW_ARRAY(r->offset, COLUMN_COUNT)));
-    TRY(comm_agree(comm, comm->rank == 0 ? look_at_final(r, fresh) : ST_OK));
-    comm_bcast(comm, &r->complete, sizeof r->complete, 0);
+    TRY(partial_find_final(comm, plan->path, plan->key, "this sweep (same model, cells, panel and options)", fresh,
+                           read_key, &r->complete));
     if (r->complete) goto done;
     TRY(partial_open(comm, plan->path, chunks, plan->key, lay_out, r, &r->partial));
     TRY(comm_agree(comm, comm->rank == 0 ? find_offsets(r->partial.work, r) : ST_OK));

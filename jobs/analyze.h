@@ -14,7 +14,7 @@ extern const struct job_spec analyze_pca, analyze_score, analyze_umap, analyze_r
 bool analyze_has_counts(const struct job *job);
 /* Open it and select run.cells. ST_USAGE if there is none. Collective, agreed. */
 MUST_CHECK enum status analyze_open_counts(struct job *job, struct cell_input *out);
-/* Write a file whole: PATH.partial, then renamed; folders above it are made. ST_OUTPUT. Local: one rank. */
+/* text_write_file, after making the folders above it. ST_OUTPUT. Local: one rank. */
 MUST_CHECK enum status analyze_write_text(const char *path, const struct text *text);
 /* ST_USAGE unless run.out is given. Local. */
 MUST_CHECK enum status analyze_need_out(const struct job *job);

@@ -1,9 +1,5 @@
-#include <errno.h>
-#include <limits.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/text.h"
 #include "jobs/analyze.h"
@@ -36,29 +32,16 @@ enum status analyze_need_out(const struct job *job)
     return *config_text(job->config, "run.out") ? ST_OK : fail(ST_USAGE, "no output given; name it with --out");
 }
 
-static enum status write_all(const char *path, const struct text *text)
-{
-    FILE *file = fopen(path, "wb");
-    if (!file) return fail(ST_OUTPUT, "%s: cannot be written: %s", path, strerror(errno));
-    bool good = fwrite(text->data, 1, text->length, file) == text->length;
-    good = fclose(file) == 0 && good;
-    return good ? ST_OK : fail(ST_OUTPUT, "%s: %s", path, strerror(errno));
-}
-
 enum status analyze_write_text(const char *path, const struct text *text)
 {
     enum status st = ST_OK;
-    char *partial = text_format("%s.partial", path), *folder = text_copy(path), *slash = strrchr(folder, '/');
+    char *folder = text_copy(path), *slash = strrchr(folder, '/');
     if (slash && slash > folder) {
         *slash = '\0';
         TRY(text_make_folder(folder));
     }
-    TRY(write_all(partial, text));
-    if (rename(partial, path) != 0)
-        TRY(fail(ST_OUTPUT, "%s: cannot be renamed from %s: %s", path, partial, strerror(errno)));
+    TRY(text_write_file(path, text->data, text->length));
 done:
-    if (st != ST_OK) unlink(partial);
-    free(partial);
     free(folder);
     return st;
 }

@@ -38,12 +38,9 @@ static enum status check_size(const struct state *s, int components)
 static enum status prepare(struct job *job)
 {
     enum status st = ST_OK;
-    struct state *s = NULL;
+    struct state *s = job->state;
     int64_t genes;
     int components;
-    TRY(comm_agree(&job->world, NEW_ARRAY(s, 1)));
-    *s = (struct state){0};
-    job->state = s;
     st = analyze_need_out(job);
     if (st == ST_OK) st = analyze_pca_size(job, &genes, &components);
     TRY(comm_agree(&job->world, st));
@@ -94,10 +91,8 @@ static enum status commit(struct job *job)
 static void release(struct job *job)
 {
     struct state *s = job->state;
-    if (!s) return;
     pca_destroy(&s->pca);
     cell_input_close(&s->input);
-    free(s);
 }
 
 static const struct job_option options[] = {{"components", "K", "analyze.components", "components to keep"},
@@ -114,6 +109,7 @@ const struct job_spec analyze_pca = {
     .sections = "run data analyze",
     .positional = "run.input",
     .options = options,
+    .state_bytes = sizeof(struct state),
     .prepare = prepare,
     .run = run,
     .commit = commit,

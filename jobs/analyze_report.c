@@ -77,10 +77,7 @@ done:
 static enum status prepare(struct job *job)
 {
     enum status st = ST_OK;
-    struct state *s = NULL;
-    TRY(comm_agree(&job->world, NEW_ARRAY(s, 1)));
-    *s = (struct state){0};
-    job->state = s;
+    struct state *s = job->state;
     TRY(comm_agree(&job->world, check_request(job)));
     s->out = page_path(config_text(job->config, "run.out"));
     TRY(open_cells(job, s));
@@ -231,7 +228,6 @@ static enum status commit(struct job *job)
 static void release(struct job *job)
 {
     struct state *s = job->state;
-    if (!s) return;
     embedding_table_close(&s->table);
     if (s->has_input) cell_input_close(&s->input);
     cell_map_free(&s->map);
@@ -240,7 +236,6 @@ static void release(struct job *job)
     text_free(&s->page);
     free(s->type);
     free(s->out);
-    free(s);
 }
 
 static const struct job_option options[] = {
@@ -265,6 +260,7 @@ const struct job_spec analyze_report = {
                "report.html",
     .sections = "run data analyze",
     .options = options,
+    .state_bytes = sizeof(struct state),
     .prepare = prepare,
     .run = run,
     .commit = commit,

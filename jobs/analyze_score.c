@@ -82,16 +82,12 @@ static enum status check_request(const struct job *job)
 static enum status prepare(struct job *job)
 {
     enum status st = ST_OK;
-    struct state *s = NULL;
-    TRY(comm_agree(&job->world, NEW_ARRAY(s, 1)));
-    *s = (struct state){0};
-    job->state = s;
+    struct state *s = job->state;
     TRY(comm_agree(&job->world, check_request(job)));
     s->tables = analyze_embedding_count(job);
     st = NEW_ARRAY(s->table, s->tables);
     if (st == ST_OK) st = NEW_ARRAY(s->view, s->tables + 2);
     TRY(comm_agree(&job->world, st));
-    memset(s->table, 0, sizeof *s->table * (size_t)s->tables);
     for (int i = 0; i < s->tables; i++) TRY(open_table(job, s, i));
     if (analyze_has_counts(job)) {
         TRY(analyze_open_counts(job, &s->input));
@@ -283,7 +279,6 @@ static enum status commit(struct job *job)
 static void release(struct job *job)
 {
     struct state *s = job->state;
-    if (!s) return;
     for (int v = 0; v < s->views; v++) {
         free(s->view[v].name);
         free(s->view[v].values);
@@ -299,7 +294,6 @@ static void release(struct job *job)
     text_free(&s->by_label);
     free(s->view);
     free(s->table);
-    free(s);
 }
 
 static const struct job_option options[] = {
@@ -325,6 +319,7 @@ const struct job_spec analyze_score = {
     .sections = "run data analyze",
     .positional = "analyze.embedding",
     .options = options,
+    .state_bytes = sizeof(struct state),
     .prepare = prepare,
     .run = run,
     .commit = commit,

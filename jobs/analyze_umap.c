@@ -14,10 +14,7 @@ struct state {
 static enum status prepare(struct job *job)
 {
     enum status st = ST_OK;
-    struct state *s = NULL;
-    TRY(comm_agree(&job->world, NEW_ARRAY(s, 1)));
-    *s = (struct state){0};
-    job->state = s;
+    struct state *s = job->state;
     st = analyze_need_out(job);
     if (st == ST_OK && analyze_embedding_count(job) != 1)
         st = fail(ST_USAGE, "%d embeddings given; give one .h5ad file", analyze_embedding_count(job));
@@ -60,10 +57,8 @@ static enum status commit(struct job *job)
 static void release(struct job *job)
 {
     struct state *s = job->state;
-    if (!s) return;
     embedding_table_close(&s->table);
     cell_map_free(&s->map);
-    free(s);
 }
 
 static const struct job_option options[] = {
@@ -84,6 +79,7 @@ const struct job_spec analyze_umap = {
     .sections = "run analyze",
     .positional = "analyze.embedding",
     .options = options,
+    .state_bytes = sizeof(struct state),
     .prepare = prepare,
     .run = run,
     .commit = commit,

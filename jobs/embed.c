@@ -7,11 +7,9 @@
 
 #include "base/progress.h"
 #include "base/text.h"
-#include "io/chunk_loop.h"
 #include "io/embed_chunk.h"
 #include "io/embedding.h"
-#include "io/run_record.h"
-#include "jobs/job.h"
+#include "jobs/model_output.h"
 #include "kernel/isa.h"
 #include "kernel/product.h"
 
@@ -108,9 +106,7 @@ static enum status prepare(struct job *job)
     enum status st = ST_OK;
     const char *path = NULL;
     char size[32];
-    struct embed *e = NULL;
-    TRY(comm_agree(&job->world, NEW_ARRAY(e, 1)));
-    job->state = e;
+    struct embed *e = job->state;
     TRY(comm_agree(&job->world, find_input(job->config, &path)));
     TRY(comm_agree(&job->world, choose_stop_file(job->config)));
     TRY(cell_input_open(&job->world, job->config, path, config_text(job->config, "embed.counts"), &e->input));
@@ -128,15 +124,13 @@ done:
 
 /* ---- run ---- */
 
-/* Everything a row depends on. The number of ranks, paths and times do not belong here. */
+/* Everything a row depends on. */
 static void make_key(const struct job *job, const struct embed *e, char key[SHA256_HEX])
 {
     struct text all = {0};
-    text_add(&all, "embedding 1\n%s\n%s\n%s\n%s\n%s\n%s\n%s\n", e->inf.weights, e->inf.config_text,
-             e->inf.vocab->sha256, e->input.identity, config_text(job->config, "run.cells"),
-             config_text(job->config, "embed.counts"), kernel_isa_name());
-    text_add(&all, "%d %d %ld %g\n", e->inf.bf16, e->inf.width, (long)chunk_cells(job),
-             config_real(job->config, "embed.obsm_max_gib"));
+    model_output_key(job, "embedding 1", &e->inf, &e->input, &all);
+    text_add(&all, "%s\n%s\n%d %d %ld %g\n", config_text(job->config, "embed.counts"), kernel_isa_name(), e->inf.bf16,
+             e->inf.width, (long)chunk_cells(job), config_real(job->config, "embed.obsm_max_gib"));
     hash_sha256(all.data, all.length, key);
     text_free(&all);
 }
@@ -182,8 +176,6 @@ done:
     return st;
 }
 
-static bool asked_to_stop(const void *job) { return job_stop(job); }
-
 static enum status run(struct job *job)
 {
     enum status st = ST_OK;
@@ -199,10 +191,8 @@ static enum status run(struct job *job)
                               .rate = "cells_per_s",
                               .items_per_chunk = (double)chunk_cells(job),
                               .work = do_chunk,
-                              .context = e,
-                              .stop = asked_to_stop,
-                              .stop_context = job};
-    TRY(chunk_loop_run(&job->world, embedding_partial(e->out), &loop));
+                              .context = e};
+    TRY(model_output_run(job, embedding_partial(e->out), &loop));
     TRY(embedding_reopen(&job->world, e->out));
     TRY(embedding_count_reasons(&job->world, e->out, e->reasons));
     e->seconds = clock_s() - start;
@@ -234,8 +224,7 @@ static enum status commit(struct job *job)
         {"cells_this_run", (double)e->cells},
         {"cells_per_s", (double)e->cells / e->seconds},
         {"cells_without_embedding", (double)(e->reasons[EMBED_NO_GENE] + e->reasons[EMBED_NOT_FINITE])}};
-    TRY(run_record_write(&job->world, record, job->spec->program, job_version_text(), e->seconds,
-                         job->placement.threads, job->config, metrics, sizeof metrics / sizeof *metrics));
+    TRY(model_output_record(job, record, e->seconds, metrics, sizeof metrics / sizeof *metrics));
     for (int r = EMBED_NO_GENE; r < EMBED_REASON_COUNT; r++)
         if (e->reasons[r] > 0)
             comm_note(&job->world, "%ld cells have no embedding: %s (embedded=False, rows of NaN)", (long)e->reasons[r],
@@ -250,12 +239,10 @@ done:
 static void release(struct job *job)
 {
     struct embed *e = job->state;
-    if (!e) return;
     embedding_close(&e->out);
     embed_chunk_free(&e->work);
     cell_input_close(&e->input);
     inference_close(&e->inf);
-    free(e);
 }
 
 static const struct job_option options[] = {
@@ -273,6 +260,7 @@ static const struct job_spec spec = {
     .sections = "run data model embed",
     .positional = "run.input",
     .options = options,
+    .state_bytes = sizeof(struct embed),
     .prepare = prepare,
     .run = run,
     .commit = commit,

@@ -74,13 +74,9 @@ static enum status check_output(const struct config *config)
 /* What index.h5 remembers of this run: nothing that depends on ranks or on where the output lies. */
 static char *make_stored_config(const struct ingest *g, const struct config *config)
 {
-    char *text = NULL;
-    size_t bytes;
-    FILE *memory = open_memstream(&text, &bytes);
-    if (!memory) return NULL;
-    config_write_sections(config, "ingest", memory);
-    fprintf(memory, "# gene identity: HGNC of %s, sha256 %s\n", g->hgnc->date, g->hgnc->sha256);
-    fclose(memory);
+    char *ingest = config_yaml(config, "ingest");
+    char *text = text_format("%s# gene identity: HGNC of %s, sha256 %s\n", ingest, g->hgnc->date, g->hgnc->sha256);
+    free(ingest);
     return text;
 }
 
@@ -105,16 +101,13 @@ static enum status prepare(struct job *job)
 {
     enum status st = ST_OK;
     struct comm *world = &job->world;
-    struct ingest *g = NULL;
-    TRY(comm_agree(world, NEW_ARRAY(g, 1)));
-    job->state = g;
+    struct ingest *g = job->state;
     g->start_s = clock_s();
     TRY(comm_agree(world, world->rank == 0 ? check_output(job->config) : ST_OK));
     TRY(comm_agree(world, load_genes(g, job->config)));
     TRY(ingest_inputs_open(world, job->config, g->hgnc, &g->in));
     TRY(ingest_obs_plan(world, job->config, &g->in, &g->obs));
     g->stored_config = make_stored_config(g, job->config);
-    TRY(comm_agree(world, g->stored_config ? ST_OK : fail(ST_MEMORY, "no memory for the configuration")));
     print_cost(job, g);
 done:
     return st;
@@ -297,7 +290,6 @@ done:
 static void release(struct job *job)
 {
     struct ingest *g = job->state;
-    if (!g) return;
     for (int s = 0; s < 2; s++) vocab_share_free(&g->shares[s]);
     ingest_figures_free(&g->figures);
     ingest_obs_free(&g->obs);
@@ -306,7 +298,6 @@ static void release(struct job *job)
     free(g->hgnc_path);
     free(g->vocab_path);
     free(g->stored_config);
-    free(g);
 }
 
 static const struct job_option options[] = {
@@ -333,6 +324,7 @@ static const struct job_spec spec = {.program = "cytomill-ingest",
                                      .sections = "run ingest data",
                                      .positional = "run.input",
                                      .options = options,
+                                     .state_bytes = sizeof(struct ingest),
                                      .prepare = prepare,
                                      .run = run,
                                      .commit = commit,

@@ -255,21 +255,10 @@ bool job_is_first(void)
     return true;
 }
 
-static char *config_as_text(const struct config *config, size_t *bytes)
-{
-    char *text = NULL;
-    FILE *memory = open_memstream(&text, bytes);
-    if (!memory) return NULL;
-    config_write(config, memory);
-    fclose(memory);
-    return text;
-}
-
 static enum status same_everywhere(struct job *job)
 {
-    size_t bytes = 0;
-    char *text = config_as_text(job->config, &bytes);
-    enum status st = comm_same(&job->world, text, bytes, "the configuration");
+    char *text = config_yaml(job->config, NULL);
+    enum status st = comm_same(&job->world, text, strlen(text), "the configuration");
     if (st == ST_OK)
         st = comm_same(&job->world, job_version_text(), strlen(job_version_text()), "the program's version");
     free(text);
@@ -285,6 +274,7 @@ static enum status run_stages(struct job *job)
                        &job->placement));
     TRY(placement_print(&job->world, &job->placement));
     catch_signals();
+    TRY(comm_agree(&job->world, mem_alloc(&job->state, 1, job->spec->state_bytes, "the program's state")));
     TRY(job->spec->prepare(job));
     if (job->dry_run) {
         comm_note(&job->world, "dry run: everything checked, nothing done");
@@ -321,7 +311,8 @@ int job_main(int argc, char **argv, const struct job_spec *spec)
     }
     st = comm_agree(&job.world, st);
     if (st == ST_OK) st = run_stages(&job);
-    if (job.spec->release) job.spec->release(&job);
+    if (job.state && job.spec->release) job.spec->release(&job);
+    free(job.state);
     config_destroy(&job.config);
     comm_close(&job.world);
     return st;

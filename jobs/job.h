@@ -1,6 +1,6 @@
 /* The frame every program runs in: parse → MPI → configuration → placement → prepare → run → commit.
  *
- * A program is a `struct job_spec` and three functions; main is one line:
+ * A program is a `struct job_spec`, a struct of its own for its state, and four functions; main is one line:
  *     int main(int argc, char **argv) { return job_main(argc, argv, &spec); }
  * `prepare` parses, checks, measures and prints the cost (a dry run ends after it); `run` does the
  * work and looks at job_stop(); `commit` makes the results final. Each returns an agreed status. */
@@ -32,10 +32,11 @@ struct job_spec {
     const char *sections;             /* configuration sections it takes: "run data model train" */
     const char *positional;           /* key that bare arguments go to (KEY_LIST: all, else one); NULL = none allowed */
     const struct job_option *options; /* ends with {0}; the common ones are added */
+    size_t state_bytes; /* of job->state, which the frame zeroes before `prepare` and frees after `release` */
     enum status (*prepare)(struct job *job); /* collective on job->world, agreed */
     enum status (*run)(struct job *job);
     enum status (*commit)(struct job *job);
-    void (*release)(struct job *job);    /* frees job->state; always called */
+    void (*release)(struct job *job);    /* frees what job->state holds; always called once there is a state */
     const struct job_spec *const *verbs; /* of cytomill-analyze: chosen by the first word; NULL-terminated */
 };
 
@@ -45,7 +46,7 @@ struct job {
     const struct job_spec *spec;
     struct placement placement; /* threads to use: placement.threads */
     bool dry_run;
-    void *state; /* the program's own */
+    void *state; /* the program's own, spec->state_bytes */
 };
 
 /* Run a program; returns its exit code. */

@@ -178,6 +178,7 @@ static const struct job_spec spec = {
     .example =
         "mpirun -n 2 cytomill-pretrain --config configs/demo.yaml --atlas build/demo/atlas --out build/demo/pretrain",
     .sections = "run data model train",
+    .state_bytes = sizeof(struct pretrain),
     .prepare = pretrain_prepare,
     .run = run,
     .commit = commit,

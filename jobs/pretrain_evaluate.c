@@ -1,6 +1,5 @@
 /* Held-out evaluation: the model beside references that know no gene-gene relation. */
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 
 #include "base/text.h"
@@ -97,25 +96,20 @@ static void print_sentence(const struct job *job, const struct evaluation *e)
 
 static enum status write_table(const char *out, int64_t step, const struct evaluation *e)
 {
-    enum status st = ST_OK;
-    char *path = text_format("%s/learning.tsv", out), *partial = text_format("%s.partial", path);
-    FILE *f = fopen(partial, "w");
-    if (!f) TRY(fail(ST_OUTPUT, "%s: cannot be created", partial));
-    fprintf(f, "predictor\tmse_hidden\thidden_positions\theld_out_cells\tstep\tmodel_better_percent\n");
-    fprintf(f, "model gene-wise\t%.6f\t%.0f\t%lld\t%lld\t0\n", loss_mean(e->loss.genewise_hidden, e->loss.hidden),
-            e->loss.hidden, (long long)e->cells, (long long)step);
-    fprintf(f, "model cell-wise\t%.6f\t%.0f\t%lld\t%lld\t\n", loss_mean(e->loss.cellwise_hidden, e->loss.hidden),
-            e->loss.hidden, (long long)e->cells, (long long)step);
+    struct text t = {0};
+    char *path = text_format("%s/learning.tsv", out);
+    text_add(&t, "predictor\tmse_hidden\thidden_positions\theld_out_cells\tstep\tmodel_better_percent\n");
+    text_add(&t, "model gene-wise\t%.6f\t%.0f\t%lld\t%lld\t0\n", loss_mean(e->loss.genewise_hidden, e->loss.hidden),
+             e->loss.hidden, (long long)e->cells, (long long)step);
+    text_add(&t, "model cell-wise\t%.6f\t%.0f\t%lld\t%lld\t\n", loss_mean(e->loss.cellwise_hidden, e->loss.hidden),
+             e->loss.hidden, (long long)e->cells, (long long)step);
     for (int k = 0; k < REFERENCE_COUNT; k++)
-        fprintf(f, "%s\t%.6f\t%.0f\t%lld\t%lld\t%.2f\n", reference_word((enum reference_kind)k),
-                loss_mean(e->reference.error[k], e->reference.hidden), e->reference.hidden, (long long)e->cells,
-                (long long)step, gain(e, k));
-    int failed = ferror(f);
-    if (fclose(f) != 0 || failed || rename(partial, path) != 0)
-        TRY(fail(ST_OUTPUT, "%s: cannot be written; is the disk full?", path));
-done:
+        text_add(&t, "%s\t%.6f\t%.0f\t%lld\t%lld\t%.2f\n", reference_word((enum reference_kind)k),
+                 loss_mean(e->reference.error[k], e->reference.hidden), e->reference.hidden, (long long)e->cells,
+                 (long long)step, gain(e, k));
+    enum status st = text_write_file(path, t.data, t.length);
+    text_free(&t);
     free(path);
-    free(partial);
     return st;
 }
 

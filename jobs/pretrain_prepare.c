@@ -276,11 +276,9 @@ done:
 
 enum status pretrain_prepare(struct job *job)
 {
-    struct pretrain *p = NULL;
-    enum status st = NEW_ARRAY(p, 1);
-    if (st == ST_OK) *p = (struct pretrain){.saved_step = -1};
-    job->state = p;
-    if (st == ST_OK) st = check_configuration(job);
+    struct pretrain *p = job->state;
+    p->saved_step = -1;
+    enum status st = check_configuration(job);
     if (st == ST_OK && job->world.rank == 0) st = check_fresh(job);
     TRY(comm_agree(&job->world, st));
     TRY(open_modality(job));
@@ -307,7 +305,6 @@ done:
 void pretrain_release(struct job *job)
 {
     struct pretrain *p = job->state;
-    if (!p) return;
     metrics_close(&p->metrics);
     loader_destroy(&p->loader);
     loader_destroy(&p->held_out);
@@ -320,6 +317,4 @@ void pretrain_release(struct job *job)
     free(p->lookup);
     free(p->rows);
     free(p->resume_from);
-    free(p);
-    job->state = NULL;
 }

@@ -1,24 +1,13 @@
 /* OUT/run.json: what this run is, for whoever finds the folder later. Rewritten at every start. */
 #include <jansson.h>
-#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 #include "base/text.h"
 #include "jobs/pretrain_state.h"
 #include "kernel/isa.h"
 #include "kernel/product.h"
-
-static char *config_yaml(const struct config *config)
-{
-    char *yaml = NULL;
-    size_t bytes = 0;
-    FILE *memory = open_memstream(&yaml, &bytes);
-    if (!memory) return NULL;
-    config_write(config, memory);
-    fclose(memory);
-    return yaml;
-}
 
 static void now_text(char out[32])
 {
@@ -45,11 +34,14 @@ static json_t *record(const struct job *job, int64_t hosts, const char *yaml)
 static enum status write_record(const struct job *job, int64_t hosts)
 {
     enum status st = ST_OK;
-    char *yaml = config_yaml(job->config), *path = text_format("%s/run.json", config_text(job->config, "run.out"));
-    json_t *json = yaml ? record(job, hosts, yaml) : NULL;
-    if (!json) TRY(fail(ST_MEMORY, "%s: no memory for the record of this run", path));
-    if (json_dump_file(json, path, JSON_INDENT(2)) != 0) TRY(fail(ST_OUTPUT, "%s: cannot be written", path));
+    char *yaml = config_yaml(job->config, NULL),
+         *path = text_format("%s/run.json", config_text(job->config, "run.out"));
+    json_t *json = record(job, hosts, yaml);
+    char *text = json ? json_dumps(json, JSON_INDENT(2)) : NULL;
+    if (!text) TRY(fail(ST_MEMORY, "%s: no memory for the record of this run", path));
+    TRY(text_write_file(path, text, strlen(text)));
 done:
+    free(text);
     json_decref(json);
     free(yaml);
     free(path);

@@ -6,12 +6,10 @@
 
 #include "base/progress.h"
 #include "base/text.h"
-#include "io/chunk_loop.h"
-#include "io/run_record.h"
 #include "io/screen_hits.h"
 #include "io/screen_input.h"
 #include "io/screening.h"
-#include "jobs/job.h"
+#include "jobs/model_output.h"
 #include "kernel/isa.h"
 
 struct sweep {
@@ -144,10 +142,8 @@ done:
 static enum status prepare(struct job *job)
 {
     enum status st = ST_OK;
-    struct sweep *s = NULL;
+    struct sweep *s = job->state;
     struct comm *world = &job->world;
-    TRY(comm_agree(world, NEW_ARRAY(s, 1)));
-    job->state = s;
     TRY(comm_agree(world, check_paths(job->config)));
     TRY(cell_input_open(world, job->config, config_text(job->config, "run.atlas"), "auto", &s->input));
     if (!s->input.atlas)
@@ -172,9 +168,8 @@ static void make_key(const struct job *job, struct sweep *s)
 {
     struct text all = {0};
     const struct config *c = job->config;
-    text_add(&all, "sweep 1\n%s\n%s\n%s\n%s\n%s\n%s\n%s\n", s->inf.weights, s->inf.config_text, s->inf.vocab->sha256,
-             s->input.identity, config_text(c, "run.cells"), config_text(c, "sweep.group"),
-             config_text(c, "sweep.goal"));
+    model_output_key(job, "sweep 1", &s->inf, &s->input, &all);
+    text_add(&all, "%s\n%s\n", config_text(c, "sweep.group"), config_text(c, "sweep.goal"));
     text_add(&all, "%s %s %d %ld %ld %d %ld\n", config_text(c, "sweep.mode"), kernel_isa_name(), s->inf.bf16,
              (long)config_int(c, "run.seed"), (long)config_int(c, "sweep.max_cells"), s->space.order,
              (long)config_int(c, "sweep.chunk"));
@@ -261,8 +256,6 @@ done:
     return st;
 }
 
-static bool asked_to_stop(const void *job) { return job_stop(job); }
-
 static enum status work_through(struct job *job, struct sweep *s)
 {
     enum status st = ST_OK;
@@ -271,15 +264,13 @@ static enum status work_through(struct job *job, struct sweep *s)
                               .rate = "genes_per_s",
                               .work = do_singles,
                               .context = s,
-                              .items_per_chunk = (double)s->panel.count / (double)singles->chunks,
-                              .stop = asked_to_stop,
-                              .stop_context = job};
-    TRY(chunk_loop_run(&job->world, singles, &loop));
+                              .items_per_chunk = (double)s->panel.count / (double)singles->chunks};
+    TRY(model_output_run(job, singles, &loop));
     loop.what = "gene sets";
     loop.rate = "sets_per_s";
     loop.work = do_sets;
     loop.items_per_chunk = (double)config_int(job->config, "sweep.chunk");
-    TRY(chunk_loop_run(&job->world, &s->results.partial, &loop));
+    TRY(model_output_run(job, &s->results.partial, &loop));
 done:
     return st;
 }
@@ -327,8 +318,7 @@ static enum status commit(struct job *job)
                                      {"sets_with_too_few_cells", (double)unranked},
                                      {"tokens_per_s", (double)tokens / s->seconds}};
     record = text_format("%s/run.json", folder);
-    TRY(run_record_write(&job->world, record, job->spec->program, job_version_text(), s->seconds,
-                         job->placement.threads, job->config, metrics, sizeof metrics / sizeof *metrics));
+    TRY(model_output_record(job, record, s->seconds, metrics, sizeof metrics / sizeof *metrics));
     comm_note(&job->world, "%s/hits.tsv: %ld sets, %ld of them in fewer than sweep.min_cells cells and not ranked",
               folder, (long)combination_count(&s->space), (long)unranked);
 done:
@@ -339,7 +329,6 @@ done:
 static void release(struct job *job)
 {
     struct sweep *s = job->state;
-    if (!s) return;
     screening_destroy(&s->screening);
     results_close(&s->results);
     cohort_free(&s->cells);
@@ -354,7 +343,6 @@ static void release(struct job *job)
     free(s->sums);
     free(s->readout_sums);
     free(s->results_path);
-    free(s);
 }
 
 static const struct job_option options[] = {
@@ -376,6 +364,7 @@ static const struct job_spec spec = {
         "mpirun -n 2 cytomill-sweep --model run/checkpoint-1000.h5 --atlas atlas --genes CD3D,LYZ,NKG7 --out sweep",
     .sections = "run data model embed sweep",
     .options = options,
+    .state_bytes = sizeof(struct sweep),
     .prepare = prepare,
     .run = run,
     .commit = commit,

@@ -6,24 +6,16 @@
 # page have the same bytes on 1 rank and here; the page parses, holds its parts and refers to nothing outside; every
 # wrong request gives one line and its exit code. (tests/check_analyze.py compares.)
 set -u
-. tests/environment
-python=/usr/bin/python3
+. tests/job_checks
 RANKS=${RANKS:-1}
-"$python" -c 'import anndata' 2>/dev/null || { echo "anndata is not installed"; exit 77; }
+need_python anndata
 command -v gnuplot >/dev/null || { echo "gnuplot is not installed"; exit 77; }
-dir=$(mktemp -d) || exit 1
-trap 'rm -rf "$dir"' EXIT
-fail() { echo "$*"; [ -s "$dir/log" ] && cat "$dir/log"; exit 1; }
 analyze() { mpirun -n "$RANKS" cytomill-analyze "$@" >"$dir/out" 2>"$dir/log"; }
 alone() { cytomill-analyze "$@" >"$dir/out" 2>"$dir/log"; }
 check() { "$python" -W ignore tests/check_analyze.py "$1" "$dir" 2>"$dir/log" || fail "$2"; }
-expect() { # exit code, words of the error line, arguments...
-    local code=$1 words=$2; shift 2
-    analyze "$@"
-    local rc=$?
-    [ $rc -eq "$code" ] || fail "exit $rc instead of $code: $*"
-    [ "$(grep -c 'error\[' "$dir/log")" -eq 1 ] || fail "not one error line: $*"
-    grep -q -- "error\[$code .*$words" "$dir/log" || fail "error line lacks '$words': $*"
+refused() { # exit code, words of the error line, arguments...
+    analyze "${@:3}"
+    check_error $? "$@"
 }
 check make "no input"
 
@@ -65,33 +57,33 @@ analyze report --atlas "$dir/atlas" --out "$dir/folder" || fail "report on an at
 check report "the page is not whole"
 
 # ---- wrong requests ----
-expect 2 "no output given" pca --atlas "$dir/counts.h5ad"
-expect 2 "no counts given" pca --out "$dir/x.h5ad"
-expect 3 "at most 179" pca --atlas "$dir/counts.h5ad" --out "$dir/x.h5ad" --components 180
-expect 3 "analyze.genes.*'many'" pca --atlas "$dir/counts.h5ad" --out "$dir/x.h5ad" --genes many
-expect 4 "absent" pca --atlas "$dir/absent.h5ad" --out "$dir/x.h5ad"
-expect 4 "log.h5ad.*log-normalised" pca --atlas "$dir/log.h5ad" --out "$dir/x.h5ad"
-expect 5 "/proc/none" pca --atlas "$dir/counts.h5ad" --out /proc/none/x.h5ad --components 10
-expect 2 "no embedding given" score --label kind --out "$dir/x.tsv"
-expect 2 "--test is missing" score "$dir/pca.h5ad" --label kind --train "lane == 'one'" --out "$dir/x.tsv"
-expect 3 "both training and test" score "$dir/pca.h5ad" --label kind --train "lane == 'one'" --test "kind == 'B'" --out "$dir/x.tsv"
-expect 4 "did you mean 'kind'" score "$dir/pca.h5ad" --label kinds --out "$dir/x.tsv"
-expect 4 "same label" score "$dir/pca.h5ad" --label same --out "$dir/x.tsv"
-expect 4 "none of 180 embedded cells matches --train" score "$dir/pca.h5ad" --label kind --train "lane == 'ten'" \
+refused 2 "no output given" pca --atlas "$dir/counts.h5ad"
+refused 2 "no counts given" pca --out "$dir/x.h5ad"
+refused 3 "at most 179" pca --atlas "$dir/counts.h5ad" --out "$dir/x.h5ad" --components 180
+refused 3 "analyze.genes.*'many'" pca --atlas "$dir/counts.h5ad" --out "$dir/x.h5ad" --genes many
+refused 4 "absent" pca --atlas "$dir/absent.h5ad" --out "$dir/x.h5ad"
+refused 4 "log.h5ad.*log-normalised" pca --atlas "$dir/log.h5ad" --out "$dir/x.h5ad"
+refused 5 "/proc/none" pca --atlas "$dir/counts.h5ad" --out /proc/none/x.h5ad --components 10
+refused 2 "no embedding given" score --label kind --out "$dir/x.tsv"
+refused 2 "--test is missing" score "$dir/pca.h5ad" --label kind --train "lane == 'one'" --out "$dir/x.tsv"
+refused 3 "both training and test" score "$dir/pca.h5ad" --label kind --train "lane == 'one'" --test "kind == 'B'" --out "$dir/x.tsv"
+refused 4 "did you mean 'kind'" score "$dir/pca.h5ad" --label kinds --out "$dir/x.tsv"
+refused 4 "same label" score "$dir/pca.h5ad" --label same --out "$dir/x.tsv"
+refused 4 "none of 180 embedded cells matches --train" score "$dir/pca.h5ad" --label kind --train "lane == 'ten'" \
     --test "lane == 'two'" --out "$dir/x.tsv"
-expect 3 "several embeddings (X_a, X_b)" score "$dir/two.h5ad" --label kind --out "$dir/x.tsv"
-expect 4 "obsm has no 'X_c'; it has: X_a, X_b" score "$dir/two.h5ad" --obsm X_c --label kind --out "$dir/x.tsv"
-expect 4 "row 9 of 'X_a' holds NaN" score "$dir/nan.h5ad" --label kind --out "$dir/x.tsv"
-expect 4 "has 180 cells, .* has 100" score "$dir/pca.h5ad" --atlas "$dir/fewer.h5ad" --label kind --out "$dir/x.tsv"
+refused 3 "several embeddings (X_a, X_b)" score "$dir/two.h5ad" --label kind --out "$dir/x.tsv"
+refused 4 "obsm has no 'X_c'; it has: X_a, X_b" score "$dir/two.h5ad" --obsm X_c --label kind --out "$dir/x.tsv"
+refused 4 "row 9 of 'X_a' holds NaN" score "$dir/nan.h5ad" --label kind --out "$dir/x.tsv"
+refused 4 "has 180 cells, .* has 100" score "$dir/pca.h5ad" --atlas "$dir/fewer.h5ad" --label kind --out "$dir/x.tsv"
 echo text > "$dir/text.h5ad"
-expect 4 "text.h5ad" umap "$dir/text.h5ad" --out "$dir/x.tsv"
-expect 2 "nothing to report" report --out "$dir/x.html"
-expect 4 "absent/metrics.jsonl" report --run "$dir/absent" --out "$dir/x.html"
+refused 4 "text.h5ad" umap "$dir/text.h5ad" --out "$dir/x.tsv"
+refused 2 "nothing to report" report --out "$dir/x.html"
+refused 4 "absent/metrics.jsonl" report --run "$dir/absent" --out "$dir/x.html"
 mkdir "$dir/cut"
 head -c 3000 "$dir/sweep/results.h5" > "$dir/cut/results.h5"
 cp "$dir/sweep/hits.tsv" "$dir/cut/"
-expect 4 "cut/results.h5" report --sweep "$dir/cut" --out "$dir/x.html"
-expect 5 "/proc/none" report --run "$dir/run" --out /proc/none/x.html
+refused 4 "cut/results.h5" report --sweep "$dir/cut" --out "$dir/x.html"
+refused 5 "/proc/none" report --run "$dir/run" --out /proc/none/x.html
 for left in x.tsv x.h5ad x.html x.html.partial; do [ -e "$dir/$left" ] && fail "$left is left after an error"; done
 if [ "$RANKS" = 1 ]; then
     mkdir "$dir/bin"

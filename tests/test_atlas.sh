@@ -4,10 +4,7 @@
 # an interrupted run goes on; shards open in anndata; compressed ones read the same; damage, a full disk and
 # an occupied name give one line and the right exit code.
 set -u
-. tests/environment
-dir=$(mktemp -d)
-trap 'umount "$dir/full" 2>/dev/null; rm -rf "$dir"' EXIT
-fail() { echo "$1"; exit 1; }
+. tests/job_checks
 tool=$B/tests/tool_atlas
 
 # the same bytes, and every row where it belongs

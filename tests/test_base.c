@@ -2,13 +2,14 @@
  * plan: ranks=1 limit=60
  * The first failure is kept and later ones dropped; a prefix goes in front; measure and run agree in an arena;
  * 1e6 is a million and 12x nothing; UTF-8 is told from Latin-1 and from surrogates; gzip with several members
- * is read, a damaged one refused; folders are made like mkdir -p. */
+ * is read, a damaged one refused; two writers of a file leave one version, whole; folders are made like mkdir -p. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 #include <cmocka.h>
 #undef fail /* cmocka has one too */
@@ -245,6 +246,39 @@ static void files_are_read_plain_and_gzipped(void **state)
     status_clear();
 }
 
+/* Two processes write the same file at the same time, as jobs of an array do: neither fails, each version is whole. */
+static void files_are_written_whole(void **state)
+{
+    enum { ROUNDS = 200 };
+    const char *versions[2] = {"first version\n", "the second one, longer\n"};
+    char *path = text_format("%s/shared", folder), *text;
+    size_t length;
+    pid_t writers[2];
+    for (int w = 0; w < 2; w++) {
+        writers[w] = fork();
+        if (writers[w] != 0) continue;
+        for (int i = 0; i < ROUNDS; i++)
+            if (text_write_file(path, versions[w], strlen(versions[w])) != ST_OK) _exit(1);
+        _exit(0);
+    }
+    for (int w = 0; w < 2; w++) {
+        int how;
+        assert_int_equal(waitpid(writers[w], &how, 0), writers[w]);
+        assert_int_equal(how, 0);
+    }
+    assert_int_equal(text_read_file(path, &text, &length), ST_OK);
+    assert_true(strcmp(text, versions[0]) == 0 || strcmp(text, versions[1]) == 0);
+    free(text);
+    char *command = text_format("! ls %s | grep -q partial", folder), *nowhere = text_format("%s/no/such", folder);
+    assert_int_equal(system(command), 0);
+    assert_int_equal(text_write_file(nowhere, "x", 1), ST_OUTPUT);
+    assert_non_null(strstr(status_message(), nowhere));
+    status_clear();
+    free(command);
+    free(nowhere);
+    free(path);
+}
+
 static void folders_are_made(void **state)
 {
     struct stat info;
@@ -313,6 +347,7 @@ int main(void)
                                        cmocka_unit_test(utf8_is_told_from_other_bytes),
                                        cmocka_unit_test(sizes_are_for_people),
                                        cmocka_unit_test(files_are_read_plain_and_gzipped),
+                                       cmocka_unit_test(files_are_written_whole),
                                        cmocka_unit_test(folders_are_made),
                                        cmocka_unit_test(hash_is_sha256),
                                        cmocka_unit_test(metrics_resume_where_the_checkpoint_is)};

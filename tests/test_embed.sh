@@ -4,22 +4,10 @@
 # 3 ranks, rows equal when the input is shuffled or split, the own file of a large embedding, restart after
 # kill -9 and after a stop, wrong input refused with its exit code. Files are read with anndata, which their users use.
 set -u
-. tests/environment
-python=/usr/bin/python3
-"$python" -c 'import anndata' 2>/dev/null || { echo "anndata is not installed"; exit 77; }
-dir=$(mktemp -d); trap 'umount "$dir/full" 2>/dev/null; rm -rf "$dir"' EXIT
-vocabulary=configs/genes/vocabulary.tsv.gz
-fail() { echo "$*"; exit 1; }
+. tests/job_checks
+need_python anndata
 make_cells() { "$python" -W ignore tests/make_cells.py "$dir/$1.h5ad" $vocabulary 300 "${2:-}" || fail "no $1.h5ad"; }
 embed() { cytomill-embed --model "$dir/m.h5" "$@" 2>"$dir/log"; }
-expect() { # exit code, words of the error line, command...
-    local code=$1 words=$2; shift 2
-    "$@" >"$dir/log" 2>&1
-    local rc=$?
-    [ $rc -eq "$code" ] || { cat "$dir/log"; fail "exit $rc instead of $code: $*"; }
-    [ "$(grep -c 'error\[' "$dir/log")" -eq 1 ] || { cat "$dir/log"; fail "not one error line: $*"; }
-    grep -q "error\[$code .*$words" "$dir/log" || { cat "$dir/log"; fail "error line lacks '$words'"; }
-}
 
 "$B/tests/tool_untrained" "$dir/m.h5" $vocabulary 1 3 model.layers=3 model.width=96 model.heads=3 model.value_width=32 \
     model.max_genes=256 model.name=tiny model.licence=CC0 || fail "no model"
@@ -29,7 +17,7 @@ make_cells foreign foreign; make_cells lognorm lognorm
 # one, two, three ranks: the same bytes
 for n in 1 2 3; do
     mpirun -n $n cytomill-embed --model "$dir/m.h5" "$dir/whole.h5ad" --out "$dir/e$n.h5ad" --set embed.chunk=32 \
-        2>"$dir/log" || { cat "$dir/log"; fail "embed on $n ranks"; }
+        2>"$dir/log" || fail "embed on $n ranks"
     [ -e "$dir/e$n.h5ad.partial" ] && fail "a partial file is left"
     [ -s "$dir/e$n.h5ad.run.json" ] || fail "no run record"
     cmp "$dir/e1.h5ad" "$dir/e$n.h5ad" || fail "$n ranks write other bytes"
@@ -69,14 +57,14 @@ assert some.obsm["X_tiny"].tobytes() == e[some.obs_names].obsm["X_tiny"].tobytes
 EOF
 
 # from an atlas: its order and its names; two sources with the same names
-cytomill-ingest "$dir/whole.h5ad" "$dir/first.h5ad" --out "$dir/atlas" 2>"$dir/log" || { cat "$dir/log"; fail "ingest"; }
+cytomill-ingest "$dir/whole.h5ad" "$dir/first.h5ad" --out "$dir/atlas" 2>"$dir/log" || fail "ingest"
 for n in 1 3; do
-    mpirun -n $n cytomill-embed --model "$dir/m.h5" "$dir/atlas" --out "$dir/a$n.h5ad" 2>"$dir/log" || { cat "$dir/log"; fail "atlas"; }
+    mpirun -n $n cytomill-embed --model "$dir/m.h5" "$dir/atlas" --out "$dir/a$n.h5ad" 2>"$dir/log" || fail "atlas"
 done
 cmp "$dir/a1.h5ad" "$dir/a3.h5ad" || fail "other bytes of an atlas on 3 ranks"
 # a network that overflows: every row is there, none is embedded
 "$B/tests/tool_untrained" "$dir/nan.h5" $vocabulary 1 1e37 model.layers=1 model.width=32 model.heads=1 model.name=nan || fail "no nan model"
-cytomill-embed --model "$dir/nan.h5" "$dir/first.h5ad" --out "$dir/nan.h5ad" 2>"$dir/log" || { cat "$dir/log"; fail "nan"; }
+cytomill-embed --model "$dir/nan.h5" "$dir/first.h5ad" --out "$dir/nan.h5ad" 2>"$dir/log" || fail "nan"
 grep -q 'embedding is not finite' "$dir/log" || fail "cells without a finite embedding are not reported"
 "$python" -W ignore - "$dir" <<'EOF' || fail "embedding of an atlas, or of a network that overflows"
 import sys, glob, anndata, numpy as np
@@ -107,7 +95,7 @@ import sys, anndata, h5py
 assert anndata.read_h5ad(sys.argv[1]).n_obs == 300
 with h5py.File(sys.argv[1], "r+") as f: f["obsm/X_tiny"][0, 0] = 99 # cell 0 lies in the first chunk
 EOF
-embed "$dir/whole.h5ad" --out "$dir/killed.h5ad" "${slow[@]}" || { cat "$dir/log"; fail "resume"; }
+embed "$dir/whole.h5ad" --out "$dir/killed.h5ad" "${slow[@]}" || fail "resume"
 embed "$dir/whole.h5ad" --out "$dir/straight.h5ad" "${slow[@]}" || fail "straight"
 cmp "$dir/killed.h5ad" "$dir/straight.h5ad" || fail "resumed bytes differ"
 "$python" - "$dir/killed.h5ad.run.json" "$before" <<'EOF' || fail "the second run did not do just the rest"

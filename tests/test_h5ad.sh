@@ -3,10 +3,7 @@
 # Categories with missing ones, nullable integers and booleans, non-ASCII names, an empty rank, a file
 # left and reopened half way, a nested column name; a full disk and a read-only folder are exit 5.
 set -u
-. tests/environment
-dir=$(mktemp -d)
-trap 'rm -rf "$dir"' EXIT
-fail() { echo "$1"; exit 1; }
+. tests/job_checks
 tool=$B/tests/tool_h5ad
 for x in csr dense; do
     $tool "$dir/$x-1.h5ad" $x || fail "writing $x on one rank"

@@ -3,11 +3,8 @@
 # Norman-style labels (A+ctrl, A+B, B+A), controls, a missing one; the same on 1 and 2 ranks; a column that is
 # not there is exit 3 with the nearest name, a label that cannot be read exit 4.
 set -u
-. tests/environment
+. tests/job_checks
 command -v cytomill-ingest >/dev/null || { echo "no cytomill-ingest"; exit 77; }
-dir=$(mktemp -d)
-trap 'rm -rf "$dir"' EXIT
-fail() { echo "$1"; exit 1; }
 /usr/bin/python3 - "$dir" <<'PY' || exit 77
 import sys
 import anndata, numpy as np, pandas as pd, scipy.sparse as sp
@@ -21,8 +18,8 @@ write("good", ["KLF1+ctrl", "KLF1+SET", "SET+KLF1", "ctrl", None, "non-targeting
 write("bad", ["KLF1++SET", "ctrl"])
 PY
 options="--perturbation condition --set ingest.perturbation_mode=CRISPRa --set ingest.perturbation_dose=dose --set ingest.perturbation_guide=guide_id"
-cytomill-ingest "$dir/good.h5ad" $options --out "$dir/one" >"$dir/log" 2>&1 || { cat "$dir/log"; fail "ingest"; }
-mpirun -n 2 cytomill-ingest "$dir/good.h5ad" $options --out "$dir/two" >"$dir/log" 2>&1 || { cat "$dir/log"; fail "ingest on 2 ranks"; }
+cytomill-ingest "$dir/good.h5ad" $options --out "$dir/one" >"$dir/log" 2>&1 || fail "ingest"
+mpirun -n 2 cytomill-ingest "$dir/good.h5ad" $options --out "$dir/two" >"$dir/log" 2>&1 || fail "ingest on 2 ranks"
 cmp "$dir/one/mod/rna/shard-00000.h5ad" "$dir/two/mod/rna/shard-00000.h5ad" || fail "other bytes on 2 ranks"
 /usr/bin/python3 - "$dir/one/mod/rna/shard-00000.h5ad" <<'PY' || fail "the record is wrong"
 import sys

@@ -4,9 +4,7 @@
 # after kill -9, SIGTERM, SIGUSR1 and a stop file (exit 75), a damaged checkpoint falls back, a full disk leaves the
 # last good one, and each wrong input its one line and exit code on 1 and 3 ranks.
 set -u
-. tests/environment
-dir=$(mktemp -d); trap 'rm -rf "$dir"' EXIT
-fail() { echo "$*"; [ -s "$dir/log" ] && tail -20 "$dir/log"; exit 1; }
+. tests/job_checks
 
 # A 10x folder: CELLS cells of 60 to 160 of the first 400 genes of the vocabulary, five cells with next to none.
 make_folder() { # folder cells seed
@@ -102,32 +100,30 @@ grep -q "going back" "$dir/log" || fail "damage was not told"
 same_as r1 damaged
 
 # wrong inputs: one line, the right exit code, on 1 and 3 ranks
-expect() { # code words out option...
-    local code=$1 words=$2 out=$3 n rc; shift 3
+refused() { # exit code, words of the error line, out, option...
+    local n
     for n in 1 3; do
-        pretrain $n "$out" "$@"; rc=$?
-        [ $rc -eq "$code" ] || fail "exit $rc instead of $code on $n ranks: $*"
-        [ "$(grep -c 'error\[' "$dir/log")" -eq 1 ] || fail "not one error line on $n ranks: $*"
-        grep -q "error\[$code .*$words" "$dir/log" || fail "the error line lacks '$words'"
+        pretrain $n "${@:3}"
+        check_error $? "$1" "$2" "$n ranks, ${*:3}"
     done
 }
-expect 4 "atlas" "$dir/r1" --atlas "$dir/atlas-b" --set train.steps=40
-expect 4 "model.heads 2, this run asks for 4" "$dir/r1" --set model.heads=4
-expect 4 "run.seed" "$dir/r1" --seed 9
+refused 4 "atlas" "$dir/r1" --atlas "$dir/atlas-b" --set train.steps=40
+refused 4 "model.heads 2, this run asks for 4" "$dir/r1" --set model.heads=4
+refused 4 "run.seed" "$dir/r1" --seed 9
 head -c 3000 <(gunzip -c configs/genes/vocabulary.tsv.gz) | sed '$d' >"$dir/other.tsv"
-expect 4 "vocabulary" "$dir/r1" --set data.vocabulary="$dir/other.tsv"
+refused 4 "vocabulary" "$dir/r1" --set data.vocabulary="$dir/other.tsv"
 printf 'id\tsymbol\tensembl\thgnc\n1\tNOSUCH\tENSG99999999999\tHGNC:0\n' >"$dir/none.tsv"
-expect 4 "none of its .* features is in the vocabulary" "$dir/new" --set data.vocabulary="$dir/none.tsv"
+refused 4 "none of its .* features is in the vocabulary" "$dir/new" --set data.vocabulary="$dir/none.tsv"
 awk -F'\t' 'NR == 1 { print "id\tsymbol\tensembl\thgnc"; print "1\t" $2 "\t" $1 "\t" }' "$dir/a/genes.tsv" >"$dir/one.tsv"
-expect 4 "vocabulary keeps .* of the counts" "$dir/new" --set data.vocabulary="$dir/one.tsv"
-expect 4 "no modality 'protein'; it has rna" "$dir/new" --set data.modality=protein
-expect 4 "no cell is left" "$dir/new" --set model.min_genes=399
-expect 3 "nosuch" "$dir/new" --cells "nosuch == 'B'"
-expect 4 "atlas" "$dir/new" --atlas "$dir/nowhere"
-expect 5 "not empty" "$dir/r1" --fresh
-expect 3 "train.warmup" "$dir/new" --set train.warmup=30
-expect 3 "model.heads" "$dir/new" --set model.heads=3
-expect 7 "not finite\|loss is" "$dir/nan" --set train.rate=10 --set train.decay=10 --set train.decay_kind=decoupled --set train.checkpoint_every=1
+refused 4 "vocabulary keeps .* of the counts" "$dir/new" --set data.vocabulary="$dir/one.tsv"
+refused 4 "no modality 'protein'; it has rna" "$dir/new" --set data.modality=protein
+refused 4 "no cell is left" "$dir/new" --set model.min_genes=399
+refused 3 "nosuch" "$dir/new" --cells "nosuch == 'B'"
+refused 4 "atlas" "$dir/new" --atlas "$dir/nowhere"
+refused 5 "not empty" "$dir/r1" --fresh
+refused 3 "train.warmup" "$dir/new" --set train.warmup=30
+refused 3 "model.heads" "$dir/new" --set model.heads=3
+refused 7 "not finite\|loss is" "$dir/nan" --set train.rate=10 --set train.decay=10 --set train.decay_kind=decoupled --set train.checkpoint_every=1
 ls "$dir/nan"/checkpoint-*.h5 >/dev/null 2>&1 || fail "a run that diverged keeps no checkpoint"
 mpirun -n 3 cytomill-pretrain --config "$dir/tiny.yaml" --atlas "$dir/atlas-a" --out "$dir/new" --set train.batch=2 >"$dir/log" 2>&1
 [ $? -eq 3 ] && grep -q "error\[3 .*3 ranks, but the global batch has 2 cells" "$dir/log" || fail "more ranks than cells"
@@ -139,7 +135,7 @@ cytomill-ingest "$dir/a" --out "$dir/atlas-d" --obs-table "$dir/labels.tsv" >"$d
 pretrain 2 "$dir/donor" --atlas "$dir/atlas-d" --set data.split_by=donor --set data.balance_by=donor --set train.steps=4 --set train.warmup=0 || fail "split by donor"
 held=$(sed -n 's/.* train on and \([0-9]*\) held out.*/\1/p' "$dir/log")
 case $held in 97|98|99|100|57|58|59|60|27|28|29|30) ;; *) fail "$held cells held out: not one donor" ;; esac
-expect 4 "not categorical" "$dir/new" --atlas "$dir/atlas-d" --set data.balance_by=qc_total
+refused 4 "not categorical" "$dir/new" --atlas "$dir/atlas-d" --set data.balance_by=qc_total
 
 # a full disk: exit 5, the last good checkpoint stays and the run goes on from it
 cp -r "$dir/iTERM" "$dir/full"; rm "$dir/full/checkpoint-30.h5"

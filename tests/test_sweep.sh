@@ -4,20 +4,8 @@
 # two jobs of an array share the work; hits.tsv is what results.h5 says, in the right order; group, goal, read-out and
 # over-expression; unknown genes named with their nearest; wrong options refused with their exit codes.
 set -u
-. tests/environment
-python=/usr/bin/python3
-"$python" -c 'import anndata, h5py' 2>/dev/null || { echo "anndata or h5py is not installed"; exit 77; }
-dir=$(mktemp -d); trap 'umount "$dir/full" 2>/dev/null; rm -rf "$dir"' EXIT
-vocabulary=configs/genes/vocabulary.tsv.gz
-fail() { echo "$*"; exit 1; }
-expect() { # exit code, words of the error line, command...
-    local code=$1 words=$2; shift 2
-    "$@" >"$dir/log" 2>&1
-    local rc=$?
-    [ $rc -eq "$code" ] || { cat "$dir/log"; fail "exit $rc instead of $code: $*"; }
-    [ "$(grep -c 'error\[' "$dir/log")" -eq 1 ] || { cat "$dir/log"; fail "not one error line: $*"; }
-    grep -q "error\[$code .*$words" "$dir/log" || { cat "$dir/log"; fail "error line lacks '$words'"; }
-}
+. tests/job_checks
+need_python "anndata, h5py"
 same() { # folder...: all with the bytes of the first
     local first=$1 other; shift
     for other; do
@@ -31,13 +19,13 @@ same() { # folder...: all with the bytes of the first
 "$B/tests/tool_untrained" "$dir/m.h5" $vocabulary 1 3 model.layers=2 model.width=64 model.heads=4 model.value_width=32 \
     model.max_genes=256 model.name=tiny || fail "no model"
 "$python" -W ignore tests/make_cells.py "$dir/cells.h5ad" $vocabulary 300 || fail "no cells"
-cytomill-ingest "$dir/cells.h5ad" --out "$dir/atlas" 2>"$dir/log" || { cat "$dir/log"; fail "ingest"; }
+cytomill-ingest "$dir/cells.h5ad" --out "$dir/atlas" 2>"$dir/log" || fail "ingest"
 base=(--model "$dir/m.h5" --atlas "$dir/atlas" --set sweep.min_cells=10 --set sweep.max_cells=150)
-sweep() { cytomill-sweep "${base[@]}" "$@" 2>"$dir/log" || { cat "$dir/log"; fail "sweep $*"; }; }
+sweep() { cytomill-sweep "${base[@]}" "$@" 2>"$dir/log" || fail "sweep $*"; }
 
 # one, two, three ranks; a panel by the default rule
 for n in 1 2 3; do
-    mpirun -n $n cytomill-sweep "${base[@]}" --out "$dir/s$n" 2>"$dir/log" || { cat "$dir/log"; fail "sweep on $n ranks"; }
+    mpirun -n $n cytomill-sweep "${base[@]}" --out "$dir/s$n" 2>"$dir/log" || fail "sweep on $n ranks"
 done
 same s1 s2 s3
 sweep --out "$dir/s1"; grep -q 'complete already' "$dir/log" || fail "not seen as complete"
@@ -97,7 +85,7 @@ until [ "$(done_sets)" -ge 5 ] || ! kill -0 $launcher 2>/dev/null; do sleep 0.02
 kill -9 $(pgrep -P $launcher) 2>/dev/null
 wait $launcher && fail "the sweep ended before it could be killed"
 [ -e "$dir/killed/hits.tsv" ] || [ -e "$dir/killed/results.h5" ] && fail "a killed sweep left something under a final name"
-mpirun -n 3 cytomill-sweep "${base[@]}" --out "$dir/killed" "${slow[@]}" 2>"$dir/log" || { cat "$dir/log"; fail "resume"; }
+mpirun -n 3 cytomill-sweep "${base[@]}" --out "$dir/killed" "${slow[@]}" 2>"$dir/log" || fail "resume"
 grep -q 'results.h5.partial: resuming' "$dir/log" || fail "the second run did not resume"
 same straight killed
 
@@ -157,8 +145,10 @@ if mount -t tmpfs -o size=32k none "$dir/full" 2>/dev/null; then
         [ -z "$(find "$dir/full" -name 'hits*' -o -name results.h5)" ] || fail "a full disk holds something under a final name"
     done
 fi
-expect 5 'another sweep' run --out "$dir/s1" --order 1
-expect 5 'fresh' run --out "$dir/s1" --fresh
+expect 5 'not this sweep' run --out "$dir/s1" --order 1
+expect 5 'results.h5: .*fresh' run --out "$dir/s1" --fresh
+mkdir "$dir/begun"; : >"$dir/begun/results.h5.partial"
+expect 5 'results.h5.partial: .*fresh' run --out "$dir/begun" --fresh
 expect 4 'not an atlas' cytomill-sweep --model "$dir/m.h5" --atlas "$dir/cells.h5ad" --out "$dir/x"
 expect 5 'proc' run --out /proc/no/such/folder
 [ -e "$dir/x" ] && fail "a refused sweep left a folder"

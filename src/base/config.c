@@ -333,29 +333,29 @@ enum status config_fail(const struct config *config, const char *name, const cha
 
 /* ---- writing ---- */
 
-static void write_quoted(FILE *file, const char *text)
+static void add_quoted(struct text *out, const char *text)
 {
-    fputc('\'', file);
+    text_add_bytes(out, "'", 1);
     for (; *text; text++) {
-        if (*text == '\'') fputc('\'', file);
-        fputc(*text, file);
+        if (*text == '\'') text_add_bytes(out, "'", 1);
+        text_add_bytes(out, text, 1);
     }
-    fputc('\'', file);
+    text_add_bytes(out, "'", 1);
 }
 
-static void write_value(const struct config_key *key, const struct value *v, FILE *file)
+static void add_value(struct text *out, const struct config_key *key, const struct value *v)
 {
     if (key->type == KEY_LIST) {
-        fputc('[', file);
+        text_add(out, "[");
         for (int i = 0; i < v->item_count; i++) {
-            if (i) fputs(", ", file);
-            write_quoted(file, v->items[i]);
+            if (i) text_add(out, ", ");
+            add_quoted(out, v->items[i]);
         }
-        fputc(']', file);
+        text_add(out, "]");
     } else if (key->type == KEY_TEXT) {
-        write_quoted(file, v->text);
+        add_quoted(out, v->text);
     } else {
-        fputs(v->text, file);
+        text_add(out, "%s", v->text);
     }
 }
 
@@ -375,19 +375,20 @@ static bool names_section(const char *sections, const char *key, int length)
     return false;
 }
 
-void config_write(const struct config *config, FILE *file) { config_write_sections(config, NULL, file); }
-
-void config_write_sections(const struct config *config, const char *sections, FILE *file)
+char *config_yaml(const struct config *config, const char *sections)
 {
+    struct text out = {0};
+    text_add(&out, "%s", "");
     for (int k = 0; k < config_key_count; k++) {
         const struct config_key *key = &config_keys[k];
         int n = section_length(key->name);
         if (sections && !names_section(sections, key->name, n)) continue;
-        if (starts_section(k)) fprintf(file, "%.*s:\n", n, key->name);
-        fprintf(file, "  %s: ", key->name + n + 1);
-        write_value(key, &config->values[k], file);
-        fputc('\n', file);
+        if (starts_section(k)) text_add(&out, "%.*s:\n", n, key->name);
+        text_add(&out, "  %s: ", key->name + n + 1);
+        add_value(&out, key, &config->values[k]);
+        text_add(&out, "\n");
     }
+    return out.data;
 }
 
 static void write_reference_row(const struct config_key *key, FILE *file)

@@ -236,6 +236,25 @@ enum status text_make_folder(const char *path)
     return st;
 }
 
+enum status text_write_file(const char *path, const char *text, size_t bytes)
+{
+    enum status st = ST_OK;
+    char host[64] = "host";
+    gethostname(host, sizeof host - 1);
+    char *temporary = text_format("%s.partial.%s.%d", path, host, (int)getpid());
+    FILE *file = fopen(temporary, "wb");
+    if (!file) TRY(fail(ST_OUTPUT, "%s: cannot be created: %s", path, strerror(errno)));
+    bool good = bytes == 0 || fwrite(text, 1, bytes, file) == bytes;
+    good = fclose(file) == 0 && good;
+    if (!good || rename(temporary, path) != 0) {
+        st = fail(ST_OUTPUT, "%s: cannot be written: %s", path, strerror(errno));
+        unlink(temporary);
+    }
+done:
+    free(temporary);
+    return st;
+}
+
 static enum status read_raw(const char *path, unsigned char **out, size_t *length)
 {
     enum status st = ST_OK;

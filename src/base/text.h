@@ -45,6 +45,10 @@ MUST_CHECK enum status text_read_file(const char *path, char **out, size_t *leng
 char *text_copy(const char *s);
 char *text_format(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
+/* Write a file whole: under a name of this process beside it, then renamed, so that nobody reads half of it and of
+ * several writers the last wins. ST_OUTPUT: what was at `path` is as it was. Local: call on one rank and agree. */
+MUST_CHECK enum status text_write_file(const char *path, const char *text, size_t bytes);
+
 /* mkdir -p. ST_OUTPUT names the component that failed. Local: call on one rank and agree. */
 MUST_CHECK enum status text_make_folder(const char *path);
 

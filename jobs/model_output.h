@@ -1,0 +1,30 @@
+/* What cytomill-embed and cytomill-sweep share: the output of a trained model over cells, filled in by chunks.
+ *
+ *     model_output_key(job, "sweep 1", &inf, &input, &text);          then what else it depends on; hash it
+ *     TRY(model_output_run(job, partial, &loop));
+ *     TRY(model_output_record(job, "DIR/run.json", seconds, metrics, count)); */
+#ifndef CYTOMILL_JOBS_MODEL_OUTPUT_H
+#define CYTOMILL_JOBS_MODEL_OUTPUT_H
+
+#include "base/progress.h"
+#include "base/text.h"
+#include "io/cell_input.h"
+#include "io/chunk_loop.h"
+#include "io/inference.h"
+#include "jobs/job.h"
+
+/* Begin the text whose hash is the output's key: its kind and version, the weights, the configuration of model and
+ * data, the vocabulary, the input's bytes and the selected cells. The number of ranks, paths and times do not belong
+ * in a key. Local. */
+void model_output_key(const struct job *job, const char *kind, const struct inference *inf,
+                      const struct cell_input *input, struct text *key);
+
+/* chunk_loop_run that ends when job_stop() says so; loop->stop and loop->stop_context are set here. Collective on
+ * job->world, agreed. ST_REQUEUE: stopped early. */
+MUST_CHECK enum status model_output_run(struct job *job, struct partial *partial, struct chunk_loop *loop);
+
+/* run_record_write of this job. Collective on job->world, agreed. */
+MUST_CHECK enum status model_output_record(struct job *job, const char *path, double seconds,
+                                           const struct metric *metrics, int count);
+
+#endif
