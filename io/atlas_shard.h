@@ -22,8 +22,9 @@ struct atlas {
 /* Rows [first, first+count) of a piece of a shard, as on disk, to `out`. ST_INPUT names the shard. Local. */
 MUST_CHECK enum status shard_read(struct atlas *atlas, int modality, int64_t shard, int piece, int64_t first,
                                   int64_t count, void *out);
-/* Put the shard's name in front of a message. */
+/* Put the shard's name in front of a message; returns `st`. Local. */
 enum status shard_fail(const struct atlas *atlas, int modality, int64_t shard, enum status st);
+/* Close the compressed shards that are open. Local. */
 void shard_close_deflated(struct atlas *atlas);
 
 #endif

@@ -45,7 +45,7 @@ struct atlas_modality_plan {
     const uint8_t *const *measured;
 };
 
-/* The same on every rank, but for nothing. All pointers are borrowed until the commit. */
+/* The same on every rank. All pointers are borrowed until the commit. */
 struct atlas_plan {
     const struct atlas_modality_plan *modalities; /* [modality_count] */
     int modality_count;

@@ -32,12 +32,13 @@ struct atlas_writer {
     int64_t resumed_rows;
 };
 
-/* Atlas row of a global source row. */
+/* Atlas row of a global source row. This and what follows is local unless it says otherwise. */
 int64_t writer_place(const struct atlas_writer *w, int64_t source_row);
 /* The rank that lays out and finishes a shard. */
 int writer_owner(const struct comm *comm, int64_t shard);
+/* Path of a shard's records; the caller frees. */
 char *writer_records_path(const struct atlas_writer *w, int64_t shard);
-/* Descriptor of a shard of a modality, or with modality == modality_count of a shard's records. */
+/* Descriptor of a shard of a modality, or with modality == modality_count of a shard's records. ST_OUTPUT. */
 MUST_CHECK enum status writer_file(struct atlas_writer *w, int modality, int64_t shard, int *fd);
 /* Place of a piece of a shard in its file. */
 int64_t writer_offset(const struct atlas_writer *w, int modality, int64_t shard, int piece);
@@ -57,6 +58,7 @@ struct owned {
     int64_t shard_count;
     uint64_t digest; /* of all sizes, whatever their order */
 };
+/* ST_MEMORY; owned_free also after a failure. */
 MUST_CHECK enum status owned_create(const struct comm *comm, const struct atlas_writer *w, struct owned *owned);
 /* Sizes to starts. ST_INTERNAL: a row that nobody announced. Local. */
 MUST_CHECK enum status owned_sum_up(const struct comm *comm, const struct atlas_writer *w, struct owned *owned);

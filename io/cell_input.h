@@ -36,11 +36,13 @@ MUST_CHECK enum status cell_input_open(struct comm *comm, const struct config *c
                                        const char *counts, struct cell_input *out);
 void cell_input_close(struct cell_input *input);
 
-/* Cells [first, first+count) of those that take part; ids are rows of the input. Local. */
+/* Cells [first, first+count) of those that take part (`out` is overwritten, its memory reused); ids are rows of the
+ * input. ST_INPUT: damaged. Local. */
 MUST_CHECK enum status cell_input_read(struct cell_input *input, int64_t first, int64_t count, struct cells *out);
 /* Their names as COLUMN_TEXT; free with column_free. Local. */
 MUST_CHECK enum status cell_input_names(struct cell_input *input, int64_t first, int64_t count, struct column *out);
-/* obs columns: number, name, and values of the same cells (categories are the whole input's). Local. */
+/* obs columns: number, name, and values of the same cells (categories are the whole input's; free with
+ * column_free). ST_INPUT: damaged. Local. */
 int cell_input_obs_count(const struct cell_input *input);
 const char *cell_input_obs_name(const struct cell_input *input, int index);
 MUST_CHECK enum status cell_input_obs_read(struct cell_input *input, int index, int64_t first, int64_t count,

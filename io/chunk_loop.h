@@ -1,7 +1,7 @@
 /* The loop every long output runs: take chunks from the queue, do them, show progress, stop when asked.
  *
- *     struct chunk_loop loop = {.what = "embed", .item = "cells", .items_per_chunk = 256, .work = do_chunk, .context = e,
- *                               .stop = asked_to_stop, .stop_context = job};
+ *     struct chunk_loop loop = {.what = "embed", .rate = "cells_per_s", .items_per_chunk = 256, .work = do_chunk,
+ *                               .context = e, .stop = asked_to_stop, .stop_context = job};
  *     TRY(chunk_loop_run(comm, embedding_partial(e), &loop)); */
 #ifndef CYTOMILL_IO_CHUNK_LOOP_H
 #define CYTOMILL_IO_CHUNK_LOOP_H

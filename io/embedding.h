@@ -31,6 +31,7 @@ enum embed_reason {
 #undef X
 };
 enum { EMBED_REASON_COUNT = 3 };
+/* Its words, as above: static. Local. */
 const char *embed_reason_words(enum embed_reason reason);
 
 /* All borrowed until the commit. */
@@ -63,12 +64,12 @@ void embedding_chunk_cells(const struct embedding *embedding, int64_t chunk, int
 struct partial *embedding_partial(struct embedding *embedding);
 
 /* Write a chunk, obs and names too: z[cells, D] and reasons[cells] in the order of the cells; rows
- * without embedding become NaN. Then mark it done. Local. */
+ * without embedding become NaN. Then mark it done. Local. ST_OUTPUT: disk full, I/O error. */
 MUST_CHECK enum status embedding_put(struct embedding *embedding, int64_t chunk, float *z, const uint8_t *reasons);
 
 /* After all chunks are done: see what the other ranks wrote. Collective, agreed. */
 MUST_CHECK enum status embedding_reopen(struct comm *comm, struct embedding *embedding);
-/* Cells without embedding, by reason: counts[EMBED_REASON_COUNT]. All chunks must be done. Collective. */
+/* Cells without embedding, by reason: counts[EMBED_REASON_COUNT]. All chunks must be done. Collective, agreed. */
 MUST_CHECK enum status embedding_count_reasons(struct comm *comm, struct embedding *embedding, int64_t *counts);
 /* All chunks must be done: flush, rename, remove the ledger, close. Collective, agreed. */
 MUST_CHECK enum status embedding_commit(struct comm *comm, struct embedding **embedding);

@@ -32,6 +32,7 @@ struct figure_points {
     const char *const *name; /* [groups] */
     const char *none;        /* what -1 is called */
 };
+/* *svg and errors as figure_curves. Local. */
 MUST_CHECK enum status figure_map(const char *x_label, const char *y_label, const struct figure_points *points,
                                   char **svg);
 
@@ -42,6 +43,7 @@ struct figure_panel {
     const char *const *gene;
     const double *effect, *interaction;
 };
+/* *svg: the caller frees. Local. */
 MUST_CHECK enum status figure_pairs(const struct figure_panel *panel, char **svg);
 
 #endif

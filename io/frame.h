@@ -12,8 +12,8 @@
 
 struct frame;
 
-/* Open the table at `path` ("obs", "raw/var", "raw.var") of a file. `uns` is where 0.5 keeps
- * categories: the file. ST_INPUT: absent, no index, columns of other lengths. */
+/* Open the table at `path` ("obs", "raw/var", "raw.var") of a file, which stays open as long as the frame
+ * (0.5 keeps categories in its uns). ST_INPUT: absent, no index, columns of other lengths. */
 MUST_CHECK enum status frame_open(hid_t file, const char *path, struct frame **out);
 void frame_close(struct frame **frame);
 
@@ -27,7 +27,7 @@ const char *frame_skipped(const struct frame *frame);
 
 /* Names of rows [first, first+count), COLUMN_TEXT. ST_INPUT: not UTF-8. The caller frees with column_free. */
 MUST_CHECK enum status frame_read_names(struct frame *frame, int64_t first, int64_t count, struct column *out);
-/* A slice of a column; categories are the whole table's. */
+/* A slice of a column; categories are the whole table's. ST_INPUT: damaged. The caller frees with column_free. */
 MUST_CHECK enum status frame_read(struct frame *frame, int column, int64_t first, int64_t count, struct column *out);
 
 #endif

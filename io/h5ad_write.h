@@ -70,14 +70,15 @@ struct h5ad_layout {
 
 struct h5ad_file;
 
+/* Bytes of an item of X/indptr: 4 where that holds all entries, because scipy before 1.11 refuses to slice a matrix
+ * whose indptr is wider than its indices; else 8. Local. */
+static inline int h5ad_starts_bytes(int64_t entries) { return entries <= INT32_MAX ? 4 : 8; }
+
 /* Lay a file out and open it for writing on this rank alone. What was at `path` is lost. Local.
  * ST_OUTPUT: cannot be created, no space. */
 MUST_CHECK enum status h5ad_create_local(const char *path, const struct h5ad_layout *layout, struct h5ad_file **out);
 /* Go on with such a file, on this rank alone; ST_INPUT as h5ad_reopen. Local. */
 MUST_CHECK enum status h5ad_reopen_local(const char *path, const struct h5ad_layout *layout, struct h5ad_file **out);
-/* Bytes of an item of X/indptr: 4 where that holds all entries, because scipy before 1.11 refuses to slice a matrix
- * whose indptr is wider than its indices; else 8. Local. */
-static inline int h5ad_starts_bytes(int64_t entries) { return entries <= INT32_MAX ? 4 : 8; }
 /* The same with every rank writing: rank 0 lays out, all open. Collective, agreed. */
 MUST_CHECK enum status h5ad_create(struct comm *comm, const char *path, const struct h5ad_layout *layout,
                                    struct h5ad_file **out);
@@ -95,11 +96,12 @@ int64_t h5ad_row_bytes(const struct h5ad_file *file, int dataset);
 /* Rows [first, first+count) of a dataset, as its type on disk lies in memory; a row of a matrix is all
  * its columns. Local; any rank, any order, no two ranks the same rows. ST_OUTPUT: disk full, I/O error. */
 MUST_CHECK enum status h5ad_write(struct h5ad_file *file, int dataset, int64_t first, int64_t count, const void *rows);
-/* Rows [first, first + values->count) of obs column number `field` of the layout. Codes must be those of the layout. */
+/* Rows [first, first + values->count) of obs column number `field` of the layout. Codes must be those of the layout.
+ * ST_OUTPUT as h5ad_write; ST_INTERNAL: a value that the field cannot hold. Local. */
 MUST_CHECK enum status h5ad_write_column(struct h5ad_file *file, int field, int64_t first, const struct column *values);
-/* Names of obs rows. */
+/* Names of obs rows [first, first+count). Errors as h5ad_write_column. Local. */
 MUST_CHECK enum status h5ad_write_names(struct h5ad_file *file, int64_t first, int64_t count, const char *const *names);
-/* Read rows back (after a restart, or to check). Local. */
+/* Read rows back (after a restart, or to check). ST_INPUT. Local. */
 MUST_CHECK enum status h5ad_read(struct h5ad_file *file, int dataset, int64_t first, int64_t count, void *rows);
 
 /* Flush to disk, close on all ranks, rename to `final` if that is not NULL. Sets *file to NULL, also on

@@ -1,4 +1,5 @@
-/* One HTML page that needs no server and no other file: text, tables, pictures as inline SVG. */
+/* One HTML page that needs no server and no other file: text, tables, pictures as inline SVG.
+ * Each function adds to `page`, all are local. */
 #ifndef CYTOMILL_IO_HTML_H
 #define CYTOMILL_IO_HTML_H
 

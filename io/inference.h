@@ -2,7 +2,7 @@
  * the facts that every output made with it states.
  *
  *     TRY(inference_open(comm, config, threads, &inf));
- *     TRY(inference_map(comm, config, &inf, features, "pbmc.h5ad"));
+ *     TRY(inference_map(&inf, features, "pbmc.h5ad"));
  *     while cells are left: token_append_embed(&inf.batch, …)
  *     TRY(inference_embed(&inf, z));
  *     inference_close(&inf); */

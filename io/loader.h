@@ -5,7 +5,7 @@
  * read-ahead window of sparse cells, and one global batch's share of tokens.
  *
  *     TRY(loader_create(&plan, &l));
- *     st = loader_next(l, position, count, step, &micro, &micro_count);   local: agree on st
+ *     st = loader_next(l, position, count, batch, step, &micro, &micro_count);   local: agree on st
  */
 #ifndef CYTOMILL_IO_LOADER_H
 #define CYTOMILL_IO_LOADER_H
@@ -40,7 +40,7 @@ void loader_destroy(struct loader **loader);
  * the next call lie ahead (the global batch): what is read ahead. Local. ST_INPUT: a damaged shard. */
 MUST_CHECK enum status loader_next(struct loader *loader, int64_t position, int64_t count, int64_t stride, int64_t step,
                                    struct batch **micro, int *micro_count);
-/* Totals T of the cells of the last call, in the order of its micro-batches: [count]. Borrowed. */
+/* Totals T of the cells of the last call, in the order of its micro-batches: [count]. Borrowed. Local. */
 const double *loader_totals(const struct loader *loader);
 
 #endif

@@ -23,12 +23,14 @@ void gene_list_free(struct gene_list *list);
 MUST_CHECK enum status gene_list_read(const struct config *config, const char *name, const struct vocab *vocab,
                                       struct gene_list *out);
 
-/* Rows of the atlas that run.cells and `expression` both select; the caller frees. Collective, agreed. */
+/* Rows of the atlas that run.cells and `expression` both select, ascending; the caller frees. Collective, agreed.
+ * ST_CONFIG: a syntax error or an unknown column; ST_INPUT: nothing selected. */
 MUST_CHECK enum status screen_select(struct comm *comm, const struct config *config, struct atlas *atlas,
                                      const char *expression, int64_t **rows, int64_t *count);
 
 /* Up to `most` of rows[count], drawn by the keyed permutation of the seed, as token lists in atlas
- * order; every rank gets all. Cells without a token are left out. Collective, agreed. */
+ * order; every rank gets all (cohort_free). Genes with hidden[V+1] set are taken out of every cell; cells without a
+ * token are left out. Collective, agreed. ST_INPUT: no cell is left, a damaged shard. */
 MUST_CHECK enum status screen_draw(struct comm *comm, struct cell_input *input, const struct inference *inference,
                                    const int64_t *rows, int64_t count, int64_t most, uint64_t seed,
                                    const uint8_t *hidden, struct cohort *out);

@@ -44,17 +44,18 @@ struct results {
     bool complete;   /* results.h5 with this key is there already */
 };
 
-/* Lay out, resume or recognise. Collective, agreed. ST_OUTPUT: another sweep's results lie there. */
+/* Lay out, resume or recognise. Collective, agreed. ST_OUTPUT: the path holds something else, or
+ * (fresh) anything; not writable; no space. */
 MUST_CHECK enum status results_open(struct comm *comm, const struct results_plan *plan, bool fresh,
                                     struct results *out);
 void results_close(struct results *results);
 
 /* Sets [*first, *first + *count) of a chunk. Local. */
 void results_chunk_sets(const struct results *results, int64_t chunk, int64_t *first, int64_t *count);
-/* Write a chunk: sums[count], readout[count, readout_count]; mark it done. Local. */
+/* Write a chunk: sums[count], readout[count, readout_count]; mark it done. Local. ST_OUTPUT. */
 MUST_CHECK enum status results_put(struct results *results, int64_t chunk, const struct score_sum *sums,
                                    const double *readout);
-/* Read the sums of sets [first, first+count) back. Local. */
+/* Read the sums of sets [first, first+count) back. Local. ST_INPUT: cannot be read. */
 MUST_CHECK enum status results_read(struct results *results, int64_t first, int64_t count, struct score_sum *sums);
 /* Every chunk must be done: rename. Collective, agreed. */
 MUST_CHECK enum status results_commit(struct comm *comm, struct results *results);

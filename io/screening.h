@@ -6,8 +6,8 @@
  *
  *     TRY(screening_create(comm, &plan, &s));                    embeds the cells, ranks sharing
  *     TRY(screening_open_singles(comm, s, folder, key));
- *     for chunks of partial s->singles: TRY(screening_do_singles(s, chunk));
- *     for chunks of sets:               TRY(screening_do_sets(s, first, count, sums, readout)); */
+ *     for chunks of screening_singles(s): TRY(screening_do_singles(s, chunk));
+ *     for chunks of sets:                 TRY(screening_do_sets(s, first, count, sums, readout)); */
 #ifndef CYTOMILL_IO_SCREENING_H
 #define CYTOMILL_IO_SCREENING_H
 
@@ -40,16 +40,18 @@ struct screening;
 MUST_CHECK enum status screening_create(struct comm *comm, const struct screening_plan *plan, struct screening **out);
 void screening_destroy(struct screening **screening);
 
-/* FOLDER/singles.partial with its ledger: one chunk a gene and block of cells. Collective, agreed. */
+/* FOLDER/singles.partial with its ledger: one chunk a gene and block of cells. Done chunks are read
+ * back and compared with their hashes. Collective, agreed. ST_OUTPUT: as partial_open. */
 MUST_CHECK enum status screening_open_singles(struct comm *comm, struct screening *screening, const char *folder,
                                               const char key[SHA256_HEX]);
+/* Their chunks, borrowed. Local. */
 struct partial *screening_singles(struct screening *screening);
-/* Compute one chunk of singles and mark it. Local. */
+/* Compute one chunk of singles and mark it. Local. ST_OUTPUT: disk full, I/O error. */
 MUST_CHECK enum status screening_do_singles(struct screening *screening, int64_t chunk);
 
 /* Sets [first, first+count): sums[count], and readout[count, readout_count] sums over the same cells
  * of the shift of each read-out prediction. Overwritten. The singles must be complete. The result depends on the
- * numbers of the sets alone. Local. */
+ * numbers of the sets alone. Local. ST_INPUT: the scratch file cannot be read. */
 MUST_CHECK enum status screening_do_sets(struct screening *screening, int64_t first, int64_t count,
                                          struct score_sum *sums, double *readout);
 

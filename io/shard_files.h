@@ -1,4 +1,4 @@
-/* File descriptors of many files, a bounded number of them open at a time. Inner part of the atlas. */
+/* File descriptors of many files, a bounded number of them open at a time. Inner part of the atlas. All local. */
 #ifndef CYTOMILL_IO_SHARD_FILES_H
 #define CYTOMILL_IO_SHARD_FILES_H
 
@@ -14,7 +14,7 @@ struct shard_files {
     int flags; /* of open(2) */
 };
 
-/* For `count` files, opened with `flags`. Takes as many descriptors as the system allows, less a reserve. */
+/* For `count` files, opened with `flags`. Takes as many descriptors as the system allows, less a reserve. ST_MEMORY. */
 MUST_CHECK enum status shard_files_create(struct shard_files *files, int64_t count, int flags);
 /* Descriptor of file `id`, or -1 if it is not open: then shard_files_open. */
 int shard_files_get(const struct shard_files *files, int64_t id);

@@ -94,9 +94,11 @@ MUST_CHECK enum status source_scan_agree(struct comm *comm, struct source *sourc
 MUST_CHECK enum status source_read(struct source *source, int modality, int64_t first, int64_t count,
                                    struct cells *out);
 
-/* Names of rows (barcodes, obs index) as a COLUMN_TEXT slice; the caller frees with column_free. Local. */
+/* Names of rows (barcodes, obs index) as a COLUMN_TEXT slice; the caller frees with column_free. ST_INPUT:
+ * damaged, not UTF-8. Local. */
 MUST_CHECK enum status source_names_read(struct source *source, int64_t first, int64_t count, struct column *out);
-/* obs columns of the source; categories are the file's, so codes agree between slices. */
+/* obs columns of the source; categories are the file's, so codes agree between slices; the caller frees with
+ * column_free. ST_INPUT: damaged. Local. */
 int source_obs_count(const struct source *source);
 const char *source_obs_name(const struct source *source, int index);
 MUST_CHECK enum status source_obs_read(struct source *source, int index, int64_t first, int64_t count,

@@ -33,7 +33,8 @@ struct survey {
     struct reference *reference; /* fitted; owned */
 };
 
-/* Collective; agreed. ST_INPUT: an unknown column, a damaged shard. */
+/* `genes`: V, of the vocabulary that `lookup` leads to. Collective, agreed. ST_INPUT: an unknown column, a damaged
+ * shard. */
 MUST_CHECK enum status survey_run(struct comm *comm, const struct survey_plan *plan, int32_t genes, struct survey *out);
 void survey_free(struct survey *survey);
 

@@ -18,10 +18,11 @@ struct tsv {
 MUST_CHECK enum status tsv_read(const char *path, struct tsv *out);
 void tsv_free(struct tsv *tsv);
 
-/* Column by header name, -1 if absent. */
+/* Column by header name, -1 if absent. Local. */
 int tsv_find(const struct tsv *tsv, const char *name);
+/* A cell, borrowed; row -1 is the header. Local. */
 const char *tsv_cell(const struct tsv *tsv, int64_t row, int column);
-/* A cell as a number; NaN if it is none. */
+/* A cell as a number; NaN if it is none, or if column is -1. Local. */
 double tsv_number(const struct tsv *tsv, int64_t row, int column);
 
 #endif

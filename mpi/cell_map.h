@@ -24,7 +24,7 @@ struct cell_map_options {
     uint64_t seed;
 };
 
-/* `rows` are spread over ranks; usable[all rows] is the same on all. ST_INPUT: fewer than 3 usable rows.
+/* `all` rows are spread over ranks in `rows`; usable[all] is the same on every rank, as is *out. ST_INPUT: fewer than 3 usable rows.
  * Rank 0 holds the shown rows. Collective, agreed. */
 MUST_CHECK enum status cell_map_make(struct comm *comm, const struct spread_rows *rows, int64_t all,
                                      const uint8_t *usable, const struct cell_map_options *options,

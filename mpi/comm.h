@@ -1,7 +1,8 @@
 /* A communicator and what ranks agree on. The only header through which mpi.h enters.
  *
  * A function is collective if and only if its first parameter is a non-const `struct comm *`: every
- * rank of it must call, in the same order. Counts are 64-bit; transfers above 2 GiB are cut inside.
+ * rank of it must call, in the same order. The status that it returns is agreed: the same on all ranks, its line
+ * printed (comm_agree). Counts are 64-bit; transfers above 2 GiB are cut inside.
  *
  *     TRY(comm_open(&argc, &argv, &world));
  *     st = comm_agree(&world, read_my_part(...));     all ranks get the worst status, one line printed
@@ -22,7 +23,8 @@ struct comm {
     char host[64];
 };
 
-/* MPI_Init_thread (FUNNELED) and the world. Works without mpirun (one rank). Collective on world. */
+/* MPI_Init_thread (FUNNELED) and the world. Works without mpirun (one rank). Collective; ST_COMM before there is a
+ * world to agree in. */
 MUST_CHECK enum status comm_open(int *argc, char ***argv, struct comm *world);
 void comm_close(struct comm *world);
 
@@ -42,8 +44,10 @@ MUST_CHECK enum status comm_agree(struct comm *comm, enum status local);
 /* Compare a block of bytes over ranks (configuration, hashes). ST_COMM with `what` if any differs. Collective. */
 MUST_CHECK enum status comm_same(struct comm *comm, const void *data, size_t bytes, const char *what);
 
+/* Wait for all ranks. Collective. */
 void comm_barrier(struct comm *comm);
-/* Sums in place; over doubles in fixed rank order, so that the same ranks give the same bits. Collective. */
+/* Sums in place; over doubles in fixed rank order, so that the same ranks give the same bits; maxima
+ * likewise: x[count] on every rank. Collective. */
 void comm_sum_f64(struct comm *comm, double *x, int64_t count);
 void comm_sum_i64(struct comm *comm, int64_t *x, int64_t count);
 void comm_max_i64(struct comm *comm, int64_t *x, int64_t count);
@@ -62,11 +66,11 @@ void comm_bcast_text(struct comm *comm, char **s, int root);
 MUST_CHECK enum status comm_gather_all(struct comm *comm, const void *mine, int64_t bytes, void **out,
                                        int64_t *out_bytes, int64_t *offsets);
 /* Send send_bytes[r] bytes to every rank r, packed in rank order; *out (caller frees) in rank order
- * with recv_bytes[size]. Any size: above 1 GiB it is cut. Collective. */
+ * with recv_bytes[size]. Any size: above 1 GiB it is cut. Collective. ST_MEMORY. */
 MUST_CHECK enum status comm_exchange(struct comm *comm, const void *send, const int64_t *send_bytes, void **out,
                                      int64_t *recv_bytes);
 
-/* Point to point, blocking, any byte count. Local in name, matched by the partner. */
+/* Point to point, blocking, any byte count: the one exception, which only sender and receiver call. */
 void comm_send(struct comm *comm, const void *data, int64_t bytes, int to, int tag);
 void comm_receive(struct comm *comm, void *data, int64_t bytes, int from, int tag);
 
@@ -80,8 +84,8 @@ void comm_share(const struct comm *comm, int64_t n, int64_t *first, int64_t *cou
 /* Wall clock in seconds. Local. */
 double comm_now_s(void);
 
-/* Print to stdout / stderr on rank 0 only, with the program's name in front of notes. Local in
- * effect; may be called by all ranks. */
+/* Print to stdout / stderr on rank 0 only, with the program's name in front of notes. Local: other
+ * ranks may call too. */
 void comm_print(const struct comm *comm, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void comm_note(const struct comm *comm, const char *format, ...) __attribute__((format(printf, 2, 3)));
 

@@ -1,4 +1,4 @@
-/* Dense symmetric matrices spread over ranks: ScaLAPACK behind five functions.
+/* Dense symmetric matrices spread over ranks: ScaLAPACK behind a few functions.
  *
  * The matrix lies in ScaLAPACK's two-dimensional block-cyclic form on a near-square grid of ranks;
  * nobody ever holds it whole. A Gram matrix G = sum over cells (x - c)(x - c)' is accumulated straight
@@ -55,7 +55,7 @@ MUST_CHECK enum status dense_create(struct comm *comm, int64_t n, struct dense *
 void dense_destroy(struct comm *comm, struct dense **dense);
 
 /* G += sum over the rows of all ranks of (x - centre)(x - centre)'. centre[n] is the same on all ranks.
- * A rank with no rows still calls. Keep calls to a few thousand rows per rank: they are buffered.
+ * A rank with no rows still calls. Keep calls to a few thousand rows per rank: they are buffered. ST_MEMORY.
  * Cost: n^2 flops per row over all ranks; an entry travels to rows + cols - 1 processes. Collective. */
 MUST_CHECK enum status dense_add_gram(struct comm *comm, struct dense *dense, const struct dense_rows *rows,
                                       const double *centre);

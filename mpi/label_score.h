@@ -17,10 +17,10 @@ struct labelled {
     const uint8_t *test;  /* [rows] */
 };
 
-/* Confusion of the test cells of all ranks (confusion_free). Rows without label take no part. Training
- * and test cells are apart, or the same rows: then no cell is its own neighbour (leave-one-out). ST_INPUT: no training
- * or no test cell, or the training cells have one label only;
- * ST_CONFIG: the two overlap in part. Collective, agreed. */
+/* Confusion of the test cells of all ranks by their k nearest, the same on every rank (confusion_free). Rows without
+ * label take no part. Training and test cells are apart, or the same rows: then no cell is its own neighbour
+ * (leave-one-out). ST_INPUT: no training or no test cell, or the training cells have one label only; ST_CONFIG: the two
+ * overlap in part. Collective, agreed. */
 MUST_CHECK enum status label_score(struct comm *comm, const struct spread_rows *rows, const struct labelled *labelled,
                                    int k, struct confusion *out);
 

@@ -1,4 +1,4 @@
-/* One optimiser step of a data-parallel run, and held-out losses.
+/* One optimiser step of a data-parallel run.
  *
  * The loss is a ratio over the global batch: its denominator (positions in the loss) is known once
  * cells are tokenised, so one small message before the first forward pass settles it, and gradients
@@ -37,7 +37,7 @@ struct step_result {
     struct train_asked asked; /* by any rank; if set, nothing else is */
 };
 
-/* Loss per position of the loss; NaN without any. */
+/* Loss per position of the loss; NaN without any. Local. */
 double loss_mean(double sum, double weight);
 
 /* Gradients of this rank's micro-batches [count] (may be 0), exchange, clipping, update, packing.
