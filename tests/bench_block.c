@@ -4,7 +4,8 @@
  * Width 1536, 2,048 tokens of one cell, layer 1 of 2 (dropout on when training). FLOPs are those
  * executed, which the tape counts. Yardstick: 2048 x 1536 x 1536, weights packed, same type in and
  * out, rows shared among the same threads. Each figure is the median of rounds in which yardstick
- * and block take turns. bf16 where the processor multiplies it, else fp32: the row's name says so. */
+ * and block take turns (7, or as many as the argument says). bf16 where the processor multiplies it, else
+ * fp32: the row's name says so. */
 #include "bench.h"
 #include "kernel/multiply.h"
 #include "model/block.h"
@@ -152,7 +153,7 @@ static double block_flops_per_s(struct scene *s, bool train, double *ms)
     return flops / taken_s;
 }
 
-static void bench_block(int threads, enum dtype type)
+static void bench_block(int threads, enum dtype type, int rounds)
 {
     struct yardstick stick;
     struct scene scene;
@@ -161,7 +162,7 @@ static void bench_block(int threads, enum dtype type)
     yardstick_open(&stick, threads, type);
     scene_open(&scene, threads, type);
     pass_block(&scene, true);
-    for (int i = 0; i < ROUNDS; i++) {
+    for (int i = 0; i < rounds; i++) {
         double before = yardstick_flops_per_s(&stick);
         forward[i] = block_flops_per_s(&scene, false, &forward_ms[i]);
         double between = yardstick_flops_per_s(&stick);
@@ -171,11 +172,11 @@ static void bench_block(int threads, enum dtype type)
         forward[i] /= (before + between) / 2;
         both[i] /= (between + after) / 2;
     }
-    report("yardstick product 2048x1536x1536", threads, type, median(rate, ROUNDS) / 1e9, "GFLOP/s", 0);
-    report("ERetNet block, forward", threads, type, median(forward, ROUNDS), "of yardstick", 0.88);
-    report("ERetNet block, forward + backward", threads, type, median(both, ROUNDS), "of yardstick", 0.80);
-    report("ERetNet block, forward, time", threads, type, median(forward_ms, ROUNDS), "ms", 0);
-    report("ERetNet block, forward + backward, time", threads, type, median(both_ms, ROUNDS), "ms", 0);
+    report("yardstick product 2048x1536x1536", threads, type, median(rate, rounds) / 1e9, "GFLOP/s", 0);
+    report("ERetNet block, forward", threads, type, median(forward, rounds), "of yardstick", 0.88);
+    report("ERetNet block, forward + backward", threads, type, median(both, rounds), "of yardstick", 0.80);
+    report("ERetNet block, forward, time", threads, type, median(forward_ms, rounds), "ms", 0);
+    report("ERetNet block, forward + backward, time", threads, type, median(both_ms, rounds), "ms", 0);
     scene_close(&scene);
     yardstick_close(&stick);
 }
@@ -183,7 +184,9 @@ static void bench_block(int threads, enum dtype type)
 int main(int argc, char **argv)
 {
     bind_threads(argv);
+    int rounds = argc > 1 ? atoi(argv[1]) : ROUNDS;
+    if (rounds < 1 || rounds > ROUNDS) rounds = ROUNDS;
     enum dtype type = product_bf16_native() ? DTYPE_BF16 : DTYPE_F32;
-    for (int threads = 1; threads <= 2 && threads <= omp_get_num_procs(); threads++) bench_block(threads, type);
+    for (int threads = 1; threads <= 2 && threads <= omp_get_num_procs(); threads++) bench_block(threads, type, rounds);
     return 0;
 }
