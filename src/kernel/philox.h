@@ -6,9 +6,14 @@
 #include "base/rng.h"
 #include "kernel/dropout.h"
 
-/* Blocks of eight draws that a row takes. Word k of block j serves channels 2k and 2k+1 blocks on
- * from j, so that a loop over j writes runs of channels. */
-static inline int64_t dropout_blocks(int64_t width) { return (width + 7) / 8; }
+/* Channels are served in runs of 128 by 16 blocks of eight 16-bit draws. Words 0 and 1 of a block are
+ * one number of 64 bits, word 0 above, whose draws from the lowest up serve four neighbouring channels;
+ * so 16 blocks serve the first half of a run, and with words 2 and 3 the second half. */
+enum { DROPOUT_RUN = 128, DROPOUT_RUN_BLOCKS = DROPOUT_RUN / 8 };
+static inline int64_t dropout_blocks(int64_t width)
+{
+    return (width + DROPOUT_RUN - 1) / DROPOUT_RUN * DROPOUT_RUN_BLOCKS;
+}
 
 /* Where the words of one row start. */
 struct dropout_stream {
