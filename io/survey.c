@@ -12,6 +12,7 @@ enum { SPAN = 4096 }; /* atlas rows looked at at a time */
 struct taken {
     int64_t *row;
     int32_t *group; /* code of balance_by, 0 without */
+    int32_t *genes; /* in the vocabulary */
     int64_t count, capacity;
 };
 
@@ -76,7 +77,7 @@ static bool is_held_out(const struct scan *s, const struct column *column, int64
 
 /* ---- one cell ---- */
 
-static enum status take(struct taken *list, int64_t row, int32_t group)
+static enum status take(struct taken *list, int64_t row, int32_t group, int64_t genes)
 {
     if (list->count == list->capacity) {
         int64_t capacity = 2 * list->capacity + 1024;
@@ -84,12 +85,23 @@ static enum status take(struct taken *list, int64_t row, int32_t group)
         if (rows) list->row = rows;
         int32_t *groups = realloc(list->group, sizeof *groups * (size_t)capacity);
         if (groups) list->group = groups;
-        if (!rows || !groups) return fail(ST_MEMORY, "no memory for a list of %lld cells", (long long)capacity);
+        int32_t *counts = realloc(list->genes, sizeof *counts * (size_t)capacity);
+        if (counts) list->genes = counts;
+        if (!rows || !groups || !counts)
+            return fail(ST_MEMORY, "no memory for a list of %lld cells", (long long)capacity);
         list->capacity = capacity;
     }
     list->row[list->count] = row;
+    list->genes[list->count] = (int32_t)genes;
     list->group[list->count++] = group;
     return ST_OK;
+}
+
+static void taken_free(struct taken *list)
+{
+    free(list->row);
+    free(list->group);
+    free(list->genes);
 }
 
 static void count_kept(struct scan *s, int64_t at)
@@ -122,7 +134,7 @@ static enum status look_at(struct scan *s, int64_t at, bool held_out, int32_t gr
     }
     s->found->genes += s->cell.count;
     if (s->cell.count > s->found->most_genes) s->found->most_genes = s->cell.count;
-    TRY(take(held_out ? &s->held_out : &s->train, row, group));
+    TRY(take(held_out ? &s->held_out : &s->train, row, group, s->cell.count));
     if (!held_out && serves_references(s->plan, row)) reference_add(s->found->reference, &s->cell);
 done:
     return st;
@@ -194,6 +206,7 @@ static enum status gather(struct comm *comm, struct scan *s)
     int64_t bytes;
     TRY(comm_gather_all(comm, s->train.row, s->train.count * 8, (void **)&f->train, &bytes, NULL));
     f->train_count = bytes / 8;
+    TRY(comm_gather_all(comm, s->train.genes, s->train.count * 4, (void **)&f->train_genes, &bytes, NULL));
     TRY(comm_gather_all(comm, s->held_out.row, s->held_out.count * 8, (void **)&f->held_out, &bytes, NULL));
     f->held_out_count = bytes / 8;
     if (*s->plan->balance_by) {
@@ -236,10 +249,8 @@ enum status survey_run(struct comm *comm, const struct survey_plan *plan, int32_
     TRY(gather(comm, &s));
     add_over_ranks(comm, out);
 done:
-    free(s.train.row);
-    free(s.train.group);
-    free(s.held_out.row);
-    free(s.held_out.group);
+    taken_free(&s.train);
+    taken_free(&s.held_out);
     free(s.split.out);
     cells_free(&s.cells);
     token_cell_free(&s.cell);
@@ -251,6 +262,7 @@ void survey_free(struct survey *survey)
     free(survey->train);
     free(survey->held_out);
     free(survey->balance);
+    free(survey->train_genes);
     reference_destroy(&survey->reference);
     *survey = (struct survey){0};
 }

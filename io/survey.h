@@ -26,6 +26,7 @@ struct survey {
     int64_t *train, *held_out; /* atlas rows, ascending; owned */
     int64_t train_count, held_out_count;
     double *balance;             /* [train_count] weights, or NULL; owned */
+    int32_t *train_genes;        /* [train_count] genes in the vocabulary of each; owned */
     int64_t too_short, too_long; /* cells outside the model's rules */
     double counts, kept_counts;  /* of all cells looked at, and those of vocabulary genes */
     double genes;                /* sum over cells taken of genes in the vocabulary */

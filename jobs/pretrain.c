@@ -78,10 +78,8 @@ static enum status one_step(struct job *job, struct train_asked asked, struct st
     struct pretrain *p = job->state;
     struct batch *micro = NULL;
     int micro_count = 0;
-    int64_t first, count;
-    comm_share(&job->world, p->state.global_batch, &first, &count);
-    enum status loaded = loader_next(p->loader, p->state.cells_seen + first, count, p->state.global_batch,
-                                     p->state.step, &micro, &micro_count);
+    enum status loaded =
+        loader_next(p->loader, p->state.cells_seen, p->state.global_batch, p->state.step, &micro, &micro_count);
     return train_step(&job->world, &p->trainer, micro, micro_count, loaded, asked, p->state.step, result);
 }
 

@@ -18,7 +18,7 @@ static enum status evaluate_share(struct job *job, int64_t first, int64_t count,
         int micro_count;
         const double *total = loader_totals(p->held_out);
         n = count - at < p->limits.cells ? count - at : p->limits.cells;
-        TRY(loader_next(p->held_out, first + at, n, n, EVALUATION_STEP, &micro, &micro_count));
+        TRY(loader_next(p->held_out, first + at, n, EVALUATION_STEP, &micro, &micro_count));
         for (int i = 0; i < micro_count; total += micro[i++].cell_count) {
             struct loss_sum loss = {0};
             TRY(model_loss(p->model, &micro[i], &loss));

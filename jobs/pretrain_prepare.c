@@ -159,14 +159,16 @@ static enum status make_loaders(struct job *job)
     struct pretrain *p = job->state;
     const struct config *c = job->config;
     enum status st = ST_OK;
-    int64_t share = (config_int(c, "train.batch") + job->world.size - 1) / job->world.size;
     struct loader_plan plan = {.atlas = p->atlas,
                                .modality = p->modality,
                                .lookup = p->lookup,
                                .rules = p->rules,
                                .rows = p->survey.train,
+                               .genes = p->survey.train_genes,
                                .seed = (uint64_t)config_int(c, "run.seed"),
-                               .share = share,
+                               .batch = config_int(c, "train.batch"),
+                               .rank = job->world.rank,
+                               .ranks = job->world.size,
                                .micro_cells = p->limits.cells,
                                .ahead = config_int(c, "data.read_ahead")};
     plan.sampler = (struct sampler){.kind = p->survey.balance ? SAMPLE_WEIGHTED : SAMPLE_PERMUTATION,
@@ -178,8 +180,11 @@ static enum status make_loaders(struct job *job)
     TRY(loader_create(&plan, &p->loader));
     if (p->survey.held_out_count == 0) return ST_OK;
     plan.rows = p->survey.held_out;
-    plan.share = plan.ahead = p->limits.cells;
-    plan.seed = 0; /* the same masks whatever the seed of the run */
+    plan.genes = NULL;
+    plan.batch = plan.ahead = p->limits.cells;
+    plan.rank = 0;
+    plan.ranks = 1; /* the caller asks for its own positions */
+    plan.seed = 0;  /* the same masks whatever the seed of the run */
     plan.sampler =
         (struct sampler){.seed = 0, .count = p->survey.held_out_count, .block = 1, .window = p->survey.held_out_count};
     TRY(loader_create(&plan, &p->held_out));

@@ -2,7 +2,7 @@
  * plan: ranks=1 limit=30
  * An epoch is a permutation for every size and block; 1, 2 and 3 ranks draw the same global order and a
  * run resumes from its position; a window touches no more blocks than it should; the next epoch and
- * another seed differ; weighted draws follow the weights. */
+ * another seed differ; weighted draws follow the weights; shares of a batch are the batch, and even. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -114,14 +114,42 @@ static void weighted_draws_follow_the_weights(void **state)
     assert_int_equal(sampler_accumulate(endless, 2), ST_INPUT);
 }
 
+/* 64 samples whose work varies as cells do; the same whatever order they come in. */
+static void shares_are_the_batch_and_even(void **state)
+{
+    enum { N = 64 };
+    for (int ranks = 1; ranks <= 5; ranks++) {
+        int64_t most = 0, total = 0, held = 0;
+        char seen[N] = {0};
+        for (int rank = 0; rank < ranks; rank++) {
+            struct sample_work batch[N], again[N];
+            int64_t sum = 0;
+            for (int i = 0; i < N; i++) batch[i] = (struct sample_work){100 + i, 200 + (i * 7919 % 61) * 20};
+            for (int i = 0; i < N; i++) again[i] = batch[N - 1 - i];
+            int64_t n = sampler_share(batch, N, rank, ranks);
+            assert_int_equal(n, sampler_share(again, N, rank, ranks));
+            assert_memory_equal(batch, again, (size_t)n * sizeof *batch);
+            assert_true(n == N / ranks || n == (N + ranks - 1) / ranks);
+            for (int64_t i = 0; i < n; i++) {
+                assert_true(i == 0 || batch[i - 1].sample < batch[i].sample);
+                assert_false(seen[batch[i].sample - 100]++);
+                sum += batch[i].work;
+            }
+            held += n, total += sum;
+            most = sum > most ? sum : most;
+        }
+        assert_int_equal(held, N);
+        /* one more sample than the others is as even as it can be */
+        assert_true((double)most < 1.02 * (double)total / ranks + (N % ranks ? (double)total / N : 0));
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(an_epoch_visits_every_cell_once),
-        cmocka_unit_test(order_does_not_depend_on_ranks_and_resumes),
-        cmocka_unit_test(windows_stay_local),
-        cmocka_unit_test(epochs_and_seeds_differ),
-        cmocka_unit_test(weighted_draws_follow_the_weights),
+        cmocka_unit_test(an_epoch_visits_every_cell_once), cmocka_unit_test(order_does_not_depend_on_ranks_and_resumes),
+        cmocka_unit_test(shares_are_the_batch_and_even),   cmocka_unit_test(windows_stay_local),
+        cmocka_unit_test(epochs_and_seeds_differ),         cmocka_unit_test(weighted_draws_follow_the_weights),
     };
     cmocka_set_message_output(CM_OUTPUT_STDOUT);
     return cmocka_run_group_tests(tests, NULL, NULL);

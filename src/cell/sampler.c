@@ -2,6 +2,7 @@
 
 #include <assert.h>
 #include <math.h>
+#include <stdlib.h>
 
 #include "base/rng.h"
 
@@ -61,4 +62,31 @@ enum status sampler_accumulate(double *weights, int64_t count)
         weights[i] = sum += weights[i];
     }
     return sum > 0 ? ST_OK : fail(ST_INPUT, "all %lld cells have weight 0; nothing can be drawn", (long long)count);
+}
+
+/* ---- shares ---- */
+
+static int by_falling_work(const void *a, const void *b)
+{
+    const struct sample_work *x = a, *y = b;
+    return x->work != y->work ? (x->work < y->work) - (x->work > y->work)
+                              : (x->sample > y->sample) - (x->sample < y->sample);
+}
+
+static int by_sample(const void *a, const void *b)
+{
+    const struct sample_work *x = a, *y = b;
+    return (x->sample > y->sample) - (x->sample < y->sample);
+}
+
+int64_t sampler_share(struct sample_work *batch, int64_t count, int rank, int ranks)
+{
+    int64_t mine = 0;
+    qsort(batch, (size_t)count, sizeof *batch, by_falling_work);
+    for (int64_t i = 0; i < count; i++) {
+        int64_t round = i / ranks, place = i % ranks;
+        if ((round % 2 ? ranks - 1 - place : place) == rank) batch[mine++] = batch[i];
+    }
+    qsort(batch, (size_t)mine, sizeof *batch, by_sample);
+    return mine;
 }

@@ -1,7 +1,7 @@
 /* Which cells the next batch holds: a pure function of (seed, position, count of cells).
  *
  * A sample is a tuple of cells with roles. Positions 0, 1, 2, … name samples in one global order;
- * step s of a global batch of N takes positions [s N, (s+1) N) and a rank its share of them, so the
+ * step s of a global batch of N takes positions [s N, (s+1) N) and a rank its share of them (sampler_share), so the
  * order is the same for any number of ranks and a run resumes from a position alone.
  *
  *   permutation  tuples of one cell. Every cell once per epoch: blocks of `block` neighbouring cells
@@ -47,6 +47,17 @@ struct sampler {
 /* Members of samples [position, position + samples): out[samples * tuple], sample after sample. Local,
  * no memory, O(log count) a cell. */
 void sampler_draw(const struct sampler *sampler, int64_t position, int64_t samples, struct sample_member *out);
+
+/* A sample of a batch and how much work it is (tokens). */
+struct sample_work {
+    int64_t sample, work;
+};
+
+/* This rank's share of a batch: samples are dealt there and back among the ranks in order of falling work,
+ * so that shares differ by at most one sample and little in work. Sorts batch[count] in place, leaves the
+ * share in its first entries, ascending by sample, and returns how many they are. The shares of all ranks
+ * together are the batch. Local, no memory. */
+int64_t sampler_share(struct sample_work *batch, int64_t count, int rank, int ranks);
 
 /* Turn weights[count] (>= 0, finite) into running sums in place. ST_INPUT: a negative or non-finite
  * weight, or all are zero. Local. */
