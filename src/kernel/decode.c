@@ -5,29 +5,33 @@
 
 /* ---- gene-wise ---- */
 
-INLINE float gene_row(const void *restrict a, const real *restrict w2, float slope, int64_t width, float *restrict term,
-                      enum dtype type)
+INLINE float gene_row(const void *restrict a, const real *restrict w2, float slope, int64_t width, enum dtype type)
 {
+    float sums[LANE_SUMS] = {0};
+    int64_t i = 0;
+    for (; i + LANE_SUMS <= width; i += LANE_SUMS) {
+        lane_fetch(a, i + width, LANE_SUMS, type);
 #pragma omp simd
-    for (int64_t i = 0; i < width; i++) {
-        float x = lane_load(a, i, type);
-        term[i] = w2[i] * (x > 0 ? x : slope * x);
+        for (int l = 0; l < LANE_SUMS; l++) {
+            float x = lane_load(a, i + l, type);
+            sums[l] += w2[i + l] * (x > 0 ? x : slope * x);
+        }
     }
-    return lane_sum(term, width);
+    for (int64_t l = 0; i + l < width; l++) {
+        float x = lane_load(a, i + l, type);
+        sums[l] += w2[i + l] * (x > 0 ? x : slope * x);
+    }
+    return lane_sum(sums, LANE_SUMS);
 }
 
 void ISA_NAME(decode_gene_forward)(real *p, const void *a, const real *w2, double slope, int64_t rows, int64_t width,
                                    enum dtype type)
 {
-#pragma omp parallel
-    {
-        float term[LANE_MAX_WIDTH];
-#pragma omp for schedule(static)
-        for (int64_t r = 0; r < rows; r++) {
-            const void *row = dtype_at(a, r * width, type);
-            p[r] = type == DTYPE_BF16 ? gene_row(row, w2, (float)slope, width, term, DTYPE_BF16)
-                                      : gene_row(row, w2, (float)slope, width, term, DTYPE_F32);
-        }
+#pragma omp parallel for schedule(static)
+    for (int64_t r = 0; r < rows; r++) {
+        const void *row = dtype_at(a, r * width, type);
+        p[r] = type == DTYPE_BF16 ? gene_row(row, w2, (float)slope, width, DTYPE_BF16)
+                                  : gene_row(row, w2, (float)slope, width, DTYPE_F32);
     }
 }
 
@@ -96,16 +100,24 @@ static int64_t run_width(int cells, int64_t width)
     return run < 128 ? 128 : run;
 }
 
+/* dm and a share of dz, from s = sigmoid(m). */
+INLINE void cell_gradient(void *dm, float *restrict sum, float dp, float s, float z, int64_t i, enum dtype type)
+{
+    sum[i] += dp * s;
+    lane_store(dm, i, dp * z * s * (1.0f - s), type);
+}
+
 /* One row's dm, and its share of dz, for `columns` columns. */
 INLINE void cell_row_backward(void *dm, float *restrict sum, float dp, const void *m, const float *restrict z,
                               int64_t columns, enum dtype type)
 {
-#pragma omp simd
-    for (int64_t i = 0; i < columns; i++) {
-        float s = lane_sigmoid(lane_load(m, i, type));
-        sum[i] += dp * s;
-        lane_store(dm, i, dp * z[i] * s * (1.0f - s), type);
+    int64_t i = 0;
+    for (; i + LANE_RUN <= columns; i += LANE_RUN) {
+        float s[LANE_RUN];
+        lane_sigmoid_run(s, m, i, type);
+        LANE_STEP cell_gradient(dm, sum, dp, s[l], z[i + l], i + l, type);
     }
+    for (; i < columns; i++) cell_gradient(dm, sum, dp, lane_sigmoid(lane_load(m, i, type)), z[i], i, type);
 }
 
 INLINE void cell_columns_backward(void *dm, void *dz, const real *dp, const void *m, const void *z, int64_t first_row,

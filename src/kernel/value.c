@@ -21,9 +21,17 @@ INLINE void softmax_row(void *restrict p, float x, const real *restrict u, struc
                         float *restrict e, enum dtype type)
 {
     float shift = x > 0 ? x * range.largest : x * range.least;
-#pragma omp simd
-    for (int64_t j = 0; j < b; j++) e[j] = lane_exp(x * u[j] - shift);
-    float scale = 1.0f / lane_sum(e, b);
+    float sums[LANE_RUN] = {0}, sum = 0;
+    int64_t i = 0;
+    for (; i + LANE_RUN <= b; i += LANE_RUN) {
+        LANE_STEP e[i + l] = x * u[i + l] - shift;
+        lane_exp_run(e + i);
+        LANE_STEP sums[l] += e[i + l];
+    }
+    for (; i < b; i++) sum += e[i] = lane_exp(x * u[i] - shift);
+#pragma omp simd reduction(+ : sum)
+    for (int l = 0; l < LANE_RUN; l++) sum += sums[l];
+    float scale = 1.0f / sum;
 #pragma omp simd
     for (int64_t j = 0; j < b; j++) lane_store(p, j, e[j] * scale, type);
 }
