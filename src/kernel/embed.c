@@ -1,20 +1,31 @@
 #include <omp.h>
+#include <stdbool.h>
 
 #include "kernel/kernel_list.h"
 #include "kernel/lane.h"
 
+/* Rows lie anywhere, so no hardware prefetcher finds the next one: each loop over a row asks for it in
+ * pieces of CHUNK channels. */
+enum { CHUNK = 64 };
+
+/* h = gene (+ e or other), while row `next` of the table and the row after h are asked for. */
 INLINE void token_row(void *restrict h, const real *restrict gene, const void *restrict e, const real *restrict other,
-                      int64_t width, enum dtype type)
+                      const real *next, int64_t width, enum dtype type)
 {
-    if (e) {
+    for (int64_t first = 0; first < width; first += CHUNK) {
+        int64_t end = first + CHUNK < width ? first + CHUNK : width;
+        lane_fetch(next, first, CHUNK, DTYPE_REAL);
+        lane_fetch(h, first + width, CHUNK, type);
+        if (e) {
 #pragma omp simd
-        for (int64_t i = 0; i < width; i++) lane_store(h, i, gene[i] + lane_load(e, i, type), type);
-    } else if (other) {
+            for (int64_t i = first; i < end; i++) lane_store(h, i, gene[i] + lane_load(e, i, type), type);
+        } else if (other) {
 #pragma omp simd
-        for (int64_t i = 0; i < width; i++) lane_store(h, i, gene[i] + other[i], type);
-    } else {
+            for (int64_t i = first; i < end; i++) lane_store(h, i, gene[i] + other[i], type);
+        } else {
 #pragma omp simd
-        for (int64_t i = 0; i < width; i++) lane_store(h, i, gene[i], type);
+            for (int64_t i = first; i < end; i++) lane_store(h, i, gene[i], type);
+        }
     }
 }
 
@@ -26,9 +37,10 @@ INLINE void token_rows(void *h, const real *gene, const void *e, const real *mas
     for (int64_t r = 0; r < s->rows; r++) {
         void *row = dtype_at(h, r * width, type);
         int64_t g = s->feature[r], level = s->level[r];
-        if (g == 0) token_row(row, cls, NULL, NULL, width, type);
-        else if (level < 0) token_row(row, gene + g * width, NULL, mask, width, type);
-        else token_row(row, gene + g * width, dtype_at(e, level * width, type), NULL, width, type);
+        const real *next = gene + (r + 1 < s->rows ? s->feature[r + 1] : 0) * width;
+        if (g == 0) token_row(row, cls, NULL, NULL, next, width, type);
+        else if (level < 0) token_row(row, gene + g * width, NULL, mask, next, width, type);
+        else token_row(row, gene + g * width, dtype_at(e, level * width, type), NULL, next, width, type);
     }
 }
 
@@ -39,15 +51,29 @@ void ISA_NAME(embed_forward)(void *h, const real *gene, const void *e, const rea
     else token_rows(h, gene, e, mask, cls, shape, DTYPE_F32);
 }
 
-/* sum[width] = the rows of one group, in order. */
-INLINE void group_sum(float *restrict sum, const void *restrict dy, const struct row_groups *groups, int64_t k,
-                      int64_t width, enum dtype type)
+/* sum[width] = or += row, while the rows at `next` and `table` are asked for. */
+INLINE void row_add(float *restrict sum, const void *restrict row, bool add, const void *next, const real *table,
+                    int64_t width, enum dtype type)
 {
-    memset(sum, 0, (size_t)width * sizeof *sum);
+    for (int64_t first = 0; first < width; first += CHUNK) {
+        int64_t end = first + CHUNK < width ? first + CHUNK : width;
+        lane_fetch(next, first, CHUNK, type);
+        if (table) lane_fetch(table, first, CHUNK, DTYPE_REAL);
+#pragma omp simd
+        for (int64_t i = first; i < end; i++) sum[i] = (add ? sum[i] : 0.0f) + lane_load(row, i, type);
+    }
+}
+
+/* sum[width] = or += the rows of one group, in order. */
+INLINE void group_sum(float *restrict sum, const void *dy, const struct row_groups *groups, int64_t k, bool add,
+                      const real *table, int64_t width, enum dtype type)
+{
+    int64_t last = groups->start[groups->count] - 1;
     for (int64_t n = groups->start[k]; n < groups->start[k + 1]; n++) {
         const void *row = dtype_at(dy, groups->order[n] * width, type);
-#pragma omp simd
-        for (int64_t i = 0; i < width; i++) sum[i] += lane_load(row, i, type);
+        const void *next = dtype_at(dy, groups->order[n < last ? n + 1 : last] * width, type);
+        bool first = n == groups->start[k];
+        row_add(sum, row, add || !first, next, first ? table : NULL, width, type);
     }
 }
 
@@ -59,7 +85,10 @@ INLINE void groups_add(real *dtable, const void *dy, const struct row_groups *gr
 #pragma omp for schedule(dynamic, 16)
         for (int64_t k = 0; k < groups->count; k++) {
             real *restrict row = dtable + groups->key[k] * width;
-            group_sum(sum, dy, groups, k, width, type);
+            const real *next = k + 1 < groups->count ? dtable + groups->key[k + 1] * width : NULL;
+            bool single = groups->start[k + 1] - groups->start[k] == 1;
+            group_sum(single ? row : sum, dy, groups, k, single, next, width, type);
+            if (single) continue;
 #pragma omp simd
             for (int64_t i = 0; i < width; i++) row[i] += sum[i];
         }
@@ -79,11 +108,18 @@ INLINE void groups_store(void *de, const void *dy, const struct row_groups *grou
         float sum[LANE_MAX_WIDTH];
 #pragma omp for schedule(dynamic, 4)
         for (int64_t k = 0; k < groups->count; k++) {
-            group_sum(sum, dy, groups, k, width, type);
+            group_sum(sum, dy, groups, k, false, NULL, width, type);
 #pragma omp simd
             for (int64_t i = 0; i < width; i++) lane_store(de, groups->key[k] * width + i, sum[i], type);
         }
     }
+}
+
+/* The first row from r on that is cls or hidden; `rows` if none is. */
+static int64_t special_row(const struct embed_shape *s, int64_t r)
+{
+    while (r < s->rows && s->feature[r] != 0 && s->level[r] >= 0) r++;
+    return r;
 }
 
 /* dmask and dcls are summed over all rows in order, so each thread has its own columns. */
@@ -94,12 +130,10 @@ INLINE void special_rows_add(real *dmask, real *dcls, const void *dh, const stru
 #pragma omp parallel for schedule(static)
     for (int64_t first = 0; first < s->width; first += run) {
         int64_t columns = s->width - first < run ? s->width - first : run;
-        for (int64_t r = 0; r < s->rows; r++) {
-            if (s->feature[r] != 0 && s->level[r] >= 0) continue;
-            real *restrict sum = (s->feature[r] == 0 ? dcls : dmask) + first;
-            const void *row = dtype_at(dh, r * s->width + first, type);
-#pragma omp simd
-            for (int64_t i = 0; i < columns; i++) sum[i] += lane_load(row, i, type);
+        for (int64_t next, r = special_row(s, 0); r < s->rows; r = next) {
+            next = special_row(s, r + 1);
+            row_add((s->feature[r] == 0 ? dcls : dmask) + first, dtype_at(dh, r * s->width + first, type), true,
+                    dtype_at(dh, next * s->width + first, type), NULL, columns, type);
         }
     }
 }
@@ -126,7 +160,8 @@ void ISA_NAME(table_gather)(void *y, const real *table, const int32_t *id, int64
 #pragma omp parallel for schedule(static)
     for (int64_t r = 0; r < rows; r++) {
         const real *row = table + id[r] * width;
-        if (type == DTYPE_BF16) token_row(dtype_at(y, r * width, type), row, NULL, NULL, width, DTYPE_BF16);
+        const real *next = table + id[r + 1 < rows ? r + 1 : r] * width;
+        if (type == DTYPE_BF16) token_row(dtype_at(y, r * width, type), row, NULL, NULL, next, width, DTYPE_BF16);
         else memcpy(dtype_at(y, r * width, type), row, (size_t)width * sizeof *row);
     }
 }

@@ -26,13 +26,14 @@ void ISA_NAME(adam_step)(real *w, real *m, real *v, const real *g, int64_t count
 }
 
 /* At most SUM_BLOCKS blocks whose size depends on the count alone. */
-enum { SUM_BLOCKS = 1024, SUM_GRAIN = 1024, SUM_LANES = 32 };
+enum { SUM_BLOCKS = 1024, SUM_GRAIN = 1024, SUM_LANES = 32, SUM_AHEAD = 512 };
 
 static double block_square_sum(const real *x, int64_t count)
 {
     double sums[SUM_LANES] = {0}, sum = 0;
     int64_t i = 0;
     for (; i + SUM_LANES <= count; i += SUM_LANES) {
+        lane_fetch(x, i + SUM_AHEAD, SUM_LANES, DTYPE_F32);
 #pragma omp simd
         for (int l = 0; l < SUM_LANES; l++) sums[l] += (double)x[i + l] * x[i + l];
     }
