@@ -256,8 +256,8 @@ const struct job_spec analyze_report = {
     .reads = "what is given: the atlas, RUN/metrics.jsonl, an embedding file, DIR/results.h5 and hits.tsv, a table of "
              "scores",
     .writes = "FILE.html, or DIR/report.html",
-    .example = "cytomill-analyze report --atlas atlas --run pretrain --embedding embeddings.h5ad --sweep sweep --out "
-               "report.html",
+    .example = "cytomill-analyze report --run build/run --embedding build/embeddings.h5ad --sweep build/sweep --out "
+               "build/report.html",
     .sections = "run data analyze",
     .options = options,
     .state_bytes = sizeof(struct state),

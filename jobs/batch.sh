@@ -65,7 +65,7 @@ batch_run() { # verb config option...
     out=$(cytomill config run.out --config "$config" "$@") || return
     [ -n "$out" ] || { echo "batch: $config: run.out is not set; name there what to write, or give --out" >&2; return 3; }
     stop_file=$(cytomill config run.stop_file --config "$config" "$@")
-    stop_file=${stop_file:-$out/stop}
+    if [ "$verb" = embed ]; then stop_file=${stop_file:-$out.stop}; else stop_file=${stop_file:-$out/stop}; fi
     batch_threads
     attempts=$out.attempts
     mkdir -p "$(dirname "$out")"

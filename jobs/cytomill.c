@@ -27,7 +27,7 @@ static int print_help(void)
     for (int v = 0; v < VERB_COUNT; v++) printf("  %-10s %s\n", verbs[v].name, verbs[v].purpose);
     puts("\n'cytomill VERB --help' describes one; --version says what this was built with.\n"
          "exit codes: those of the program; 2 for an unknown verb\n"
-         "example: cytomill ingest tests/data/pbmc3k --out build/atlas");
+         "example: cytomill ingest tests/data/pbmc3k --out build/pbmc3k");
     return 0;
 }
 

@@ -252,11 +252,11 @@ static const struct job_spec spec = {
     .program = "cytomill-embed",
     .purpose = "turn every cell into the vector a trained model gives it",
     .usage = "--model CKPT ATLAS|INPUT --out FILE.h5ad [options]",
-    .reads = "CKPT, a checkpoint; an atlas, or an .h5ad, 10x .h5 or 10x folder as it is",
+    .reads = "CKPT, a checkpoint or a training run (its newest); an atlas, or an .h5ad, 10x .h5 or 10x folder as it is",
     .writes = "FILE.h5ad: all obs columns, obsm/X_<model> (X itself above embed.obsm_max_gib), uns/cytomill;\n"
               "        FILE.h5ad.run.json: when, where, how fast; until done FILE.h5ad.partial and its .ledger;\n"
               "        a file FILE.h5ad.stop (or --stop-file) ends it in good order",
-    .example = "mpirun -n 2 cytomill-embed --model run/checkpoint-1000.h5 atlas --out emb.h5ad",
+    .example = "mpirun -n 2 cytomill-embed --model build/run build/pbmc3k --out build/embeddings.h5ad",
     .sections = "run data model embed",
     .positional = "run.input",
     .options = options,

@@ -12,10 +12,10 @@
 
 static const struct job_option common_options[] = {
     {"atlas", "ATLAS", "run.atlas", "atlas folder to read"},
-    {"model", "CKPT", "run.model", "checkpoint to read"},
+    {"model", "CKPT", "run.model", "checkpoint to read, or a training run: its newest"},
     {"out", "PATH", "run.out", "what to write"},
     {"seed", "N", "run.seed", "seed of all random numbers"},
-    {"threads", "N", "run.threads", "OpenMP threads per rank"},
+    {"threads", "N", "run.threads", "OpenMP threads per rank; 0 = its share of the cores"},
     {"precision", "P", "run.precision", "auto, bf16 or fp32"},
     {"isa", "ISA", "run.isa", "auto, generic, avx2 or avx512"},
     {"io", "HOW", "run.io", "auto, ompio, romio or posix"},

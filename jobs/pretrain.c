@@ -169,12 +169,11 @@ done:
 
 static const struct job_spec spec = {
     .program = "cytomill-pretrain",
-    .purpose = "Train a foundation model on the counts of an atlas by predicting masked expression.",
+    .purpose = "train a foundation model on the counts of an atlas by predicting masked expression",
     .usage = "--config FILE --atlas ATLAS --out RUN [options]; the same command again resumes",
     .reads = "an atlas (cytomill-ingest), a configuration",
     .writes = "RUN/checkpoint-<step>.h5, RUN/metrics.jsonl, RUN/learning.tsv, RUN/run.json",
-    .example =
-        "mpirun -n 2 cytomill-pretrain --config configs/demo.yaml --atlas build/demo/atlas --out build/demo/pretrain",
+    .example = "mpirun -n 2 cytomill-pretrain --config configs/demo.yaml --atlas build/pbmc3k --out build/run",
     .sections = "run data model train",
     .state_bytes = sizeof(struct pretrain),
     .prepare = pretrain_prepare,

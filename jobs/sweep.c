@@ -357,11 +357,11 @@ static const struct job_spec spec = {
     .program = "cytomill-sweep",
     .purpose = "perturb every set of genes of a panel in silico and rank the sets",
     .usage = "--model CKPT --atlas ATLAS --out DIR [options]",
-    .reads = "CKPT, a checkpoint; ATLAS, an atlas of counts",
+    .reads = "CKPT, a checkpoint or a training run (its newest); ATLAS, an atlas of counts",
     .writes = "DIR/hits.tsv, DIR/hits_columns.tsv (what its columns mean), DIR/results.h5 (every set),\n"
               "        DIR/run.json; until done DIR/*.partial and their ledgers",
     .example =
-        "mpirun -n 2 cytomill-sweep --model run/checkpoint-1000.h5 --atlas atlas --genes CD3D,LYZ,NKG7 --out sweep",
+        "mpirun -n 2 cytomill-sweep --model build/run --atlas build/pbmc3k --genes CD3D,LYZ,NKG7 --out build/sweep",
     .sections = "run data model embed sweep",
     .options = options,
     .state_bytes = sizeof(struct sweep),

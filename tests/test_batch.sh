@@ -26,16 +26,17 @@ kill) trap - TERM; [ "$SLURM_PROCID" = 1 ] && sleep 1 && kill -9 $$; sleep 300 ;
 saved) touch "$out/checkpoint-$n.h5"; sleep 1; exit 7 ;;
 wait) trap 'exit 75' TERM; for _ in {1..600}; do sleep 0.1; done ;;
 stop) touch "$out/stop"; exit 75 ;;
+stop_embed) touch "$out.stop"; exit 75 ;;
 *) exit "${plan[$n]}" ;;
 esac
 FAKE
 chmod +x "$work/bin/cytomill"
 
-submit() { # name plan: the job's id into $id
+submit() { # name plan [verb]: the job's id into $id
     mkdir -p "$work/$1"
     printf 'run:\n  out: %s\n' "$work/$1" > "$work/$1.yaml"
     id=$(cd "$work" && PLAN=$2 sbatch --parsable --nodes=2 --oversubscribe --job-name="$1" --output="$work/$1.log" \
-        "$work/share/cytomill/jobs/pretrain.sbatch" "$work/$1.yaml" --fresh)
+        "$work/share/cytomill/jobs/${3:-pretrain}.sbatch" "$work/$1.yaml" --fresh)
 }
 field() { scontrol show job -o "$1" | sed -n "s/.* $2=\([^ ]*\).*/\1/p"; } # job field
 wait_for() { # job states: until it is in one of them and at rest
@@ -54,6 +55,7 @@ submit early '75 ok'; early=$id
 submit killed 'kill kill kill ok'; killed=$id
 submit saved 'kill saved kill kill ok'; saved=$id
 submit stopped 'stop ok'; stopped=$id
+submit embedded 'stop_embed ok' embed; embedded=$id
 submit cancelled 'wait ok'; cancelled=$id
 for _ in $(seq 60); do grep -q 'attempt 0' "$work/cancelled.log" 2>/dev/null && break; sleep 0.5; done
 scancel "$cancelled"
@@ -71,6 +73,8 @@ wait_for "$cancelled" CANCELLED
 same cancelled "$(field "$cancelled" Restarts)" 0
 wait_for "$stopped" 'REQUEUE_HOLD PENDING'
 same stopped "$(field "$stopped" Reason)" job_requeued_in_held_state
+wait_for "$embedded" 'REQUEUE_HOLD PENDING'
+same embedded "$(field "$embedded" Reason)" job_requeued_in_held_state
 
 # A configuration that cannot be read fails at once: there is no run folder to count attempts in.
 printf 'train:\n  stepz: 3\n' > "$work/wrong.yaml"

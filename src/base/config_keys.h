@@ -7,7 +7,7 @@
 #define CONFIG_KEYS(INT, REAL, BOOL, WORD, TEXT, LIST) \
     /* run: what every program takes */ \
     TEXT("run.atlas", "", "Atlas folder that the job reads.") \
-    TEXT("run.model", "", "Checkpoint that the job reads.") \
+    TEXT("run.model", "", "Checkpoint that the job reads, or the folder of a training run: its newest.") \
     TEXT("run.out", "", "Folder or file that the job writes.") \
     LIST("run.input", "", "Input files or folders, in order.") \
     INT("run.seed", "0", 0, 9007199254740992.0, "", "Seed of every random number.") \
