@@ -1,3 +1,4 @@
+#!/usr/bin/env bash
 # Reading an atlas from the page cache, one core: cells per second in order and in random blocks, checks included.
 # plan: ranks=1 limit=300
 # About 850 entries a cell (generated from PBMC 3k). The bar is 600,000 cells/s in random blocks of 64, uncompressed.

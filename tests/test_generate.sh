@@ -1,3 +1,4 @@
+#!/usr/bin/env bash
 # Generated cells are like the real ones (PBMC 3k).
 # plan: ranks=1 limit=120
 # Mean depth and non-zeros within 4 %, correlations of the 200 strongest genes correlate above 0.9 with the real

@@ -1,3 +1,4 @@
+#!/usr/bin/env bash
 # The perturbation record of an atlas: labels of a screen come out as perturb_* columns.
 # plan: ranks=1 limit=60
 # Norman-style labels (A+ctrl, A+B, B+A), controls, a missing one; the same on 1 and 2 ranks; a column that is
