@@ -54,9 +54,14 @@ ISAS        := generic $(if $(filter x86_64,$(shell uname -m)),avx2 avx512)
 
 # A file of jobs/ is a program, apart from what they share: job.c, version.c, and names with an underscore.
 JOB_PARTS := jobs/job.c jobs/version.c $(wildcard jobs/*_*.c)
-LIB_SRC := $(filter-out src/kernel/%,$(wildcard src/*/*.c)) $(KERNEL_ONCE) $(wildcard mpi/*.c) $(wildcard io/*.c) $(JOB_PARTS)
+# The double build is for gradients: the science alone, no programs.
+LIB_SRC := $(filter-out src/kernel/%,$(wildcard src/*/*.c)) $(KERNEL_ONCE) \
+    $(if $(filter-out double,$(CONFIG)),$(wildcard mpi/*.c) $(wildcard io/*.c) $(JOB_PARTS))
 PROGRAMS := $(patsubst jobs/%.c,%,$(filter-out $(JOB_PARTS),$(wildcard jobs/*.c)))
 BINS := $(patsubst %,$(B)/bin/cytomill-%,$(filter-out cytomill,$(PROGRAMS))) $(if $(filter cytomill,$(PROGRAMS)),$(B)/bin/cytomill)
+ifeq ($(CONFIG),double)
+BINS :=
+endif
 # Tests say in their plan which builds they are for; without a word: all but double. debug builds what release does.
 TEST_SRC := $(wildcard tests/test_*.c)
 TEST_CONFIG := $(CONFIG:debug=release)
