@@ -36,8 +36,8 @@ awk -F'\t' -v config="$CONFIG" -v steps="$STEPS" -v extra="$EXTRA" '
         print "Command: `STEPS=" steps " validation/check_learning.sh`.\n"
         print "| predictor | mean | sd over seeds | seeds in which the model is better |\n|---|---|---|---|"
         for (i = 1; i <= k; i++) { p = name[i]; m = sum[p] / n[p]; v = square[p] / n[p] - m * m
-            printf "| %s | %.4f | %.4f | %s |\n", p, m, v > 0 ? sqrt(v * n[p] / (n[p] > 1 ? n[p] - 1 : 1)) : 0, p ~ /^model/ ? "" : (beaten[p] + 0) " of " n[p] }
+            printf "| %s | %.4f | %.4f | %s |\n", p, m, (v > 0 ? sqrt(v * n[p] / (n[p] > 1 ? n[p] - 1 : 1)) : 0), (p ~ /^model/ ? "" : (beaten[p] + 0) " of " n[p]) }
         model = sum["model gene-wise"] / n["model gene-wise"]; poisson = sum["zero-truncated Poisson"] / n["zero-truncated Poisson"]
-        printf "\nAgainst the strongest reference, the zero-truncated Poisson, the model is %.1f %% %s.\n", 100 * (model < poisson ? 1 - model / poisson : model / poisson - 1), model < poisson ? "better" : "worse"
+        printf "\nAgainst the strongest reference, the zero-truncated Poisson, the model is %.1f %% %s.\n", 100 * (model < poisson ? 1 - model / poisson : model / poisson - 1), (model < poisson ? "better" : "worse")
     }' "$table" >validation/learning.md
 cat validation/learning.md
