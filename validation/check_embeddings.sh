@@ -10,6 +10,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 . tests/environment
+steps=${STEPS:-1500}
 out=${1:-build/validation/embeddings} model=${2:-} atlas=${3:-}
 data=$CYTOMILL_DATA
 ranks=${RANKS:-1}
@@ -21,7 +22,7 @@ run() { echo "+ $*" >>"$out/log"; mpirun -n "$ranks" "$@" >>"$out/log" 2>&1 || {
 if [ -z "$model" ]; then
     atlas=$out/training
     [ -d "$atlas" ] || run cytomill-ingest "$data/pbmc_1k_v2/pbmc_1k_v2_filtered_feature_bc_matrix.h5" "$data/citeseq_pbmc/rna.h5ad" --out "$atlas"
-    run cytomill-pretrain --config configs/demo.yaml --atlas "$atlas" --out "$out/pretrain" --set "train.steps=${STEPS:-1500}" --set train.evaluate_every=250
+    run cytomill-pretrain --config configs/demo.yaml --atlas "$atlas" --out "$out/pretrain" --set "train.steps=$steps" --set train.evaluate_every=250
     model=$(find "$out/pretrain" -name 'checkpoint-*.h5' | sort -V | tail -1)
 fi
 
@@ -44,7 +45,7 @@ mapfile -t keys < <(architecture)
 {
     echo "# Embeddings beside their baselines"
     echo
-    echo "kNN macro-F1 (k = 15, Euclidean): each test cell takes the majority label of its nearest training cells. Made by \`validation/check_embeddings.sh\`."
+    echo "kNN macro-F1 (k = 15, Euclidean): each test cell takes the majority label of its nearest training cells. Made by \`STEPS=$steps validation/check_embeddings.sh\`."
     echo "PCA: 50 components of the 2,000 most variable genes, fitted on all cells of the data set. Depth alone: ln(1 + total counts). Untrained: the same network as initialised."
     echo
     echo "Model: \`$(basename "$model")\`, trained on the atlas made of:"
