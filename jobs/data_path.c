@@ -41,3 +41,12 @@ enum status data_path_find(const char *name, char **out)
                 "nor %s/../../..; reinstall, or name your own file",
                 name, share ? share : "not set", bin, bin);
 }
+
+enum status data_path_vocabulary(const char *given, char **out)
+{
+    const char *data = getenv("CYTOMILL_DATA");
+    if (!*given) return data_path_find("configs/genes/vocabulary.tsv.gz", out);
+    *out = data && *given != '/' && access(given, R_OK) != 0 ? under(data, "", given) : NULL;
+    if (!*out) *out = text_copy(given);
+    return ST_OK;
+}

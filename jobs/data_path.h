@@ -10,4 +10,9 @@
  * folder of the running program. The caller frees *out. ST_CONFIG names the places. Local. */
 MUST_CHECK enum status data_path_find(const char *name, char **out);
 
+/* Path of the user's gene table (data.vocabulary): as given, or, where a relative path leads to nothing from
+ * here, under $CYTOMILL_DATA, the folder of data that do not ship; with none given, the shipped vocabulary.
+ * The caller frees *out. ST_CONFIG as above. Local. */
+MUST_CHECK enum status data_path_vocabulary(const char *given, char **out);
+
 #endif

@@ -12,7 +12,7 @@
 
 struct ingest {
     struct hgnc *hgnc;
-    char *hgnc_path, *vocab_path, *stored_config;
+    char *hgnc_path, *vocab_path[2], *stored_config;
     struct ingest_inputs in;
     struct ingest_obs obs;
     struct ingest_figures figures;
@@ -39,14 +39,11 @@ static enum status load_genes(struct ingest *g, const struct config *config)
     TRY(choose_file(config_text(config, "ingest.hgnc"), "configs/genes/hgnc_complete_set_2020-05.tsv.gz",
                     &g->hgnc_path));
     TRY(hgnc_read(g->hgnc_path, &g->hgnc));
-    TRY(data_path_find("configs/genes/vocabulary.tsv.gz", &g->vocab_path));
-    g->shares[0].path = g->vocab_path;
-    TRY(vocab_read(g->vocab_path, &g->shares[0].vocab));
-    g->share_count = 1;
-    if (*given) {
-        g->shares[1].path = given;
-        TRY(vocab_read(given, &g->shares[1].vocab));
-        g->share_count = 2;
+    for (int s = 0; s < (*given ? 2 : 1); s++) { /* the default one, then the user's */
+        TRY(data_path_vocabulary(s ? given : "", &g->vocab_path[s]));
+        g->shares[s].path = g->vocab_path[s];
+        TRY(vocab_read(g->vocab_path[s], &g->shares[s].vocab));
+        g->share_count = s + 1;
     }
 done:
     return st;
@@ -296,7 +293,7 @@ static void release(struct job *job)
     ingest_inputs_close(&g->in);
     hgnc_destroy(&g->hgnc);
     free(g->hgnc_path);
-    free(g->vocab_path);
+    for (int s = 0; s < 2; s++) free(g->vocab_path[s]);
     free(g->stored_config);
 }
 
@@ -309,7 +306,7 @@ static const struct job_option options[] = {
     {"obs-key", "COLUMN", "ingest.obs_key", "its column of barcodes or obs names"},
     {"perturbation", "COLUMN", "ingest.perturbation", "obs column of perturbation labels: A+B, A+ctrl, control"},
     {"hgnc", "TSV", "ingest.hgnc", "HGNC complete set for gene identity"},
-    {"vocabulary", "TSV", "data.vocabulary", "vocabulary whose share of counts is reported too"},
+    {"vocabulary", "FILE", "data.vocabulary", "vocabulary whose share of counts is reported too"},
     {"compress", "LEVEL", "ingest.compress", "deflate the shards after the commit"},
     {0}};
 

@@ -76,19 +76,18 @@ static enum status read_vocabulary(struct job *job)
 {
     struct pretrain *p = job->state;
     enum status st = ST_OK;
-    const char *given = config_text(job->config, "data.vocabulary");
-    char *shipped = NULL;
-    if (!*given) TRY(data_path_find("configs/genes/vocabulary.tsv.gz", &shipped));
-    TRY(vocab_read(*given ? given : shipped, &p->vocab));
+    char *path = NULL;
+    TRY(data_path_vocabulary(config_text(job->config, "data.vocabulary"), &path));
+    TRY(vocab_read(path, &p->vocab));
     const struct feature_table *features = &atlas_modality(p->atlas, p->modality)->features;
     TRY(NEW_ARRAY(p->lookup, features->count));
     if (vocab_map(p->vocab, features, p->lookup) == 0)
         TRY(fail(ST_INPUT,
                  "%s: none of its %lld features is in the vocabulary %s; wrong species, or a vocabulary of other "
                  "identifiers?",
-                 atlas_path(p->atlas), (long long)features->count, *given ? given : shipped));
+                 atlas_path(p->atlas), (long long)features->count, path));
 done:
-    free(shipped);
+    free(path);
     return st;
 }
 

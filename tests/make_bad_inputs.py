@@ -119,4 +119,8 @@ z = open(f"{good}/matrix.mtx.gz", "rb").read()
 os.chmod(f"{out}/gz_short/matrix.mtx.gz", 0o644)
 open(f"{out}/gz_short/matrix.mtx.gz", "wb").write(z[:len(z) // 2])
 open(f"{out}/vocabulary.tsv", "w").write("id\tsymbol\tensembl\thgnc\n1\tNOSUCHGENE\t\t\n")
+cellfm = "HGNC_gene,h5_sample_frequency,biotype,gene_length,exon_count,exon_length_total,unique_exon_count,unique_exon_length_total,feature\n"
+cellfm += "".join(f'GENE{i},{i},"RNA, long non-coding",,,,,,lncRNA\n' for i in range(400))
+open(f"{out}/cellfm.csv.gz", "wb").write(gzip.compress(cellfm.encode())[:900])
+open(f"{out}/cellfm.csv", "w").write(cellfm[:-20])
 open(f"{out}/labels.tsv", "w").write("cell\tlabel\nNOBODY\ta\n")

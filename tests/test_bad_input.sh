@@ -75,6 +75,8 @@ refused 2 'no input'
 refused 4 "has no column 'barcode'" "$good" --obs-table "$w/labels.tsv"
 refused 4 'matches no cell' "$good" --obs-table "$w/labels.tsv" --obs-key cell
 refused 4 'keeps 0.00% of the counts' "$good" --vocabulary "$w/vocabulary.tsv"
+refused 4 'damaged gzip' "$good" --vocabulary "$w/cellfm.csv.gz"
+refused 4 'line 401 has 3 comma-separated fields' "$good" --vocabulary "$w/cellfm.csv"
 # outputs
 mkdir "$w/there"
 timeout 60 $start cytomill-ingest "$good" --out "$w/there" >"$w/out" 2>"$w/err"; rc=$?

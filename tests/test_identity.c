@@ -11,6 +11,7 @@
 #include <cmocka.h>
 #undef fail
 
+#include "base/text.h"
 #include "cell/identity.h"
 #include "cell/vocab.h"
 #include "jobs/data_path.h"
@@ -207,6 +208,10 @@ static void test_vocabulary(void **state)
     vocab_destroy(&v);
 }
 
+#define CELLFM_HEADER \
+    "HGNC_gene,h5_sample_frequency,biotype,gene_length,exon_count,exon_length_total,unique_exon_count," \
+    "unique_exon_length_total,feature\n"
+
 static void test_bad_vocabulary(void **state)
 {
     static const struct {
@@ -216,7 +221,15 @@ static void test_bad_vocabulary(void **state)
                {"id\tsymbol\tensembl\thgnc\n2\tA\t\t\n", "with id 1"},
                {"id\tsymbol\tensembl\thgnc\n1\tA\n", "four tab-separated"},
                {"id\tsymbol\tensembl\thgnc\n1\t\t\tHGNC:1\n", "neither a symbol"},
-               {"id\tsymbol\tensembl\thgnc\n1\tA\xff\t\t\n", "not UTF-8"}};
+               {"id\tsymbol\tensembl\thgnc\n1\tA\xff\t\t\n", "not UTF-8"},
+               {",idx\nA1BG,1\n", "CellFM's gene_info.csv"},
+               {CELLFM_HEADER, "no gene"},
+               {CELLFM_HEADER "A,1,,,,,,,\nB,1,,,\n", "line 3 has 5 comma-separated fields"},
+               {CELLFM_HEADER "A,1,\"x,,,,,,\n", "line 2 has 3 comma-separated"},
+               {CELLFM_HEADER "A,1,,,,,,,\nB,1,,,,,,,prot", "middle of line 3"},
+               {CELLFM_HEADER "A,1,,,,,,,\nB,1,,,,,,,\nA,1,,,,,,,\n", "line 4 repeats the symbol 'A' of line 2"},
+               {CELLFM_HEADER ",1,,,,,,,\n", "not a gene symbol"},
+               {"HGNC_gene,feature\nA,b\n", "CellFM's gene_info.csv"}};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         struct vocab *v = NULL;
         assert_int_equal(vocab_parse(bad[i].text, strlen(bad[i].text), "here", &v), ST_INPUT);
@@ -226,11 +239,57 @@ static void test_bad_vocabulary(void **state)
     }
 }
 
+/* CellFM's form of table with genes of our own: ids are rows, commas inside quotes are none. */
+static void test_cellfm_form(void **state)
+{
+    static const char text[] = CELLFM_HEADER "AAA,17,gene with protein product,83.0,2.0,9.0,2.0,8.0,protein coding\n"
+                                             "AAA-AS1,16,\"RNA, long non-coding\",,,,,,lncRNA\n"
+                                             "CCC,1,,,,,,,\r\n";
+    struct vocab *v = NULL;
+    struct feature_table t = {0};
+    int32_t lookup[2];
+    assert_int_equal(vocab_parse(text, sizeof text - 1, "here", &v), ST_OK);
+    assert_int_equal(v->count, 3);
+    assert_int_equal(vocab_find(v, "AAA"), 1);
+    assert_int_equal(vocab_find(v, "AAA-AS1"), 2);
+    assert_int_equal(vocab_find(v, "CCC"), 3);
+    assert_int_equal(v->text_bytes, sizeof text - 1); /* what a checkpoint keeps is the file as it was */
+    add(&t, "x", "ENSG00000000001", "AAA-AS1");
+    add(&t, "CCC", "", "");
+    assert_int_equal(vocab_map(v, &t, lookup), 2);
+    assert_true(lookup[0] == 2 && lookup[1] == 3);
+    feature_table_free(&t);
+    vocab_destroy(&v);
+}
+
+/* A relative path that leads nowhere from here is looked for under CYTOMILL_DATA. */
+static void test_vocabulary_path(void **state)
+{
+    char *path = NULL, *kept = getenv("CYTOMILL_DATA");
+    char *table = write_table(), *name = strrchr(table, '/') + 1;
+    if (kept) kept = text_copy(kept);
+    setenv("CYTOMILL_DATA", "/tmp", 1);
+    const char *given[][2] = {{name, table}, {"nowhere.csv", "nowhere.csv"}, {table, table}, {"Makefile", "Makefile"}};
+    for (size_t i = 0; i < sizeof given / sizeof *given; i++) {
+        assert_int_equal(data_path_vocabulary(given[i][0], &path), ST_OK);
+        assert_string_equal(path, given[i][1]);
+        free(path);
+    }
+    assert_int_equal(data_path_vocabulary("", &path), ST_OK);
+    assert_non_null(strstr(path, "configs/genes/vocabulary.tsv.gz"));
+    free(path);
+    if (kept) setenv("CYTOMILL_DATA", kept, 1);
+    else unsetenv("CYTOMILL_DATA");
+    free(kept);
+    unlink(table);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_hgnc),         cmocka_unit_test(test_rules),
                                        cmocka_unit_test(test_two_claims),   cmocka_unit_test(test_conflict),
                                        cmocka_unit_test(test_repeated_ids), cmocka_unit_test(test_shipped),
-                                       cmocka_unit_test(test_vocabulary),   cmocka_unit_test(test_bad_vocabulary)};
+                                       cmocka_unit_test(test_vocabulary),   cmocka_unit_test(test_bad_vocabulary),
+                                       cmocka_unit_test(test_cellfm_form),  cmocka_unit_test(test_vocabulary_path)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -59,7 +59,10 @@
     REAL("ingest.max_total", "1e5", 0, 1e12, "counts", "Cells with a larger total are flagged high_total.") \
     /* data */ \
     TEXT("data.vocabulary", "", \
-         "Vocabulary TSV (id symbol ensembl hgnc); default: configs/genes/vocabulary.tsv.gz made from HGNC.") \
+         "Gene table: a TSV id symbol ensembl hgnc, or CellFM's gene_info.csv or expand_gene_info.csv as published, " \
+         "plain " \
+         "or .gz; a relative path is tried from here, then under $CYTOMILL_DATA; default: " \
+         "configs/genes/vocabulary.tsv.gz made from HGNC.") \
     TEXT("data.modality", "rna", "Modality the model reads.") \
     TEXT("data.split_by", "", \
          "obs column whose values are kept whole when cells are held out (donor); empty: by hash of source_obs_name.") \

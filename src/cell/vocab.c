@@ -1,13 +1,12 @@
 #include "cell/vocab.h"
 
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/names.h"
 #include "base/text.h"
 #include "cell/identity.h"
-
-static const char header[] = "id\tsymbol\tensembl\thgnc";
 
 /* Bytes of the line at `c`, without its line end. */
 static size_t line_bytes(const char *c, const char *end)
@@ -23,42 +22,122 @@ static const char *next_line(const char *c)
     return *c ? c + 1 : c;
 }
 
-/* One data line: four fields, the first the id that follows the last one. */
-static enum status parse_line(struct vocab *v, const char *c, size_t bytes, const char *origin)
+/* ---- our table: id, symbol, ensembl, hgnc between tabs ---- */
+
+/* A data line; its id must be the one that follows the last. `line` is cut up. */
+static enum status parse_tsv_line(struct vocab *v, char *line, const char *origin)
 {
-    char *line = strndup(c, bytes), *rest = line;
-    if (!line) return fail(ST_MEMORY, "%s: no memory for a vocabulary line", origin);
     char *field[4];
     int64_t id;
-    for (int i = 0; i < 4; i++) field[i] = strsep(&rest, "\t");
-    enum status st = ST_OK;
+    for (int i = 0; i < 4; i++) field[i] = strsep(&line, "\t");
     if (!field[3] || !text_to_int(field[0], &id) || id != v->count + 1)
-        st = fail(ST_INPUT,
-                  "%s: line %d is '%s'; four tab-separated fields 'id symbol ensembl hgnc' with id %d are needed",
-                  origin, v->count + 2, field[0] ? field[0] : "", v->count + 1);
-    else if (!*field[1] && !*field[2])
-        st = fail(ST_INPUT, "%s: line %d has neither a symbol nor an Ensembl id", origin, v->count + 2);
-    else v->genes[v->count++] = (struct vocab_gene){text_copy(field[1]), text_copy(field[2]), text_copy(field[3])};
-    free(line);
+        return fail(ST_INPUT,
+                    "%s: line %d is '%s'; four tab-separated fields 'id symbol ensembl hgnc' with id %d are needed",
+                    origin, v->count + 2, field[0] ? field[0] : "", v->count + 1);
+    if (!*field[1] && !*field[2])
+        return fail(ST_INPUT, "%s: line %d has neither a symbol nor an Ensembl id", origin, v->count + 2);
+    v->genes[v->count++] = (struct vocab_gene){text_copy(field[1]), text_copy(field[2]), text_copy(field[3])};
+    return ST_OK;
+}
+
+/* ---- CellFM's table: a gene's id is the number of its row, its symbol the first of nine fields ---- */
+
+enum { CELLFM_FIELDS = 9 };
+
+/* Fields of a line of comma-separated values, in which "…" may hold commas. */
+static int count_csv_fields(const char *line)
+{
+    int fields = 1;
+    bool quoted = false;
+    for (; *line; line++) {
+        quoted ^= *line == '"';
+        fields += *line == ',' && !quoted;
+    }
+    return fields;
+}
+
+static enum status parse_cellfm_line(struct vocab *v, char *line, const char *origin)
+{
+    int fields = count_csv_fields(line);
+    size_t symbol_bytes = strcspn(line, ",");
+    if (fields != CELLFM_FIELDS)
+        return fail(ST_INPUT, "%s: line %d has %d comma-separated fields, CellFM's table has %d; is the file whole?",
+                    origin, v->count + 2, fields, CELLFM_FIELDS);
+    line[symbol_bytes] = '\0';
+    if (symbol_bytes == 0 || strpbrk(line, "\" \t"))
+        return fail(ST_INPUT, "%s: line %d begins with '%.40s', which is not a gene symbol", origin, v->count + 2,
+                    line);
+    v->genes[v->count++] = (struct vocab_gene){text_copy(line), text_copy(""), text_copy("")};
+    return ST_OK;
+}
+
+/* Every row stands for its own symbol, and the last one is whole. */
+static enum status check_cellfm(const struct vocab *v, const char *origin)
+{
+    enum status st = ST_OK;
+    struct names *seen = NULL;
+    if (v->text[v->text_bytes - 1] != '\n')
+        return fail(ST_INPUT, "%s: ends in the middle of line %d; fetch the file again", origin, v->count + 1);
+    TRY(names_create(&seen, v->count));
+    for (int32_t i = 0; i < v->count; i++) {
+        int64_t line;
+        TRY(names_add(seen, v->genes[i].symbol, i + 2, &line));
+        if (line != i + 2)
+            TRY(fail(ST_INPUT, "%s: line %d repeats the symbol '%s' of line %lld; ids would be ambiguous", origin,
+                     i + 2, v->genes[i].symbol, (long long)line));
+    }
+done:
+    names_destroy(&seen);
     return st;
+}
+
+/* ---- both ---- */
+
+/* The tables that are read, each known by its first line. */
+static const struct vocab_form {
+    const char *header;
+    enum status (*parse_line)(struct vocab *, char *, const char *);
+    enum status (*check)(const struct vocab *, const char *); /* or NULL */
+} forms[] = {
+    {"id\tsymbol\tensembl\thgnc", parse_tsv_line, NULL},
+    {"HGNC_gene,h5_sample_frequency,biotype,gene_length,exon_count,exon_length_total,unique_exon_count,"
+     "unique_exon_length_total,feature",
+     parse_cellfm_line, check_cellfm},
+};
+
+static const struct vocab_form *find_form(const char *text, size_t header_bytes)
+{
+    for (size_t i = 0; i < sizeof forms / sizeof *forms; i++)
+        if (strlen(forms[i].header) == header_bytes && strncmp(text, forms[i].header, header_bytes) == 0)
+            return &forms[i];
+    return NULL;
 }
 
 static enum status parse_lines(struct vocab *v, const char *origin)
 {
     enum status st = ST_OK;
     const char *c = v->text, *end = v->text + v->text_bytes;
-    if (line_bytes(c, end) != sizeof header - 1 || strncmp(c, header, sizeof header - 1) != 0)
-        return fail(
-            ST_INPUT,
-            "%s: starts with '%.40s'; a vocabulary is a TSV whose first line is 'id symbol ensembl hgnc' (tabs)",
-            origin, c);
+    char *line = NULL;
+    const struct vocab_form *form = find_form(c, line_bytes(c, end));
+    if (!form)
+        return fail(ST_INPUT,
+                    "%s: starts with '%.*s'; a vocabulary is a TSV whose first line is 'id symbol ensembl hgnc' "
+                    "(tabs), or CellFM's gene_info.csv or expand_gene_info.csv as published",
+                    origin, (int)(line_bytes(c, end) < 40 ? line_bytes(c, end) : 40), c);
     int64_t lines = 0;
     for (const char *at = c; *at; at = next_line(at)) lines++;
     TRY(NEW_ARRAY(v->genes, lines));
-    for (c = next_line(c); c < end && *c; c = next_line(c))
-        if (line_bytes(c, end) > 0) TRY(parse_line(v, c, line_bytes(c, end), origin));
+    for (c = next_line(c); c < end && *c; c = next_line(c)) {
+        if (line_bytes(c, end) == 0) continue;
+        free(line);
+        line = strndup(c, line_bytes(c, end));
+        if (!line) TRY(fail(ST_MEMORY, "%s: no memory for a vocabulary line", origin));
+        TRY(form->parse_line(v, line, origin));
+    }
     if (v->count == 0) TRY(fail(ST_INPUT, "%s: holds no gene", origin));
+    if (form->check) TRY(form->check(v, origin));
 done:
+    free(line);
     return st;
 }
 
@@ -67,7 +146,8 @@ enum status vocab_parse(const char *text, size_t bytes, const char *origin, stru
     enum status st = ST_OK;
     struct vocab *v = NULL;
     if (!text_is_utf8(text, bytes) || memchr(text, '\0', bytes))
-        return fail(ST_INPUT, "%s: is not UTF-8 text; a vocabulary is a TSV 'id symbol ensembl hgnc'", origin);
+        return fail(ST_INPUT, "%s: is not UTF-8 text; a vocabulary is a TSV 'id symbol ensembl hgnc' or CellFM's CSV",
+                    origin);
     TRY(NEW_ARRAY(v, 1));
     TRY(NEW_ARRAY(v->text, bytes + 1));
     memcpy(v->text, text, bytes);

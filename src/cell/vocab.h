@@ -1,7 +1,9 @@
 /* A vocabulary: the genes a model knows, as a view on any atlas.
  *
- * Ids are 1-based (0 = not in the vocabulary, and the pad row of CellFM's table). The file is TSV
- * with the header `id symbol ensembl hgnc`; its SHA-256 is stored in every checkpoint. */
+ * Ids are 1-based (0 = not in the vocabulary, and the pad row of CellFM's table). Two forms of file are
+ * read, each known by its first line: our TSV `id symbol ensembl hgnc`, and CellFM's gene tables as they
+ * are published (CSV, `HGNC_gene,h5_sample_frequency,…`; the id is the number of the row, only symbols are
+ * known). The SHA-256 of the file is stored in every checkpoint. */
 #ifndef CYTOMILL_CELL_VOCAB_H
 #define CYTOMILL_CELL_VOCAB_H
 
@@ -22,7 +24,8 @@ struct vocab {
     char sha256[SHA256_HEX];
 };
 
-/* Parse the TSV text (copied). `origin` names it in messages. ST_INPUT: line, what was found. Local. */
+/* Parse the text of a file of either form (copied). `origin` names it in messages. ST_INPUT: line, what was
+ * found. Local. */
 MUST_CHECK enum status vocab_parse(const char *text, size_t bytes, const char *origin, struct vocab **out);
 MUST_CHECK enum status vocab_read(const char *path, struct vocab **out);
 void vocab_destroy(struct vocab **vocab);

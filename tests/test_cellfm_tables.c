@@ -1,0 +1,81 @@
+/* plan: ranks=1 limit=30 configs=release
+ * CellFM's own gene tables, read as published from CYTOMILL_DATA, where they may lie (CC BY-NC-ND 4.0: never shipped):
+ * sizes, check ids of both, and the published parameter counts of the two models built on them. Skipped without. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+#include <cmocka.h>
+#undef fail
+
+#include "base/text.h"
+#include "jobs/data_path.h"
+#include "model/model.h"
+
+static const struct {
+    const char *symbol;
+    int32_t small, large; /* ids in gene_info.csv and in expand_gene_info.csv; 0 = not there */
+} checks[] = {{"A1BG", 1, 1},          {"ACTB", 207, 227},     {"CD14", 2572, 2949},     {"CD3D", 2560, 2937},
+              {"GAPDH", 6235, 7125},   {"HLA-A", 0, 8330},     {"MALAT1", 11539, 13295}, {"MT-CO1", 0, 16133},
+              {"PTPRC", 17362, 19906}, {"SPI1", 20305, 23455}, {"TP53", 21855, 25241},   {"XIST", 23196, 26835},
+              {"ZZZ3", 24078, 27855}};
+
+static struct vocab *read_table(const char *name)
+{
+    struct vocab *v = NULL;
+    char *path = NULL;
+    assert_int_equal(data_path_vocabulary(name, &path), ST_OK);
+    if (vocab_read(path, &v) != ST_OK) print_error("%s\n", status_message());
+    assert_non_null(v);
+    free(path);
+    return v;
+}
+
+static int64_t parameters_of(const char *configuration, const struct vocab *v)
+{
+    struct config *config = NULL;
+    struct model *m = NULL;
+    struct model_cost cost;
+    struct model_limits limits = {.cells = 1, .tokens = 64, .threads = 1};
+    assert_int_equal(config_create(&config), ST_OK);
+    assert_int_equal(config_read(config, configuration), ST_OK);
+    assert_int_equal(model_create(config, v, &m), ST_OK);
+    assert_int_equal(model_measure(m, &limits, &cost), ST_OK);
+    model_destroy(&m);
+    config_destroy(&config);
+    return cost.parameters;
+}
+
+static void test_small(void **state)
+{
+    struct vocab *v = read_table("genes/cellfm/gene_info.csv.gz");
+    assert_int_equal(v->count, 24078);
+    assert_memory_equal(v->sha256, "406c5df678f3ff17", 16);
+    for (size_t i = 0; i < sizeof checks / sizeof *checks; i++)
+        assert_int_equal(vocab_find(v, checks[i].symbol), checks[i].small);
+    assert_int_equal(parameters_of("configs/cellfm-800m.yaml", v), 797391105);
+    vocab_destroy(&v);
+}
+
+static void test_large(void **state)
+{
+    struct vocab *v = read_table("genes/cellfm/expand_gene_info.csv.gz");
+    assert_int_equal(v->count, 27855);
+    assert_memory_equal(v->sha256, "b7aec69e8dc0cff9", 16);
+    for (size_t i = 0; i < sizeof checks / sizeof *checks; i++)
+        assert_int_equal(vocab_find(v, checks[i].symbol), checks[i].large);
+    assert_int_equal(parameters_of("configs/cellfm-80m.yaml", v), 85731585);
+    vocab_destroy(&v);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_small), cmocka_unit_test(test_large)};
+    const char *data = getenv("CYTOMILL_DATA");
+    char *path = text_format("%s/genes/cellfm/gene_info.csv.gz", data ? data : "");
+    bool there = access(path, R_OK) == 0;
+    if (!there) printf("skipped: CellFM's tables are not there: no %s (CYTOMILL_DATA)\n", path);
+    free(path);
+    return there ? cmocka_run_group_tests(tests, NULL, NULL) : 77;
+}
