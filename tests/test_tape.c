@@ -1,5 +1,5 @@
 /* The tape: every op's gradient against central differences (in the double
- * build), values used twice, segments, stopped gradients, taps, measuring.
+ * build), values used twice, segments, weight gradients now and later, stopped gradients, taps, measuring.
  * plan: ranks=1 limit=60 configs=release,sanitize,double */
 #include <math.h>
 #include <setjmp.h>
@@ -377,6 +377,62 @@ static void test_segments_change_nothing(void **state)
     close_scene(&s);
 }
 
+/* One linear map of 16 to 16 in each of three segments. */
+enum { LINKS = 3 };
+static struct tensor *build_links(struct scene *s)
+{
+    for (int i = 0; i < 2; i++) s->map.master[i] = s->leaf[1 + i].value, s->map.gradient[i] = s->leaf[1 + i].gradient;
+    product_pack(s->map.product, &s->packed, s->map.master);
+    s->map.packed = s->packed;
+    struct tensor *x = in(s, 0);
+    for (int i = 0; i < LINKS; i++) x = op_linear(s->tape, &s->map, i ? tape_segment(s->tape, "link", i, x) : x);
+    return x;
+}
+
+/* Weight gradients computed late are the same bits; until then their segment's memory stays, then it is gone. */
+static void test_weight_gradients_may_come_later(void **state)
+{
+    struct scene s;
+    real at_once[2][LEAF_REALS], input[LEAF_REALS];
+    struct tensor *out;
+    open_scene(&s);
+    case_linear(&s);
+    backward(&s, build_links);
+    for (int i = 0; i < 2; i++) memcpy(at_once[i], s.leaf[1 + i].gradient, sizeof at_once[i]);
+    memcpy(input, s.leaf[0].gradient, sizeof input);
+    size_t at_once_bytes = s.arena.used_bytes;
+
+    for (int i = 0; i < s.leaves; i++) memset(s.leaf[i].gradient, 0, sizeof s.leaf[i].gradient);
+    run(&s, build_links, &out);
+    out->gradient = s.weights;
+    assert_int_equal(tape_segment_count(s.tape), LINKS);
+    size_t before = s.arena.used_bytes;
+    for (int i = LINKS - 1; i >= 0; i--) tape_backward_segment(s.tape, i);
+    for (int i = 0; i < 8 * 16; i++) assert_true(s.leaf[1].gradient[i] == 0 && s.leaf[2].gradient[i] == 0);
+    for (int i = LINKS - 1; i >= 0; i--) {
+        assert_true(s.arena.used_bytes > before);
+        tape_drain_segment(s.tape, i);
+    }
+    for (int i = 0; i < 2; i++) assert_memory_equal(at_once[i], s.leaf[1 + i].gradient, sizeof at_once[i]);
+    assert_memory_equal(input, s.leaf[0].tensor->gradient, sizeof(real) * 7 * 16);
+
+    /* in between: the last two segments together, then the first alone, as a schedule may have it */
+    for (int i = 0; i < s.leaves; i++) memset(s.leaf[i].gradient, 0, sizeof s.leaf[i].gradient);
+    run(&s, build_links, &out);
+    out->gradient = s.weights;
+    tape_backward_segment(s.tape, 2);
+    tape_backward_segment(s.tape, 1);
+    tape_drain_segment(s.tape, 2);
+    size_t held = s.arena.used_bytes;
+    tape_drain_segment(s.tape, 1);
+    assert_true(s.arena.used_bytes < held && s.arena.used_bytes < before);
+    tape_backward_segment(s.tape, 0);
+    tape_drain_segment(s.tape, 0);
+    assert_int_equal(s.arena.used_bytes, at_once_bytes);
+    for (int i = 0; i < 2; i++) assert_memory_equal(at_once[i], s.leaf[1 + i].gradient, sizeof at_once[i]);
+    close_scene(&s);
+}
+
 static struct tensor *build_stopped(struct scene *s)
 {
     struct tensor *x = in(s, 0);
@@ -434,7 +490,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_gradients_of_all_ops),    cmocka_unit_test(test_values_used_twice),
         cmocka_unit_test(test_segments_change_nothing), cmocka_unit_test(test_gradients_stop),
-        cmocka_unit_test(test_measure_is_exact),
+        cmocka_unit_test(test_measure_is_exact),        cmocka_unit_test(test_weight_gradients_may_come_later),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

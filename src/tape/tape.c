@@ -13,6 +13,8 @@ struct segment {
     int first_node;
     size_t mark;          /* arena position before its first activation */
     struct tensor *input; /* NULL for the first segment */
+    bool undrained;       /* it ran backward and left weight gradients to compute: */
+    int first_deferred, deferred_count;
 };
 
 struct deferred {
@@ -25,6 +27,8 @@ struct tape {
     enum tape_mode mode;
     int max_nodes, max_tensors;
     int node_count, tensor_count, segment_count, deferred_count;
+    int backward_at; /* segments from here on ran backward */
+    int undrained;   /* how many of them keep weight gradients to compute */
     struct node *nodes;
     struct tensor *tensors;
     struct segment *segments;
@@ -75,6 +79,7 @@ void tape_begin(struct tape *t, enum tape_mode mode)
     arena_reset(t->arena, 0);
     t->mode = mode;
     t->node_count = t->tensor_count = t->segment_count = t->deferred_count = 0;
+    t->backward_at = t->undrained = 0;
     t->forward_flops = t->backward_flops = 0;
 }
 
@@ -142,8 +147,9 @@ struct tensor *tape_segment(struct tape *t, const char *name, int index, struct 
         x->data = stack_drop(t, old->mark, x->data, tensor_bytes(x));
         t->node_count = 0;
     }
-    struct segment *s = &t->segments[t->segment_count++];
-    *s = (struct segment){name, index, t->node_count, arena_mark(t->arena), x};
+    t->segments[t->segment_count++] = (struct segment){
+        .name = name, .index = index, .first_node = t->node_count, .mark = arena_mark(t->arena), .input = x};
+    t->backward_at = t->segment_count;
     return x;
 }
 
@@ -189,15 +195,6 @@ void tape_defer(struct tape *t, const struct linear *map, const struct tensor *x
     t->deferred[t->deferred_count++] = (struct deferred){map, x, y};
 }
 
-static void drain_weight_gradients(struct tape *t)
-{
-    for (int i = 0; i < t->deferred_count; i++) {
-        const struct deferred *d = &t->deferred[i];
-        if (!tape_measures(t)) linear_weight_gradient(d->map, d->x, d->y);
-    }
-    t->deferred_count = 0;
-}
-
 /* Where the gradients of the inputs go: the first consumer writes x->gradient, later ones add to it,
  * through memory of their own if the op cannot add. */
 static void input_gradients(struct tape *t, struct node *n)
@@ -230,24 +227,50 @@ static void node_backward(struct tape *t, struct node *n)
     add_gradients(t, n);
 }
 
-/* One segment backward; then its activations are gone and the gradient of its input, which the
- * segment before it needs, takes their place. */
-static void segment_backward(struct tape *t, struct segment *s, int end)
+int tape_segment_count(const struct tape *t) { return t->segment_count; }
+
+void tape_backward_segment(struct tape *t, int segment)
 {
+    require(tape_trains(t), "backward after a pass that kept nothing");
+    require(segment == t->backward_at - 1, "segments run backward from the last to the first");
+    struct segment *s = &t->segments[segment];
+    int end = segment + 1 < t->segment_count ? t->segments[segment + 1].first_node : t->node_count;
+    s->first_deferred = t->deferred_count;
     for (int i = end - 1; i >= s->first_node; i--) node_backward(t, &t->nodes[i]);
-    drain_weight_gradients(t);
+    s->deferred_count = t->deferred_count - s->first_deferred;
+    s->undrained = true;
+    t->backward_at = segment;
+    t->undrained++;
+}
+
+/* Nothing that ran backward is needed any more but the gradient that goes to the segment before it, which takes the
+ * place of the activations. */
+static void release_backward(struct tape *t)
+{
+    struct segment *s = &t->segments[t->backward_at];
     struct tensor *x = s->input;
+    t->deferred_count = 0;
     if (!x || !x->gradient) return;
     void *kept = stack_drop(t, s->mark, x->gradient, tensor_bytes(x));
     if (kept) x->gradient = kept;
 }
 
+void tape_drain_segment(struct tape *t, int segment)
+{
+    struct segment *s = &t->segments[segment];
+    require(segment < t->segment_count && s->undrained, "weight gradients drained before their backward, or twice");
+    for (int i = 0; i < s->deferred_count; i++) {
+        const struct deferred *d = &t->deferred[s->first_deferred + i];
+        if (!tape_measures(t)) linear_weight_gradient(d->map, d->x, d->y);
+    }
+    s->undrained = false;
+    if (--t->undrained == 0) release_backward(t);
+}
+
 void tape_backward(struct tape *t)
 {
-    require(tape_trains(t), "backward after a pass that kept nothing");
-    int end = t->node_count;
     for (int i = t->segment_count - 1; i >= 0; i--) {
-        segment_backward(t, &t->segments[i], end);
-        end = t->segments[i].first_node;
+        tape_backward_segment(t, i);
+        tape_drain_segment(t, i);
     }
 }

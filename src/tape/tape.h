@@ -11,7 +11,7 @@
  *
  * The tape is cut into segments (embed | block i | heads), the places where a pipeline may cut: what
  * leaves a segment is handed over through tape_segment(), and nothing else crosses. Memory is a
- * stack, so a segment's backward gives its activations back before the next one starts.
+ * stack, so tape_backward gives a segment's activations back before the next one starts.
  *
  *     tape_begin(t, TAPE_TRAIN);
  *     x = op_embed(t, ...);
@@ -79,9 +79,15 @@ double tape_backward_flops(const struct tape *tape);
  * afterwards, all but x, which moves to the bottom of the stack. */
 struct tensor *tape_segment(struct tape *tape, const char *name, int index, struct tensor *x);
 
-/* Run backward from the objectives to the first segment, writing parameter gradients (+=). The
- * weight gradients of a segment's linear maps are computed right after its input gradients, from
- * the list (X, dY, W) that their backward left. */
+/* Backward in the two instructions of a pipeline schedule (zero bubble: Qi et al. 2023). The first runs one
+ * segment backward, from the last of the pass to the first: gradients of its inputs, and of parameters that are
+ * no linear maps (+=); its linear maps leave (X, dY, W) on a list. The second drains that list, once for each
+ * segment, now or later: their weight gradients (+=), the same bits whenever it happens. Memory is a stack:
+ * activations and gradients stay until every segment that ran backward is drained, and then go at once. */
+int tape_segment_count(const struct tape *tape);
+void tape_backward_segment(struct tape *tape, int segment);
+void tape_drain_segment(struct tape *tape, int segment);
+/* Both, segment after segment, from the objectives to the first: the order of least memory. */
 void tape_backward(struct tape *tape);
 
 /* Show `value` to the tap, if one is set, as "name" of the current segment. */
@@ -104,7 +110,7 @@ struct arena *tape_arena(struct tape *tape);
  * and `parameters` (has the op weights to train?). */
 struct node *tape_node(struct tape *tape, const struct op *op);
 struct tensor *tape_run(struct tape *tape, struct node *node, bool parameters);
-/* A linear's backward: remember dW += dY^T X for the end of the segment. */
+/* A linear's backward: remember dW += dY^T X until the segment is drained. */
 void tape_defer(struct tape *tape, const struct linear *map, const struct tensor *x, const struct tensor *y);
 
 #endif
