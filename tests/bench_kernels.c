@@ -248,11 +248,6 @@ static void gate_backward(void *v)
     struct data *d = v;
     gate_product_backward(d->dqkvu, column(d, d->dqkvu, 1), d->y, d->qkvu, column(d, d->qkvu, 1), &d->gate);
 }
-static void leaky(void *v)
-{
-    struct data *d = v;
-    leaky_forward(d->y, d->x, 0.2, S * D, d->type);
-}
 static void softmax_forward(void *v)
 {
     struct data *d = v;
@@ -277,6 +272,26 @@ static void gather(void *v)
 {
     struct data *d = v;
     rows_gather(d->y, d->x, d->index, S, D, d->type);
+}
+static void scatter(void *v)
+{
+    struct data *d = v;
+    rows_scatter(d->x, d->y, d->index, S, S, D, d->type);
+}
+static void gather_add(void *v)
+{
+    struct data *d = v;
+    rows_add(d->x, d->y, d->index, S, D, d->type);
+}
+static void table_forward(void *v)
+{
+    struct data *d = v;
+    table_gather(d->y, d->table, d->feature, S, D, d->type);
+}
+static void table_backward(void *v)
+{
+    struct data *d = v;
+    table_add(d->dtable, d->y, &d->by_feature, D, d->type);
 }
 static void decode_gene(void *v)
 {
@@ -316,6 +331,18 @@ static void square_sum(void *v)
     vector_square_sum(&sum, d->table, (int64_t)GENES * D);
 }
 
+static void loss_forward(void *v)
+{
+    struct data *d = v;
+    double error, weight;
+    loss_square_forward(&error, &weight, d->table, d->moment1, d->dtable, S);
+}
+static void loss_backward(void *v)
+{
+    struct data *d = v;
+    loss_square_backward(d->moment2, 0.1, d->table, d->moment1, d->dtable, S);
+}
+
 struct kernel_row {
     const char *name;
     void (*run)(void *);
@@ -324,7 +351,6 @@ struct kernel_row {
     double flops;       /* arithmetic as counted above, in units of S*D */
 };
 enum { SIGMOID = 56 };
-static const double TABLE = (double)GENES / S; /* the gene table in units of S*D */
 
 static const struct kernel_row rows[] = {
     {"residual norm forward", norm_forward, 3, 0, 0},
@@ -337,19 +363,26 @@ static const struct kernel_row rows[] = {
     {"retention state backward", state_backward, 4, 0, 4 * C},
     {"gate product forward", gate_forward, 3, 0, 0},
     {"gate product backward", gate_backward, 5, 0, 0},
-    {"LeakyReLU forward", leaky, 2, 0, 0},
     {"value softmax forward", softmax_forward, 1.0 * B / D, 0, 32.0 * B / D},
     {"value softmax backward", softmax_backward, 2.0 * B / D, 0, 0},
     {"embedding gather forward", tokens_forward, 1, 1, 0},
     {"embedding gather backward", tokens_backward, 1, 2, 0},
     {"row gather", gather, 2, 0, 0},
+    {"row gather backward, written", scatter, 2, 0, 0},
+    {"row gather backward, added", gather_add, 3, 0, 0},
+    {"table rows forward", table_forward, 1, 1, 0},
+    {"table rows backward", table_backward, 1, 2, 0},
     {"gene-wise decoder forward", decode_gene, 1, 0, 0},
     {"gene-wise decoder backward", decode_gene_back, 2, 0, 0},
     {"cell-wise decoder forward", decode_cell, 1, 0, SIGMOID},
     {"cell-wise decoder backward", decode_cell_back, 2, 0, SIGMOID},
     {"vector add", add, 3, 0, 0},
 };
-static const struct kernel_row fp32_rows[] = {{"Adam step", adam, 0, 0, 0}, {"sum of squares", square_sum, 0, 0, 0}};
+/* Optimiser and norms over the gene table; the loss over one number a token, which stay in cache. */
+static const struct kernel_row fp32_rows[] = {{"Adam step", adam, 0, 7.0 * GENES / S, 0},
+                                              {"sum of squares", square_sum, 0, 1.0 * GENES / S, 0},
+                                              {"square loss forward", loss_forward, 0, 3.0 / D, 0},
+                                              {"square loss backward", loss_backward, 0, 4.0 / D, 0}};
 
 static double share_of(const struct kernel_row *row, struct data *d, double bytes)
 {
@@ -358,19 +391,21 @@ static double share_of(const struct kernel_row *row, struct data *d, double byte
     return best / median_s(row->run, d);
 }
 
+static void bench_list(const struct kernel_row *row, size_t count, struct data *d, int threads)
+{
+    for (; count > 0; row++, count--) {
+        if (!strstr(row->name, wanted)) continue;
+        double bytes = (row->activations * (double)dtype_bytes(d->type) + row->reals * 4) * S * D;
+        report(row->name, d->type, threads, share_of(row, d, bytes));
+    }
+}
+
 static void bench_rows(enum dtype type, int threads)
 {
     struct data d;
     data_make(&d, type);
-    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-        if (!strstr(rows[i].name, wanted)) continue;
-        double bytes = (rows[i].activations * (double)dtype_bytes(type) + rows[i].reals * 4) * S * D;
-        report(rows[i].name, type, threads, share_of(&rows[i], &d, bytes));
-    }
-    if (type == DTYPE_F32 && !*wanted) {
-        report("Adam step", type, threads, share_of(&fp32_rows[0], &d, 28 * TABLE * S * D));
-        report("sum of squares", type, threads, share_of(&fp32_rows[1], &d, 4 * TABLE * S * D));
-    }
+    bench_list(rows, sizeof rows / sizeof *rows, &d, threads);
+    if (type == DTYPE_F32) bench_list(fp32_rows, sizeof fp32_rows / sizeof *fp32_rows, &d, threads);
     data_free(&d);
 }
 

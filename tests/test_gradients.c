@@ -173,17 +173,6 @@ static void gate(void **state)
     check_case(&c);
 }
 
-static void leaky_case(struct gradient_case *c) { leaky_forward(c->y, c->inputs[0].x, 0.2, c->y_count, DTYPE_F64); }
-
-static void leaky(void **state)
-{
-    struct gradient_case c = {.forward = leaky_case};
-    double *x = input(&c, "x", ROWS * WIDTH);
-    output(&c, ROWS * WIDTH);
-    leaky_backward(c.inputs[0].d, c.weights, x, 0.2, ROWS * WIDTH, DTYPE_F64);
-    check_case(&c);
-}
-
 /* ---- value encoder: w1, W3, a to the softmax ---- */
 
 static void value_forward(struct gradient_case *c)
@@ -289,8 +278,7 @@ static void loss(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(norm),        cmocka_unit_test(retention),   cmocka_unit_test(gate),
-        cmocka_unit_test(leaky),       cmocka_unit_test(value),       cmocka_unit_test(embed),
-        cmocka_unit_test(decode_gene), cmocka_unit_test(decode_cell), cmocka_unit_test(loss)};
+        cmocka_unit_test(norm),  cmocka_unit_test(retention),   cmocka_unit_test(gate),        cmocka_unit_test(value),
+        cmocka_unit_test(embed), cmocka_unit_test(decode_gene), cmocka_unit_test(decode_cell), cmocka_unit_test(loss)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

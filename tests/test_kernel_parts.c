@@ -45,8 +45,6 @@ static void run_gates(struct outputs *o, enum dtype type, bool plain)
     CALL(gate_product_forward, out(o, "gate", ROWS * WIDTH, 0, type), uv, v, &s);
     char *duv = out(o, "gate gradient", ROWS * 2 * WIDTH, 0, type);
     CALL(gate_product_backward, duv, dtype_at(duv, WIDTH, type), dy, uv, v, &s);
-    CALL(leaky_forward, out(o, "leaky", ROWS * WIDTH, 0, type), dy, 0.2, ROWS * WIDTH, type);
-    CALL(leaky_backward, out(o, "leaky gradient", ROWS * WIDTH, 0, type), uv, dy, 0.2, ROWS * WIDTH, type);
 }
 
 static void run_value(struct outputs *o, enum dtype type, bool plain)
@@ -131,8 +129,6 @@ static void run_loss_and_vectors(struct outputs *o, enum dtype type, bool plain)
     CALL(loss_square_forward, sums, sums + 1, p, y, w, N);
     CALL(vector_square_sum, sums + 2, x, N);
     CALL(loss_square_backward, out(o, "d loss", N, 0, DTYPE_REAL), 0.37, p, y, w, N);
-    CALL(vector_scale, out(o, "scaled", N, 5, DTYPE_REAL), 0.3, N);
-    CALL(vector_clip, out(o, "clipped", N, 6, DTYPE_REAL), 0.5, N);
     CALL(vector_round_bf16, out(o, "rounded", N, 7, DTYPE_REAL), N);
     CALL(vector_add, out(o, "sum", N, 8, type), test_values(N, 9, type), N, type);
     CALL(vector_convert, out(o, "to real", N, 0, DTYPE_REAL), DTYPE_REAL, test_values(N, 9, type), type, N);

@@ -41,32 +41,3 @@ void ISA_NAME(gate_product_backward)(void *du, void *dv, const void *dy, const v
     if (shape->type == DTYPE_BF16) product_rows_backward(du, dv, dy, u, v, shape, DTYPE_BF16);
     else product_rows_backward(du, dv, dy, u, v, shape, DTYPE_F32);
 }
-
-INLINE void leaky_elements(void *y, const void *x, float slope, int64_t count, enum dtype type)
-{
-#pragma omp parallel for simd schedule(static)
-    for (int64_t i = 0; i < count; i++) {
-        float value = lane_load(x, i, type);
-        lane_store(y, i, value > 0 ? value : slope * value, type);
-    }
-}
-
-void ISA_NAME(leaky_forward)(void *y, const void *x, double slope, int64_t count, enum dtype type)
-{
-    if (type == DTYPE_BF16) leaky_elements(y, x, (float)slope, count, DTYPE_BF16);
-    else leaky_elements(y, x, (float)slope, count, DTYPE_F32);
-}
-
-INLINE void leaky_elements_backward(void *dx, const void *dy, const void *x, float slope, int64_t count,
-                                    enum dtype type)
-{
-#pragma omp parallel for simd schedule(static)
-    for (int64_t i = 0; i < count; i++)
-        lane_store(dx, i, lane_load(dy, i, type) * (lane_load(x, i, type) > 0 ? 1.0f : slope), type);
-}
-
-void ISA_NAME(leaky_backward)(void *dx, const void *dy, const void *x, double slope, int64_t count, enum dtype type)
-{
-    if (type == DTYPE_BF16) leaky_elements_backward(dx, dy, x, (float)slope, count, DTYPE_BF16);
-    else leaky_elements_backward(dx, dy, x, (float)slope, count, DTYPE_F32);
-}

@@ -21,17 +21,3 @@ void gate_product_backward_ref(void *du, void *dv, const void *dy, const void *u
             dtype_store(dv, at, d * left, s->type);
         }
 }
-
-void leaky_forward_ref(void *y, const void *x, double slope, int64_t count, enum dtype type)
-{
-    for (int64_t i = 0; i < count; i++) {
-        double value = dtype_load(x, i, type);
-        dtype_store(y, i, value > 0 ? value : slope * value, type);
-    }
-}
-
-void leaky_backward_ref(void *dx, const void *dy, const void *x, double slope, int64_t count, enum dtype type)
-{
-    for (int64_t i = 0; i < count; i++)
-        dtype_store(dx, i, dtype_load(dy, i, type) * (dtype_load(x, i, type) > 0 ? 1 : slope), type);
-}

@@ -38,10 +38,6 @@
     X(gate_product_backward, \
       (void *du, void *dv, const void *dy, const void *u, const void *v, const struct gate_shape *shape), \
       (du, dv, dy, u, v, shape)) \
-    X(leaky_forward, (void *y, const void *x, double slope, int64_t count, enum dtype type), \
-      (y, x, slope, count, type)) \
-    X(leaky_backward, (void *dx, const void *dy, const void *x, double slope, int64_t count, enum dtype type), \
-      (dx, dy, x, slope, count, type)) \
     X(value_softmax_forward, (void *p, const float *x, const real *u, int64_t levels, int64_t b, enum dtype type), \
       (p, x, u, levels, b, type)) \
     X(value_softmax_backward, \
@@ -88,8 +84,6 @@
     X(adam_step, (real * w, real * m, real * v, const real *g, int64_t count, const struct adam *adam), \
       (w, m, v, g, count, adam)) \
     X(vector_square_sum, (double *out, const real *x, int64_t count), (out, x, count)) \
-    X(vector_scale, (real * x, double factor, int64_t count), (x, factor, count)) \
-    X(vector_clip, (real * x, double limit, int64_t count), (x, limit, count)) \
     X(vector_add, (void *y, const void *x, int64_t count, enum dtype type), (y, x, count, type)) \
     X(vector_convert, (void *y, enum dtype y_type, const void *x, enum dtype x_type, int64_t count), \
       (y, y_type, x, x_type, count)) \

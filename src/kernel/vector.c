@@ -54,23 +54,6 @@ void ISA_NAME(vector_square_sum)(double *out, const real *x, int64_t count)
     *out = total;
 }
 
-void ISA_NAME(vector_scale)(real *x, double factor, int64_t count)
-{
-    float f = (float)factor;
-#pragma omp parallel for simd schedule(static)
-    for (int64_t i = 0; i < count; i++) x[i] *= f;
-}
-
-void ISA_NAME(vector_clip)(real *x, double limit, int64_t count)
-{
-    float most = (float)limit;
-#pragma omp parallel for simd schedule(static)
-    for (int64_t i = 0; i < count; i++) {
-        float value = x[i] > most ? most : x[i];
-        x[i] = value < -most ? -most : value;
-    }
-}
-
 INLINE void add_elements(void *y, const void *restrict x, int64_t count, enum dtype type)
 {
 #pragma omp parallel for simd schedule(static)

@@ -1,4 +1,4 @@
-/* Flat vectors: optimiser step, norms, clipping, sums, conversion. */
+/* Flat vectors: optimiser step, norms, sums, conversion. */
 #ifndef CYTOMILL_KERNEL_VECTOR_H
 #define CYTOMILL_KERNEL_VECTOR_H
 
@@ -23,10 +23,6 @@ void adam_step(real *w, real *m, real *v, const real *g, int64_t count, const st
 
 /* Sum of squares of x[n] in double, in an order that threads do not change. Local. */
 void vector_square_sum(double *out, const real *x, int64_t count);
-/* x[n] *= factor. Local. */
-void vector_scale(real *x, double factor, int64_t count);
-/* x[n] limited to [-limit, limit]. Local. */
-void vector_clip(real *x, double limit, int64_t count);
 /* y[n] += x[n]. Local. */
 void vector_add(void *y, const void *x, int64_t count, enum dtype type);
 /* y[n] = x[n] in another type (round to nearest even). Local. */

@@ -25,16 +25,6 @@ void vector_square_sum_ref(double *out, const real *x, int64_t count)
     for (int64_t i = 0; i < count; i++) *out += (double)x[i] * x[i];
 }
 
-void vector_scale_ref(real *x, double factor, int64_t count)
-{
-    for (int64_t i = 0; i < count; i++) x[i] = (real)(x[i] * factor);
-}
-
-void vector_clip_ref(real *x, double limit, int64_t count)
-{
-    for (int64_t i = 0; i < count; i++) x[i] = (real)limited(x[i], limit);
-}
-
 void vector_add_ref(void *y, const void *x, int64_t count, enum dtype type)
 {
     for (int64_t i = 0; i < count; i++) dtype_store(y, i, dtype_load(y, i, type) + dtype_load(x, i, type), type);
