@@ -39,6 +39,12 @@ static inline void report(const char *what, int threads, enum dtype type, double
     else printf("-\t-\n");
 }
 
+/* A figure this machine cannot give: its row stays in the table. */
+static inline void report_not_run(const char *what, int threads, const char *why)
+{
+    printf("BENCH\t%s, %d threads: %s\tnot run\t-\t-\t-\n", what, threads, why);
+}
+
 static inline void *block_of(size_t bytes)
 {
     void *p = aligned_alloc(64, (bytes + 63) / 64 * 64);

@@ -476,6 +476,7 @@ int main(int argc, char **argv)
         measure_machine(threads);
         if (!*wanted) bench_products(DTYPE_F32, threads);
         if (!*wanted && product_bf16_native()) bench_products(DTYPE_BF16, threads);
+        else if (!*wanted) printf("BENCH\tproducts bf16, %d threads: no native bf16 here\tnot run\t-\t-\t-\n", threads);
         bench_rows(DTYPE_F32, threads);
         bench_rows(DTYPE_BF16, threads);
     }

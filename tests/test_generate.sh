@@ -6,13 +6,7 @@
 # storage of the ingest benchmark.
 set -u
 . tests/job_checks
-input=
-for candidate in tests/data/pbmc3k "$CYTOMILL_DATA/pbmc3k/filtered_gene_bc_matrices/hg19"; do
-    [ -z "$input" ] && [ -d "$candidate" ] && input=$candidate
-done
-[ -n "$input" ] || { echo "no PBMC 3k counts"; exit 77; }
-command -v cytomill-ingest >/dev/null || { echo "no cytomill-ingest yet"; exit 77; }
-cytomill-ingest "$input" --out "$dir/real" >"$dir/log" 2>&1 || fail "ingest of PBMC 3k"
+cytomill-ingest tests/data/pbmc3k --out "$dir/real" >"$dir/log" 2>&1 || fail "ingest of PBMC 3k"
 tool=$B/tests/tool_generate
 $tool atlas "$dir/real" "$dir/made" 3000 1000 || fail "generating on one rank"
 mpirun -n 3 $tool atlas "$dir/real" "$dir/made-3" 3000 1000 || fail "generating on 3 ranks"

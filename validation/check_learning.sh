@@ -9,13 +9,8 @@ export B=${B:-build/release}
 . tests/environment
 CONFIG=${CONFIG:-configs/demo.yaml} STEPS=${STEPS:-3000} RANKS=${RANKS:-2} EXTRA=${EXTRA:-}
 seeds=("$@"); [ ${#seeds[@]} -gt 0 ] || seeds=(1 2 3 4 5)
-source=
-for folder in tests/data/pbmc3k "$CYTOMILL_DATA/pbmc3k/filtered_gene_bc_matrices/hg19"; do
-    [ -e "$folder/matrix.mtx.gz" ] && { source=$folder; break; }
-done
-[ -n "$source" ] || { echo "PBMC 3k is not there (CYTOMILL_DATA)"; exit 77; }
 out=${OUT:-build/validation/learning}; mkdir -p "$out"
-[ -e "$out/atlas/index.h5" ] || cytomill-ingest "$source" --out "$out/atlas" || exit 1
+[ -e "$out/atlas/index.h5" ] || cytomill-ingest tests/data/pbmc3k --out "$out/atlas" || exit 1
 for seed in "${seeds[@]}"; do # the same command resumes a run that was stopped
     # shellcheck disable=SC2086
     mpirun -n "$RANKS" cytomill-pretrain --config "$CONFIG" --atlas "$out/atlas" --out "$out/seed$seed" --seed "$seed" \
