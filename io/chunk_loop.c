@@ -1,6 +1,7 @@
 #include "io/chunk_loop.h"
 
 #include "base/progress.h"
+#include "base/stop.h"
 #include "kernel/product.h"
 
 /* Rank 0 reads from the ledger what all ranks and jobs have done, about once a second. */
@@ -30,7 +31,7 @@ static enum status work_through(const struct chunk_loop *loop, struct partial *p
         st = partial_look(partial, chunk, &done); /* another job of the array may have done it */
         if (st == ST_OK && !done) st = loop->work(loop->context, chunk);
         if (st == ST_OK) st = show_progress(loop, partial, p, &shown_s);
-        if (st != ST_OK || loop->stop(loop->stop_context)) queue_stop(queue);
+        if (st != ST_OK || stop_asked()) queue_stop(queue);
     }
     return st;
 }

@@ -1,7 +1,7 @@
 /* The loop every long output runs: take chunks from the queue, do them, show progress, stop when asked.
  *
  *     struct chunk_loop loop = {.what = "embed", .rate = "cells_per_s", .items_per_chunk = 256, .work = do_chunk,
- *                               .context = e, .stop = asked_to_stop, .stop_context = job};
+ *                               .context = e};
  *     TRY(chunk_loop_run(comm, embedding_partial(e), &loop)); */
 #ifndef CYTOMILL_IO_CHUNK_LOOP_H
 #define CYTOMILL_IO_CHUNK_LOOP_H
@@ -17,12 +17,10 @@ struct chunk_loop {
     double items_per_chunk;                            /* what the rate counts */
     enum status (*work)(void *context, int64_t chunk); /* compute, write, mark; local */
     void *context;
-    bool (*stop)(const void *stop_context); /* asked to end in good order? local */
-    const void *stop_context;
 };
 
 /* Do all chunks that are not done, by all ranks of this job and of its Slurm array; messages are answered
- * between the tiles of products. Collective, agreed. ST_REQUEUE: stopped early, what is done is kept. The
+ * between the tiles of products. Collective, agreed. ST_REQUEUE: stop_asked(), what is done is kept. The
  * first error of `work` ends all ranks after their chunk. */
 MUST_CHECK enum status chunk_loop_run(struct comm *comm, struct partial *partial, const struct chunk_loop *loop);
 

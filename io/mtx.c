@@ -9,6 +9,7 @@
 #include <strings.h>
 #include <zlib.h>
 
+#include "base/stop.h"
 #include "base/text.h"
 #include "io/spool.h"
 
@@ -213,7 +214,7 @@ static enum status deal(struct comm *comm, struct mtx *m, struct block *b, struc
 {
     enum status st = ST_OK;
     for (int to = comm->size - 1;; to = to > 0 ? to - 1 : comm->size - 1) {
-        TRY(fill_block(m, b));
+        TRY(stop_asked() ? ST_REQUEUE : fill_block(m, b));
         if (b->bytes == 0) break;
         if (to > 0) send_block(comm, b, to);
         else TRY(parse_block(m, b, spool, entries));

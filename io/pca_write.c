@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/stop.h"
 #include "base/text.h"
 #include "io/embedding_obs.h"
 #include "io/h5.h"
@@ -118,8 +119,10 @@ static enum status write_rows(const struct comm *comm, struct h5ad_file *file, c
     int64_t first, count;
     comm_share(comm, input->count, &first, &count);
     TRY(NEW_ARRAY(scores, (int64_t)BLOCK * p->components));
-    for (int64_t at = 0; at < count; at += BLOCK)
-        TRY(write_block(file, p, input, obs, first + at, count - at < BLOCK ? count - at : BLOCK, &cells, scores));
+    for (int64_t at = 0; at < count; at += BLOCK) {
+        int64_t n = count - at < BLOCK ? count - at : BLOCK;
+        TRY(stop_asked() ? ST_REQUEUE : write_block(file, p, input, obs, first + at, n, &cells, scores));
+    }
 done:
     cells_free(&cells);
     free(scores);
@@ -220,6 +223,7 @@ enum status pca_write(struct comm *comm, const char *path, const struct pca *p, 
     TRY(comm_agree(comm, comm->rank == 0 ? finish(partial, path, p) : ST_OK));
 done:
     h5ad_close(&file);
+    if (st != ST_OK && comm->rank == 0) unlink(partial); /* nothing goes on with it */
     obs_layout_free(&obs);
     var_free(&var, p->features);
     free(partial);

@@ -6,6 +6,7 @@
 
 #include "base/rng.h"
 #include "base/sort.h"
+#include "base/stop.h"
 #include "base/text.h"
 #include "screen/tally.h"
 
@@ -164,7 +165,7 @@ static enum status scan_group(const struct comm *comm, struct cell_input *input,
     comm_share(comm, row_count, &first, &count);
     for (int64_t at = 0; at < count; at += BLOCK) {
         int64_t n = count - at < BLOCK ? count - at : BLOCK;
-        TRY(atlas_read_rows(input->atlas, input->modality, rows + first + at, n, &cells));
+        TRY(stop_asked() ? ST_REQUEUE : atlas_read_rows(input->atlas, input->modality, rows + first + at, n, &cells));
         for (int64_t e = 0; e < cells.start[n]; e++) {
             int32_t gene = inf->lookup[cells.feature[e]];
             if (gene > 0) TRY(take(context, gene, cells.value[e]));

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/names.h"
+#include "base/stop.h"
 #include "base/text.h"
 #include "cell/identity.h"
 #include "io/h5.h"
@@ -326,7 +327,7 @@ static enum status scan_rows(struct source *s, int64_t first, int64_t count, str
     TRY(NEW_ARRAY(values, s->matrix->columns + 1));
     for (int64_t at = 0; at < count;) {
         int64_t n;
-        TRY(source_block(s, first + at, first + count, &n));
+        TRY(stop_asked() ? ST_REQUEUE : source_block(s, first + at, first + count, &n));
         TRY(named(s, matrix_read(s->matrix, first + at, n, &s->raw)));
         for (int64_t r = 0; r < n; r++) scan_row(s, r, checks, values, sizes ? sizes + at + r : NULL, count);
         at += n;

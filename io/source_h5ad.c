@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/stop.h"
 #include "base/text.h"
 #include "cell/identity.h"
 #include "io/frame.h"
@@ -349,7 +350,7 @@ static enum status spool_columns(struct matrix *csc, int64_t first, int64_t coun
     enum { BLOCK_ENTRIES = 1 << 18 };
     struct cells block = {0};
     for (int64_t at = first, end = first + count, n; at < end; at += n) {
-        TRY(matrix_block(csc, at, end, BLOCK_ENTRIES, &n));
+        TRY(stop_asked() ? ST_REQUEUE : matrix_block(csc, at, end, BLOCK_ENTRIES, &n));
         TRY(csc->read(csc, at, n, &block));
         for (int64_t c = 0; c < n; c++)
             for (int64_t e = block.start[c]; e < block.start[c + 1]; e++)

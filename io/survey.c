@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/rng.h"
+#include "base/stop.h"
 #include "cell/sampler.h"
 
 enum { SPAN = 4096 }; /* atlas rows looked at at a time */
@@ -171,7 +172,7 @@ static enum status look_at_share(struct scan *s, const int64_t *rows, int64_t co
     enum status st = ST_OK;
     for (int64_t i = 0, n; i < count; i += n) {
         for (n = 1; i + n < count && rows[i + n] - rows[i] < SPAN; n++) continue;
-        TRY(look_at_span(s, rows + i, n));
+        TRY(stop_asked() ? ST_REQUEUE : look_at_span(s, rows + i, n));
     }
 done:
     return st;

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/stop.h"
 #include "jobs/data_path.h"
 #include "mpi/dense.h"
 
@@ -51,7 +52,7 @@ static enum status score_share(const struct cell_map *map, struct cell_input *in
     for (int64_t at = 0; at < count;) {
         int64_t row = map->row[first + at], run = 1;
         while (run < MOST && at + run < count && map->row[first + at + run] == row + run) run++;
-        TRY(cell_input_read(input, row, run, &cells));
+        TRY(stop_asked() ? ST_REQUEUE : cell_input_read(input, row, run, &cells));
         celltype_score(markers, &cells, score + at * markers->type_count);
         at += run;
     }

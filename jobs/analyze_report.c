@@ -3,6 +3,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/stop.h"
 #include "io/figure.h"
 #include "io/html.h"
 #include "io/report.h"
@@ -212,6 +213,7 @@ static enum status run(struct job *job)
     enum status st = ST_OK;
     struct state *s = job->state;
     if (s->table) TRY(make_map(job, s));
+    TRY(comm_agree(&job->world, stop_asked() ? ST_REQUEUE : ST_OK));
     TRY(comm_agree(&job->world, job->world.rank == 0 ? compose(job, s) : ST_OK));
 done:
     return st;
@@ -260,6 +262,8 @@ const struct job_spec analyze_report = {
                "build/report.html",
     .sections = "run data analyze",
     .options = options,
+    .takes = TAKES_ATLAS | TAKES_SEED | TAKES_CELLS,
+    .stop_beside = true,
     .state_bytes = sizeof(struct state),
     .prepare = prepare,
     .run = run,

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/stop.h"
 #include "base/text.h"
 #include "jobs/analyze.h"
 #include "jobs/analyze_labels.h"
@@ -129,7 +130,7 @@ static enum status fill_view(struct state *s, struct view *v, describe how, cons
     struct cells cells = {0};
     for (int64_t at = 0; at < v->rows.count; at += BLOCK) {
         int64_t n = v->rows.count - at < BLOCK ? v->rows.count - at : BLOCK;
-        TRY(cell_input_read(&s->input, v->rows.first + at, n, &cells));
+        TRY(stop_asked() ? ST_REQUEUE : cell_input_read(&s->input, v->rows.first + at, n, &cells));
         how(context, &cells, v->values + at * v->rows.width);
     }
 done:
@@ -319,6 +320,8 @@ const struct job_spec analyze_score = {
     .sections = "run data analyze",
     .positional = "analyze.embedding",
     .options = options,
+    .takes = TAKES_ATLAS | TAKES_CELLS,
+    .stop_beside = true,
     .state_bytes = sizeof(struct state),
     .prepare = prepare,
     .run = run,

@@ -2,7 +2,8 @@
 # Sourced by the .sbatch files: batch_run VERB CONFIG [OPTION...] runs one program as MPI ranks of this Slurm
 # job and puts the job back in the queue when it stopped before its end.
 #   exit 0    done
-#   exit 75   stopped early with a good checkpoint (the signal before the time limit): always requeued
+#   exit 75   stopped early with a good checkpoint (the signal before the time limit): always requeued; analyze,
+#             which keeps nothing of an unfinished run, counts as others do
 #   others    requeued until three in a row brought nothing newer (checkpoint, ledger)
 # Programs come from the prefix or the source tree these files lie in, else from PATH.
 
@@ -65,7 +66,7 @@ batch_run() { # verb config option...
     out=$(cytomill config run.out --config "$config" "$@") || return
     [ -n "$out" ] || { echo "batch: $config: run.out is not set; name there what to write, or give --out" >&2; return 3; }
     stop_file=$(cytomill config run.stop_file --config "$config" "$@")
-    if [ "$verb" = embed ]; then stop_file=${stop_file:-$out.stop}; else stop_file=${stop_file:-$out/stop}; fi
+    case $verb in pretrain | sweep) stop_file=${stop_file:-$out/stop} ;; *) stop_file=${stop_file:-$out.stop} ;; esac
     batch_threads
     attempts=$out.attempts
     mkdir -p "$(dirname "$out")"
@@ -78,7 +79,11 @@ batch_run() { # verb config option...
     rc=$?
     case $rc in
     0) rm -f "$attempts" ;;
-    75) echo 0 > "$attempts"; batch_requeue "stopped early with a good checkpoint" ;;
+    75)
+        case $verb in
+        analyze*) batch_failed 75 ;;
+        *) echo 0 > "$attempts"; batch_requeue "stopped early with a good checkpoint" ;;
+        esac ;;
     *) batch_failed "$rc" ;;
     esac
     return $rc

@@ -41,16 +41,6 @@ static enum status find_input(const struct config *config, const char **path)
     return ST_OK;
 }
 
-/* The usual OUT/stop cannot be where OUT is a file. */
-static enum status choose_stop_file(struct config *config)
-{
-    if (*config_text(config, "run.stop_file")) return ST_OK;
-    char *file = text_format("%s.stop", config_text(config, "run.out"));
-    enum status st = config_put(config, "run.stop_file", file, "default");
-    free(file);
-    return st;
-}
-
 static enum status check_vocabulary(struct job *job, struct embed *e)
 {
     enum { SAMPLE = 4096 };
@@ -108,7 +98,6 @@ static enum status prepare(struct job *job)
     char size[32];
     struct embed *e = job->state;
     TRY(comm_agree(&job->world, find_input(job->config, &path)));
-    TRY(comm_agree(&job->world, choose_stop_file(job->config)));
     TRY(cell_input_open(&job->world, job->config, path, config_text(job->config, "embed.counts"), &e->input));
     TRY(inference_open(&job->world, job->config, job->placement.threads, &e->inf));
     TRY(check_vocabulary(job, e));
@@ -192,7 +181,7 @@ static enum status run(struct job *job)
                               .items_per_chunk = (double)chunk_cells(job),
                               .work = do_chunk,
                               .context = e};
-    TRY(model_output_run(job, embedding_partial(e->out), &loop));
+    TRY(chunk_loop_run(&job->world, embedding_partial(e->out), &loop));
     TRY(embedding_reopen(&job->world, e->out));
     TRY(embedding_count_reasons(&job->world, e->out, e->reasons));
     e->seconds = clock_s() - start;
@@ -260,6 +249,8 @@ static const struct job_spec spec = {
     .sections = "run data model embed",
     .positional = "run.input",
     .options = options,
+    .takes = TAKES_ATLAS | TAKES_MODEL | TAKES_KERNELS | TAKES_CELLS | TAKES_FRESH,
+    .stop_beside = true,
     .state_bytes = sizeof(struct embed),
     .prepare = prepare,
     .run = run,

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/progress.h"
+#include "base/stop.h"
 
 /* Limits and lookups of the quality figures. */
 struct quality {
@@ -173,7 +174,7 @@ static enum status write_input(struct work *w, struct job *job, struct progress 
         TRY(write_block(w, i, input->my_first + at, n));
         *rows_done += n;
         progress_update(p, *rows_done, NULL, 0);
-        if (job_stop(job)) return ST_REQUEUE;
+        if (stop_asked()) return ST_REQUEUE;
     }
     source_rest(input->source);
 done:

@@ -1,73 +1,42 @@
 #include "jobs/job.h"
 
-#include <errno.h>
 #include <getopt.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
+#include "base/stop.h"
 #include "base/text.h"
 
-static const struct job_option common_options[] = {
-    {"atlas", "ATLAS", "run.atlas", "atlas folder to read"},
-    {"model", "CKPT", "run.model", "checkpoint to read, or a training run: its newest"},
-    {"out", "PATH", "run.out", "what to write"},
-    {"seed", "N", "run.seed", "seed of all random numbers"},
-    {"threads", "N", "run.threads", "OpenMP threads per rank; 0 = its share of the cores"},
-    {"precision", "P", "run.precision", "auto, bf16 or fp32"},
-    {"isa", "ISA", "run.isa", "auto, generic, avx2 or avx512"},
-    {"io", "HOW", "run.io", "auto, ompio, romio or posix"},
-    {"cells", "EXPR", "run.cells", "which cells, e.g. \"qc_n_features >= 200\""},
-    {"stop-file", "FILE", "run.stop_file", "a file whose appearance ends the job in good order"},
-    {"oversubscribe", NULL, "run.oversubscribe", "allow more threads than cores"},
-    {"fresh", NULL, "run.fresh", "refuse to resume what is in --out"},
-    {0}};
+/* In the order of --help. */
+static const struct shared_option {
+    unsigned takes; /* of enum job_takes; 0 = every program */
+    struct job_option option;
+} shared_options[] = {
+    {TAKES_ATLAS, {"atlas", "ATLAS", "run.atlas", "atlas folder to read"}},
+    {TAKES_MODEL, {"model", "CKPT", "run.model", "checkpoint to read, or a training run: its newest"}},
+    {0, {"out", "PATH", "run.out", "what to write"}},
+    {TAKES_SEED, {"seed", "N", "run.seed", "seed of all random numbers"}},
+    {0, {"threads", "N", "run.threads", "OpenMP threads per rank; 0 = its share of the cores"}},
+    {TAKES_KERNELS, {"precision", "P", "run.precision", "auto, bf16 or fp32"}},
+    {TAKES_KERNELS, {"isa", "ISA", "run.isa", "auto, generic, avx2 or avx512"}},
+    {TAKES_IO, {"io", "HOW", "run.io", "auto, ompio, romio or posix"}},
+    {TAKES_CELLS, {"cells", "EXPR", "run.cells", "which cells, e.g. \"qc_n_features >= 200\""}},
+    {0, {"stop-file", "FILE", "run.stop_file", "a file whose appearance ends the job in good order"}},
+    {0, {"oversubscribe", NULL, "run.oversubscribe", "allow more threads than cores"}},
+    {TAKES_FRESH, {"fresh", NULL, "run.fresh", "refuse to resume what is in --out"}}};
+enum { SHARED_COUNT = sizeof shared_options / sizeof *shared_options };
 
-/* ---- signals ---- */
-
-static volatile sig_atomic_t stop_asked;
-
-static void ask_to_stop(int signal_number)
+/* Options of a program: its own, then the shared ones it takes. NULL behind the last. */
+static const struct job_option *option_at(const struct job_spec *spec, int index)
 {
-    (void)signal_number;
-    stop_asked = 1;
-}
-
-/* On a stack of its own: some of oneDNN's products use the stack pointer as a pointer into their heap
- * buffers, and a signal that came then would write its frame over the heap. The kernel hands signals
- * to a process to its main thread, which is this one. */
-static void catch_signals(void)
-{
-    static char stack[1 << 16];
-    const stack_t own = {.ss_sp = stack, .ss_size = sizeof stack};
-    sigaltstack(&own, NULL);
-    struct sigaction action = {.sa_handler = ask_to_stop, .sa_flags = SA_RESTART | SA_ONSTACK};
-    sigaction(SIGTERM, &action, NULL);
-    sigaction(SIGUSR1, &action, NULL);
-    sigaction(SIGINT, &action, NULL);
-}
-
-static bool stop_file_exists(const struct job *job)
-{
-    const char *file = config_text(job->config, "run.stop_file");
-    char *fallback = NULL;
-    const char *out = config_text(job->config, "run.out");
-    if (!*file && !*out) return false;
-    if (!*file) file = fallback = text_format("%s/stop", out);
-    bool found = access(file, F_OK) == 0;
-    free(fallback);
-    return found;
-}
-
-bool job_stop(const struct job *job) { return stop_asked || (job->world.rank == 0 && stop_file_exists(job)); }
-
-bool job_stop_agreed(struct job *job)
-{
-    int64_t asked = job_stop(job);
-    comm_max_i64(&job->world, &asked, 1);
-    return asked != 0;
+    for (const struct job_option *o = spec->options; o && o->name; o++, index--)
+        if (index == 0) return o;
+    for (int k = 0; k < SHARED_COUNT; k++) {
+        if (shared_options[k].takes && !(shared_options[k].takes & spec->takes)) continue;
+        if (index-- == 0) return &shared_options[k].option;
+    }
+    return NULL;
 }
 
 /* ---- help ---- */
@@ -102,15 +71,15 @@ static void print_help(const struct job_spec *spec)
     if (spec->reads) printf("reads:  %s\n", spec->reads);
     if (spec->writes) printf("writes: %s\n", spec->writes);
     puts("\noptions:");
-    for (const struct job_option *o = spec->options; o && o->name; o++) print_option(o);
-    for (const struct job_option *o = common_options; o->name; o++) print_option(o);
+    const struct job_option *o;
+    for (int k = 0; (o = option_at(spec, k)); k++) print_option(o);
     puts("  --config FILE            YAML configuration; repeatable, later wins\n"
          "  --set SECTION.KEY=VALUE  one configuration value; repeatable, wins over files\n"
          "  --dry-run                check everything, print the cost, do nothing\n"
          "  --help, --version");
     printf("\nconfiguration sections: %s (configs/README.md describes every key)\n", spec->sections);
     puts("exit codes: 0 ok, 2 usage, 3 configuration, 4 input data, 5 output, 6 memory, 7 numeric,\n"
-         "            8 communication, 9 internal, 75 stopped early with a good checkpoint");
+         "            8 communication, 9 internal, 75 stopped early: the same command goes on, or begins anew");
     printf("example: %s\n", spec->example);
 }
 
@@ -123,15 +92,6 @@ struct command_line {
 };
 
 enum { OPTION_CONFIG = 1000, OPTION_SET, OPTION_DRY_RUN, OPTION_HELP, OPTION_VERSION };
-
-static const struct job_option *option_at(const struct job_spec *spec, int index)
-{
-    for (const struct job_option *o = spec->options; o && o->name; o++, index--)
-        if (index == 0) return o;
-    for (const struct job_option *o = common_options; o->name; o++, index--)
-        if (index == 0) return o;
-    return NULL;
-}
 
 static int make_long_options(const struct job_spec *spec, struct option *out, int capacity)
 {
@@ -245,6 +205,15 @@ done:
 
 /* ---- main ---- */
 
+/* Rank 0 looks for the file whenever it is asked, the others once a second, so that many ranks are no load. */
+static void watch_for_stop(const struct job *job)
+{
+    const char *file = config_text(job->config, "run.stop_file"), *out = config_text(job->config, "run.out");
+    char *usual = *out ? text_format(job->spec->stop_beside ? "%s.stop" : "%s/stop", out) : text_copy("");
+    stop_watch(*file ? file : usual, job->world.rank == 0 ? 0 : 1);
+    free(usual);
+}
+
 bool job_is_first(void)
 {
     const char *names[] = {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"};
@@ -273,7 +242,7 @@ static enum status run_stages(struct job *job)
                        config_bool(job->config, "run.oversubscribe") || getenv("CYTOMILL_OVERSUBSCRIBE"),
                        &job->placement));
     TRY(placement_print(&job->world, &job->placement));
-    catch_signals();
+    watch_for_stop(job);
     TRY(comm_agree(&job->world, mem_alloc(&job->state, 1, job->spec->state_bytes, "the program's state")));
     TRY(job->spec->prepare(job));
     if (job->dry_run) {
@@ -283,6 +252,7 @@ static enum status run_stages(struct job *job)
     TRY(job->spec->run(job));
     if (job->spec->commit) TRY(job->spec->commit(job));
 done:
+    if (st == ST_REQUEUE) comm_note(&job->world, "stopped early, as asked");
     return st;
 }
 

@@ -3,7 +3,7 @@
  * A program is a `struct job_spec`, a struct of its own for its state, and four functions; main is one line:
  *     int main(int argc, char **argv) { return job_main(argc, argv, &spec); }
  * `prepare` parses, checks, measures and prints the cost (a dry run ends after it); `run` does the
- * work and looks at job_stop(); `commit` makes the results final. Each returns an agreed status. */
+ * work and looks at stop_asked(); `commit` makes the results final. Each returns an agreed status. */
 #ifndef CYTOMILL_JOBS_JOB_H
 #define CYTOMILL_JOBS_JOB_H
 
@@ -23,6 +23,19 @@ struct job_option {
     const char *help;  /* one line */
 };
 
+/* Options that several programs share: --out, --threads, --oversubscribe and --stop-file go with every program, the
+ * others with those that honour them. Elsewhere they are usage errors; the keys behind them stay good in files, which
+ * programs share. */
+enum job_takes {
+    TAKES_ATLAS = 1 << 0,
+    TAKES_MODEL = 1 << 1,
+    TAKES_SEED = 1 << 2,
+    TAKES_KERNELS = 1 << 3, /* --precision, --isa */
+    TAKES_IO = 1 << 4,
+    TAKES_CELLS = 1 << 5,
+    TAKES_FRESH = 1 << 6
+};
+
 struct job_spec {
     const char *program;              /* "cytomill-ingest" */
     const char *purpose;              /* one sentence */
@@ -31,7 +44,9 @@ struct job_spec {
     const char *example;              /* a command that runs */
     const char *sections;             /* configuration sections it takes: "run data model train" */
     const char *positional;           /* key that bare arguments go to (KEY_LIST: all, else one); NULL = none allowed */
-    const struct job_option *options; /* ends with {0}; the common ones are added */
+    const struct job_option *options; /* ends with {0}; the shared ones that it takes are added */
+    unsigned takes;                   /* of enum job_takes */
+    bool stop_beside;   /* without --stop-file: OUT.stop ends it, because OUT is a file or made last; else OUT/stop */
     size_t state_bytes; /* of job->state, which the frame zeroes before `prepare` and frees after `release` */
     enum status (*prepare)(struct job *job); /* collective on job->world, agreed */
     enum status (*run)(struct job *job);
@@ -51,12 +66,6 @@ struct job {
 
 /* Run a program; returns its exit code. */
 int job_main(int argc, char **argv, const struct job_spec *spec);
-
-/* Has a signal (SIGTERM, SIGUSR1, SIGINT) or the stop file asked this job to end? Cheap; the answer is
- * this rank's alone, so agree on it: job_stop_agreed() does. Local. */
-bool job_stop(const struct job *job);
-/* Any rank asked: collective on job->world. */
-bool job_stop_agreed(struct job *job);
 
 /* Is this the first process of the job, as far as the environment of mpirun or srun tells? For output before
  * MPI has started. Local. */

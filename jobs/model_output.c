@@ -9,15 +9,6 @@ void model_output_key(const struct job *job, const char *kind, const struct infe
              config_text(job->config, "run.cells"));
 }
 
-static bool asked_to_stop(const void *job) { return job_stop(job); }
-
-enum status model_output_run(struct job *job, struct partial *partial, struct chunk_loop *loop)
-{
-    loop->stop = asked_to_stop;
-    loop->stop_context = job;
-    return chunk_loop_run(&job->world, partial, loop);
-}
-
 enum status model_output_record(struct job *job, const char *path, double seconds, const struct metric *metrics,
                                 int count)
 {

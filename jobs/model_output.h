@@ -1,7 +1,7 @@
 /* What cytomill-embed and cytomill-sweep share: the output of a trained model over cells, filled in by chunks.
  *
  *     model_output_key(job, "sweep 1", &inf, &input, &text);          then what else it depends on; hash it
- *     TRY(model_output_run(job, partial, &loop));
+ *     TRY(chunk_loop_run(&job->world, partial, &loop));
  *     TRY(model_output_record(job, "DIR/run.json", seconds, metrics, count)); */
 #ifndef CYTOMILL_JOBS_MODEL_OUTPUT_H
 #define CYTOMILL_JOBS_MODEL_OUTPUT_H
@@ -18,10 +18,6 @@
  * in a key. Local. */
 void model_output_key(const struct job *job, const char *kind, const struct inference *inf,
                       const struct cell_input *input, struct text *key);
-
-/* chunk_loop_run that ends when job_stop() says so; loop->stop and loop->stop_context are set here. Collective on
- * job->world, agreed. ST_REQUEUE: stopped early. */
-MUST_CHECK enum status model_output_run(struct job *job, struct partial *partial, struct chunk_loop *loop);
 
 /* run_record_write of this job. Collective on job->world, agreed. */
 MUST_CHECK enum status model_output_record(struct job *job, const char *path, double seconds,

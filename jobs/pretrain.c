@@ -2,6 +2,7 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "base/stop.h"
 #include "base/text.h"
 #include "jobs/pretrain_state.h"
 
@@ -107,7 +108,7 @@ static enum status loop(struct job *job)
     double limit_s = config_real(job->config, "train.max_seconds"), begin_s = clock_s(), last_s = begin_s;
     struct step_result result;
     while (p->state.step < steps) {
-        struct train_asked asked = {.stop = job_stop(job), .finish = limit_s > 0 && clock_s() - begin_s > limit_s};
+        struct train_asked asked = {.stop = stop_asked(), .finish = limit_s > 0 && clock_s() - begin_s > limit_s};
         TRY(one_step(job, asked, &result));
         if (result.asked.stop) return ST_REQUEUE;
         if (result.asked.finish) break;
@@ -149,7 +150,7 @@ static enum status run(struct job *job)
     progress_finish(&p->progress);
     if (p->saved_step != p->state.step) TRY(save(job));
     if (ended == ST_REQUEUE) {
-        comm_note(&job->world, "asked to stop: checkpoint of step %lld written; the same command goes on from it",
+        comm_note(&job->world, "checkpoint of step %lld written; the same command goes on from it",
                   (long long)p->state.step);
         return ST_REQUEUE;
     }
@@ -175,6 +176,7 @@ static const struct job_spec spec = {
     .writes = "RUN/checkpoint-<step>.h5, RUN/metrics.jsonl, RUN/learning.tsv, RUN/run.json",
     .example = "mpirun -n 2 cytomill-pretrain --config configs/demo.yaml --atlas build/pbmc3k --out build/run",
     .sections = "run data model train",
+    .takes = TAKES_ATLAS | TAKES_SEED | TAKES_KERNELS | TAKES_IO | TAKES_CELLS | TAKES_FRESH,
     .state_bytes = sizeof(struct pretrain),
     .prepare = pretrain_prepare,
     .run = run,

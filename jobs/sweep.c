@@ -265,12 +265,12 @@ static enum status work_through(struct job *job, struct sweep *s)
                               .work = do_singles,
                               .context = s,
                               .items_per_chunk = (double)s->panel.count / (double)singles->chunks};
-    TRY(model_output_run(job, singles, &loop));
+    TRY(chunk_loop_run(&job->world, singles, &loop));
     loop.what = "gene sets";
     loop.rate = "sets_per_s";
     loop.work = do_sets;
     loop.items_per_chunk = (double)config_int(job->config, "sweep.chunk");
-    TRY(model_output_run(job, &s->results.partial, &loop));
+    TRY(chunk_loop_run(&job->world, &s->results.partial, &loop));
 done:
     return st;
 }
@@ -364,6 +364,7 @@ static const struct job_spec spec = {
         "mpirun -n 2 cytomill-sweep --model build/run --atlas build/pbmc3k --genes CD3D,LYZ,NKG7 --out build/sweep",
     .sections = "run data model embed sweep",
     .options = options,
+    .takes = TAKES_ATLAS | TAKES_MODEL | TAKES_SEED | TAKES_KERNELS | TAKES_CELLS | TAKES_FRESH,
     .state_bytes = sizeof(struct sweep),
     .prepare = prepare,
     .run = run,

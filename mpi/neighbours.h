@@ -15,7 +15,8 @@ struct spread_rows {
 
 /* The k nearest references of this rank's queries. With `same`, queries are the references themselves
  * and no row is its own neighbour. *out: found for this rank's run; the caller frees with knn_destroy.
- * Memory: one block of at most 32 MiB beside the input. Collective. ST_MEMORY. */
+ * Memory: one block of at most 32 MiB beside the input. Collective, agreed. ST_MEMORY; ST_REQUEUE:
+ * stop_asked() between blocks. */
 MUST_CHECK enum status neighbours_find(struct comm *comm, const struct spread_rows *queries,
                                        const struct spread_rows *references, bool same, int k, struct knn **out);
 

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/stop.h"
 #include "metric/expression.h"
 #include "mpi/dense.h"
 
@@ -21,7 +22,7 @@ static enum status add_moments(struct comm *comm, const struct pca_source *sourc
     comm_share(comm, source->cells, &first, &count);
     for (int64_t at = 0; at < count; at += READ_CELLS) {
         int64_t n = count - at < READ_CELLS ? count - at : READ_CELLS;
-        TRY(source->read(source->context, first + at, n, &block));
+        TRY(stop_asked() ? ST_REQUEUE : source->read(source->context, first + at, n, &block));
         TRY(moments_add(m, &block));
     }
 done:
@@ -93,7 +94,8 @@ static enum status add_covariance(struct comm *comm, const struct pca_source *so
     for (int64_t at = 0; at < most; at += READ_CELLS) {
         int64_t n = count - at < READ_CELLS ? count - at : READ_CELLS;
         if (n < 0) n = 0;
-        st = n > 0 ? source->read(source->context, first + at, n, &b->cells) : ST_OK;
+        st = stop_asked() ? ST_REQUEUE : ST_OK;
+        if (st == ST_OK && n > 0) st = source->read(source->context, first + at, n, &b->cells);
         if (st == ST_OK && n > 0) st = block_fill(p, b);
         TRY(comm_agree(comm, st));
         struct dense_rows rows = {n, b->start, b->column, b->value};

@@ -39,7 +39,7 @@ struct pca {
 
 /* Fit. `genes` 0 takes all that vary. Bits depend on the number of ranks only through the solver (about
  * 1e-10 of the largest variance). ST_CONFIG: more components than cells - 1 or genes; ST_MEMORY;
- * ST_INPUT: bad values; ST_NUMERIC. Collective. */
+ * ST_INPUT: bad values; ST_NUMERIC; ST_REQUEUE: stop_asked() between blocks. Collective, agreed. */
 MUST_CHECK enum status pca_fit(struct comm *comm, const struct pca_source *source, int64_t genes, int components,
                                struct pca **out);
 void pca_destroy(struct pca **pca);

@@ -49,16 +49,6 @@ cmp "$work/digest1" "$work/digest2" && cmp "$work/digest1" "$work/digest3" || fa
 # shellcheck disable=SC2086
 $python tests/compare_atlas.py "$work/many3" $inputs || fail "several inputs differ"
 
-# stopped early: exit 75, and the same command goes on to the same bytes, on another number of ranks
-touch "$work/stop"
-# shellcheck disable=SC2086
-cytomill-ingest $inputs --set ingest.shard_rows=640 --out "$work/again" --stop-file "$work/stop" >"$work/log" 2>&1; rc=$?
-[ $rc = 75 ] && [ ! -e "$work/again" ] && [ -d "$work/again.partial" ] || { fail "a stopped ingest: exit $rc"; cat "$work/log"; }
-# shellcheck disable=SC2086
-ingest 2 "$work/again" $inputs --set ingest.shard_rows=640
-grep -q 'written by an earlier run' "$work/log" || fail "the second run did not go on from the first"
-digest "$work/again" | cmp - "$work/digest1" || fail "a resumed atlas has other bytes"
-
 # a dry run does everything but write
 mpirun -n 2 cytomill-ingest $f/pbmc_small.h5ad --out "$work/dry" --dry-run >"$work/log" 2>&1 || fail "dry run: exit $?"
 [ -z "$(ls -d "$work"/dry* 2>/dev/null)" ] || fail "the dry run left $(ls -d "$work"/dry*)"

@@ -2,7 +2,7 @@
 # The frame all programs share: help, version, wrong options, exit codes, one error line.
 # plan: ranks=1,3 limit=120
 # Help fits one screen, goes to stdout and names every option's value; an unknown option or verb gets the nearest
-# name; usage errors are exit 2, configuration errors exit 3; on 3 ranks exactly one line is printed.
+# name; an option that other programs have and this one does not honour is unknown to it, also to its help; usage errors are exit 2, configuration errors exit 3; on 3 ranks exactly one line is printed.
 set -eu
 . tests/environment
 out=$(mktemp -d /tmp/cytomill-programs.XXXXXX)
@@ -33,13 +33,38 @@ check_help() { # program words: help of one screen with its parts
     awk 'length($0) > 132 { exit 1 }' "$out/stdout" || complain "$*: help has a line over 132 columns"
 }
 check_options() { # program words
-    expect 2 "unknown option '--sed'; did you mean '--seed'" "$@" --sed 3
-    expect 2 'option --seed needs a value' "$@" --seed
-    expect 2 'option --fresh takes no value' "$@" --fresh=3
+    expect 2 "unknown option '--thread-'; did you mean '--threads'" "$@" --thread- 3
+    expect 2 'option --threads needs a value' "$@" --threads
+    expect 2 'option --oversubscribe takes no value' "$@" --oversubscribe=3
     expect 2 "unknown option '-x'" "$@" -x
-    expect 3 "error\[3 configuration\].*--seed: run.seed is '12x'; allowed is a whole number" "$@" --seed 12x
+    expect 3 "error\[3 configuration\].*--threads: run.threads is '12x'; allowed is a whole number" "$@" --threads 12x
     expect 3 "unknown key 'trian.steps'; did you mean 'train.steps'" "$@" --set trian.steps=3
     expect 3 'nowhere.yaml: cannot be opened' "$@" --config "$out/nowhere.yaml"
+}
+
+# The shared options a program does not honour: not in its help, exit 2, one line with the program's name. Their keys
+# may stand in a file, which programs share.
+declare -A refuses=(
+    [ingest]="atlas model precision isa io cells" [pretrain]="model" [embed]="seed io" [sweep]="io"
+    [pca]="model seed precision isa io fresh" [score]="model seed precision isa io fresh"
+    [umap]="atlas model precision isa io cells fresh" [report]="model precision isa io fresh")
+shared="atlas model out seed threads precision isa io cells stop-file oversubscribe fresh"
+printf 'run: {model: m, seed: 3, precision: fp32, isa: generic, io: posix, cells: "x > 1", atlas: a}\n' >"$out/shared.yaml"
+check_shared() { # verb, program words
+    local verb=$1 option; shift
+    [ "$RANKS" = 1 ] || return 0
+    [ -n "${refuses[$verb]}" ] || complain "$*: which shared options does it refuse?"
+    run "$@" --help >"$out/help" 2>/dev/null
+    for option in $shared; do
+        case " ${refuses[$verb]} " in
+        *" $option "*)
+            ! grep -q -- "^  --$option " "$out/help" || complain "$*: --$option is in its help"
+            expect 2 "^$*: .*unknown option '--$option'.*see $* --help" "$@" --$option ;;
+        *) grep -q -- "^  --$option " "$out/help" || complain "$*: --$option is not in its help" ;;
+        esac
+    done
+    run "$@" --config "$out/shared.yaml" --out "$out/none" >"$out/stdout" 2>"$out/stderr" || true
+    ! grep -q 'error\[3' "$out/stderr" || complain "$*: refuses keys that programs share"
 }
 
 verbs_of() { "$1" --help | sed -n '/^verbs:/,/^$/s/^  \([a-z]*\) .*/\1/p'; }
@@ -57,11 +82,12 @@ for program in "$B"/bin/cytomill-*; do
         quiet "$name" --help
         expect 2 'a verb is missing' "$name"
         expect 2 "unknown verb 'zzz'" "$name" zzz
-        for verb in $verbs; do check_help "$name" "$verb"; done
+        for verb in $verbs; do check_help "$name" "$verb"; check_shared "$verb" "$name" "$verb"; done
         check_options "$name" "${verbs%%$'\n'*}"
     else
         check_help "$name"
         check_options "$name"
+        check_shared "${name#cytomill-}" "$name"
     fi
 done
 [ "$found" -ge 5 ] || { echo "only $found programs under $B/bin"; exit 1; }
@@ -72,5 +98,5 @@ for verb in $(verbs_of cytomill); do
 done
 expect 2 "unknown verb 'ingst'; did you mean 'ingest'" cytomill ingst
 expect 2 'a verb is missing' cytomill
-expect 2 "unknown option '--sed'" cytomill pretrain --sed 3
+expect 2 "unknown option '--sed'; did you mean '--seed'" cytomill pretrain --sed 3
 expect 3 "unknown key 'run.uot'; did you mean 'run.out'" cytomill config run.uot

@@ -22,7 +22,8 @@
     TEXT("run.cells", "", \
          "Which cells take part, an expression over obs columns such as: qc_n_features >= 200 and cell_type == 'B'.") \
     BOOL("run.oversubscribe", "false", "Allow more ranks times threads than cores.") \
-    TEXT("run.stop_file", "", "A file whose appearance ends the job in good order; default OUT/stop.") \
+    TEXT("run.stop_file", "", \
+         "A file whose appearance ends the job in good order; default OUT/stop (pretrain, sweep), OUT.stop (others).") \
     BOOL("run.fresh", "false", "Refuse an output that already holds work instead of resuming it.") \
     /* ingest */ \
     LIST("ingest.counts", "auto", \
