@@ -31,7 +31,7 @@
 /* An input, as the atlas remembers it. */
 struct atlas_source {
     const char *path;     /* as the user gave it */
-    const char *identity; /* "sha256:…", or "size:… mtime:…" */
+    const char *identity; /* "xxh3:… size:…" of the file's bytes; above 1 GiB "size:… mtime:…" */
     int64_t first_row;    /* global source row of its first row */
     int64_t rows;
 };

@@ -1,5 +1,6 @@
-/* Checkpoints: parallel HDF5, independent of the mesh that wrote them. Tensors lie under global
- * names and shapes; any number of ranks reads what any other wrote, and writes the same bytes.
+/* Checkpoints: HDF5 files that all ranks write, independent of the mesh that wrote them. Tensors lie under global
+ * names and shapes; any number of ranks reads what any other wrote, and writes the same bytes. One rank lays the file
+ * out through HDF5; the blocks of tensors then go to their places in it without HDF5.
  *   /                        attributes format, format_version, model_name
  *   /param/<name>            fp32, published shape, contiguous    master weights
  *   /moment1/<name>, /moment2/<name>                      optimiser (absent in a model-only file)
@@ -8,8 +9,8 @@
  *   /vocabulary              bytes of the vocabulary TSV; attribute sha256
  *   /config                  YAML used
  *   /state                   attributes of struct train_state; check: XXH3 of them, /config and /vocabulary
- * All datasets are created together and allocated at once, then every rank writes its blocks where
- * they belong: through MPI-IO (run.io ompio, romio) or plain POSIX calls (posix; auto when all ranks
+ * All datasets are created together and allocated at once, then every rank writes its blocks at their
+ * offsets in the file: through MPI-IO (run.io ompio, romio) or plain POSIX calls (posix; auto when all ranks
  * share one host). The file is NAME.partial until every rank's part is on disk, then it is renamed; the
  * `train.keep` newest stay. */
 #ifndef CYTOMILL_IO_CHECKPOINT_H

@@ -26,6 +26,10 @@ struct report_map {
     int labels;
     const char *label_column;
     const char *const *label_name;
+    const int32_t *group; /* [shown] another obs column, or NULL; the largest groups have names, the rest are -1 */
+    int groups, groups_in_all;
+    const char *group_column;
+    const char *const *group_name;
     const int32_t *cluster; /* [shown] Leiden */
     int clusters;
 };

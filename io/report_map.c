@@ -99,6 +99,20 @@ done:
     return st;
 }
 
+/* Donors, batches: what should not separate the cells. */
+static enum status add_groups(struct text *page, const struct report_map *m)
+{
+    struct text caption = {0};
+    text_add(&caption, "The same map coloured by column '%s' of the input", m->group_column);
+    if (m->groups < m->groups_in_all)
+        text_add(&caption, ": the %d largest of its %d values, the others in grey", m->groups, m->groups_in_all);
+    text_add(&caption, ". Groups that should not differ, such as batches, should mix.");
+    enum status st = add_map(page, m, m->group, m->groups, m->group_name,
+                             m->groups < m->groups_in_all ? "others" : "no value", caption.data);
+    text_free(&caption);
+    return st;
+}
+
 enum status report_map(struct text *page, const struct report_map *m)
 {
     enum status st = ST_OK;
@@ -115,6 +129,7 @@ enum status report_map(struct text *page, const struct report_map *m)
         free(caption);
         if (st != ST_OK) goto done;
     }
+    if (m->group) TRY(add_groups(page, m));
     TRY(add_clusters(page, m));
 done:
     return st;

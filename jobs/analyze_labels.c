@@ -69,6 +69,34 @@ done:
     return st;
 }
 
+enum status label_list_keep_largest(struct label_list *l, int64_t rows, int most)
+{
+    enum status st = ST_OK;
+    int64_t *size = NULL;
+    int32_t *kept = NULL;
+    int larger, count = 0;
+    TRY(NEW_ARRAY(size, l->count));
+    TRY(NEW_ARRAY(kept, l->count));
+    for (int64_t i = 0; i < rows; i++)
+        if (l->code[i] >= 0) size[l->code[i]]++;
+    for (int a = 0; a < l->count; a++) {
+        larger = 0;
+        for (int b = 0; b < l->count; b++) larger += size[b] > size[a] || (size[b] == size[a] && b < a);
+        kept[a] = larger < most ? count++ : -1;
+    }
+    for (int64_t i = 0; i < rows; i++)
+        if (l->code[i] >= 0) l->code[i] = kept[l->code[i]];
+    for (int a = 0; a < l->count; a++) {
+        if (kept[a] < 0) free(l->name[a]);
+        else l->name[kept[a]] = l->name[a];
+    }
+    l->count = count;
+done:
+    free(kept);
+    free(size);
+    return st;
+}
+
 void label_list_free(struct label_list *l)
 {
     for (int i = 0; i < l->count; i++) free(l->name[i]);

@@ -19,6 +19,8 @@ struct state {
     struct marker_table markers;
     int32_t *type;            /* [map.n] or NULL */
     struct label_list labels; /* count = 0: none */
+    struct label_list groups; /* of data.group_by, the largest; count = 0: none */
+    int groups_in_all;
     struct text page;
 };
 
@@ -115,10 +117,25 @@ done:
     return st;
 }
 
+static enum status read_groups(struct job *job, struct state *s)
+{
+    enum { MOST_GROUPS = 12 }; /* that a legend holds and an eye tells apart */
+    enum status st = ST_OK;
+    const char *column = config_text(job->config, "data.group_by");
+    if (!*column) return ST_OK;
+    st = label_list_read(s->table, column, &s->groups);
+    if (st != ST_OK) status_prefix("data.group_by: ");
+    s->groups_in_all = s->groups.count;
+    if (st == ST_OK) st = label_list_keep_largest(&s->groups, s->table->rows, MOST_GROUPS);
+    return st;
+}
+
 static enum status make_map(struct job *job, struct state *s)
 {
     enum status st = ST_OK;
-    TRY(comm_agree(&job->world, read_labels(job, s)));
+    st = read_labels(job, s);
+    if (st == ST_OK) st = read_groups(job, s);
+    TRY(comm_agree(&job->world, st));
     TRY(analyze_make_map(job, s->table, &s->map));
     if (s->has_input) TRY(call_types(job, s));
 done:
@@ -126,21 +143,22 @@ done:
 }
 
 /* Codes of the shown cells; NULL if there are no labels. */
-static enum status labels_of_shown(const struct state *s, int32_t **out)
+static enum status codes_of_shown(const struct cell_map *map, const struct label_list *labels, int32_t **out)
 {
-    if (s->labels.count == 0) return ST_OK;
-    enum status st = NEW_ARRAY(*out, s->map.n);
-    for (int64_t i = 0; st == ST_OK && i < s->map.n; i++) (*out)[i] = s->labels.code[s->map.row[i]];
+    if (labels->count == 0) return ST_OK;
+    enum status st = NEW_ARRAY(*out, map->n);
+    for (int64_t i = 0; st == ST_OK && i < map->n; i++) (*out)[i] = labels->code[map->row[i]];
     return st;
 }
 
 static enum status add_map(struct state *s)
 {
     enum status st = ST_OK;
-    int32_t *shown = NULL;
+    int32_t *shown = NULL, *group = NULL;
     const char *file = strrchr(s->table->path, '/') ? strrchr(s->table->path, '/') + 1 : s->table->path;
     char *name = text_format("%s, %s", file, s->table->name);
-    TRY(labels_of_shown(s, &shown));
+    TRY(codes_of_shown(&s->map, &s->labels, &shown));
+    TRY(codes_of_shown(&s->map, &s->groups, &group));
     struct report_map m = {.shown = s->map.n,
                            .usable = s->table->usable_count,
                            .rows = s->table->rows,
@@ -153,11 +171,17 @@ static enum status add_map(struct state *s)
                            .labels = s->labels.count,
                            .label_column = s->labels.column,
                            .label_name = (const char *const *)s->labels.name,
+                           .group = group,
+                           .groups = s->groups.count,
+                           .groups_in_all = s->groups_in_all,
+                           .group_column = s->groups.column,
+                           .group_name = (const char *const *)s->groups.name,
                            .cluster = s->map.cluster,
                            .clusters = s->map.clusters};
     TRY(report_map(&s->page, &m));
 done:
     free(shown);
+    free(group);
     free(name);
     return st;
 }
@@ -167,7 +191,7 @@ static void add_provenance(const struct job *job, struct state *s)
 {
     static const char *const heads[] = {"what", "value"};
     static const char *const notes[][2] = {{"model", "cytomill/model"},
-                                           {"weights (sha256)", "cytomill/weights"},
+                                           {"weights (XXH3 of all values)", "cytomill/weights"},
                                            {"licence of the weights", "cytomill/weights_licence"},
                                            {"embedded by", "cytomill/version"},
                                            {"instruction set", "cytomill/instruction_set"},
@@ -235,6 +259,7 @@ static void release(struct job *job)
     cell_map_free(&s->map);
     marker_table_free(&s->markers);
     label_list_free(&s->labels);
+    label_list_free(&s->groups);
     text_free(&s->page);
     free(s->type);
     free(s->out);
@@ -247,6 +272,7 @@ static const struct job_option options[] = {
     {"scores", "FILE", "analyze.scores", "table of cytomill-analyze score"},
     {"obsm", "NAME", "analyze.obsm", "which obsm entry of the embedding file"},
     {"label", "COLUMN", "analyze.label", "obs column of labels, drawn as a second map"},
+    {"group", "COLUMN", "data.group_by", "obs column of groups (donor, batch), drawn as another map"},
     {"markers", "FILE", "analyze.markers", "marker genes TSV [the shipped PBMC list]"},
     {"map-cells", "N", "analyze.map_cells", "most cells on the map"},
     {0}};

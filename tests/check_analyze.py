@@ -191,11 +191,15 @@ def report():
     page = Page(f"{folder}/alone.html")
     assert page.sections == ["learning", "map", "scores", "screen", "provenance"], page.sections
     assert not page.outside and "script" not in page.tags and "link" not in page.tags, f"refers to {page.outside}"
-    assert page.tags["svg"] == 4 and page.tags["table"] >= 7, page.tags
+    assert page.tags["svg"] == 5 and page.tags["table"] >= 7, page.tags
     for words in ("B cell (", "NK cell (", "CD14 monocyte (", "held-out cells", "gene mean", "depth alone",
                   "It beats: the gene mean (0.2100), the gene mean with the cell's offset (0.1600)",
                   "does not beat: the Poisson reference (0.1501)"):
         assert words in page.text, words
+    lanes = page.text[:page.text.index("coloured by column 'lane' of the input. ")]
+    lanes = lanes[lanes.rindex("<svg"):]
+    assert "one" in lanes and "two" in lanes and "no value" not in lanes, "the map of lanes lacks its legend"
+    assert re.search(r"column 'qc_total' of the input: the 12 largest of its \d+ values", open(f"{folder}/groups.html").read())
     panel = {"CD79A", "LYZ", "GNLY", "NKG7"}
     squares = re.findall(r"<title>(\w+) \+ (\w+): (?:effect|interaction|too few)", page.text)
     assert len(squares) == 12 and {g for pair in squares for g in pair} == panel, squares

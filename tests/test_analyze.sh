@@ -49,11 +49,12 @@ cytomill-ingest "$dir/counts.h5ad" --out "$dir/atlas" >"$dir/log" 2>&1 || fail "
 cytomill-sweep --model "$dir/m.h5" --atlas "$dir/atlas" --out "$dir/sweep" --set sweep.genes=CD79A,LYZ,GNLY,NKG7 \
     --set sweep.min_cells=5 >"$dir/log" 2>&1 || fail "sweep"
 for how in alone analyze; do
-    $how report --atlas "$dir/counts.h5ad" --run "$dir/run" --embedding "$dir/pca.h5ad" --label kind --scores "$dir/alone.tsv" \
-        --sweep "$dir/sweep" --out "$dir/$how.html" || fail "report"
+    $how report --atlas "$dir/counts.h5ad" --run "$dir/run" --embedding "$dir/pca.h5ad" --label kind --group lane \
+        --scores "$dir/alone.tsv" --sweep "$dir/sweep" --out "$dir/$how.html" || fail "report"
 done
 cmp "$dir/alone.html" "$dir/analyze.html" || fail "$RANKS ranks write another page"
 analyze report --atlas "$dir/atlas" --out "$dir/folder" || fail "report on an atlas alone"
+analyze report --embedding "$dir/pca.h5ad" --set data.group_by=qc_total --out "$dir/groups.html" || fail "many groups"
 check report "the page is not whole"
 
 # ---- wrong requests ----
@@ -83,6 +84,7 @@ mkdir "$dir/cut"
 head -c 3000 "$dir/sweep/results.h5" > "$dir/cut/results.h5"
 cp "$dir/sweep/hits.tsv" "$dir/cut/"
 refused 4 "cut/results.h5" report --sweep "$dir/cut" --out "$dir/x.html"
+refused 4 "data.group_by.*did you mean 'lane'" report --embedding "$dir/pca.h5ad" --group lanes --out "$dir/x.html"
 refused 5 "/proc/none" report --run "$dir/run" --out /proc/none/x.html
 for left in x.tsv x.h5ad x.html x.html.partial; do [ -e "$dir/$left" ] && fail "$left is left after an error"; done
 if [ "$RANKS" = 1 ]; then

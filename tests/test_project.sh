@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The project as a whole: what the documents say is there, and an installed copy works on its own.
 # plan: limit=120
-# configs/README.md is what the key table says; every file README and INSTALL name exists; every program has its
+# configs/README.md is what the key table says, every key is read and every variable of the environment named; every file README and INSTALL name exists; every program has its
 # batch file and its line in README; layers hold; 'make install' into a DESTDIR gives programs that find their
 # configurations, batch files that find their programs, and a manual page each.
 set -eu
@@ -11,6 +11,14 @@ trap 'rm -rf "$out"' EXIT
 wrong() { echo "$*"; exit 1; }
 
 "$B/tests/tool_reference" | cmp -s - configs/README.md || wrong "configs/README.md is out of date: make docs"
+# every key is read somewhere: it is an argument of a call that is neither a message nor a change of its value
+cat src/*/*.c mpi/*.c io/*.c jobs/*.c | tr '\n' ' ' | grep -oE '[A-Za-z_]+\([^;"()]*"[a-z]+\.[a-z0-9_]+"' |
+    grep -vE '^(config_fail|config_put)\(' | cut -d'"' -f2 | sort -u >"$out/read"
+"$B/tests/tool_reference" | sed -n 's/^| `\([a-z0-9_.]*\)` .*/\1/p' | sort -u | comm -23 - "$out/read" >"$out/unread"
+[ ! -s "$out/unread" ] || wrong "nothing reads the keys $(cat "$out/unread")"
+for name in $(cat src/*/*.c mpi/*.c io/*.c jobs/*.c | grep -oE 'getenv\("CYTOMILL_[A-Z_]*"' | cut -d'"' -f2 | sort -u); do
+    grep -q "\`$name\`" configs/README.md || wrong "configs/README.md does not name the environment variable $name"
+done
 .ci/layers || wrong "a layer includes what it must not"
 for file in $(grep -ohE '`(src|mpi|io|jobs|tests|configs|validation)/[A-Za-z0-9_./]*`|\]\([A-Za-z0-9_./]+\)' README.md | tr -d '`]()'); do
     [ -e "$file" ] || wrong "README.md names $file, which is not there"

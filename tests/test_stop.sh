@@ -12,6 +12,7 @@ cytomill-ingest tests/data/pbmc3k --out "$dir/pbmc" >"$dir/log" 2>&1 || fail "no
 "$B/tests/tool_generate" h5ad "$dir/pbmc" "$dir/cells" 12000 3 0 2>"$dir/log" || fail "no input files"
 
 start() { # command...: in the background, its ranks are children of $launcher
+    : >"$dir/log" # else the words of the last one are found
     mpirun -n "$RANKS" "$@" >"$dir/out" 2>"$dir/log" &
     launcher=$!
 }

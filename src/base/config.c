@@ -418,4 +418,13 @@ void config_write_reference(FILE *file)
                     section_length(config_keys[k].name), config_keys[k].name);
         write_reference_row(&config_keys[k], file);
     }
+    fputs("\n## Environment\n\n"
+          "| variable | meaning |\n|---|---|\n"
+          "| `CYTOMILL_SHARE` | Folder with `configs/genes/...`, looked at before the places beside the programs. |\n"
+          "| `CYTOMILL_DATA` | Folder of data that does not ship, such as CellFM's gene tables. |\n"
+          "| `CYTOMILL_OVERSUBSCRIBE` | Set to anything: as `run.oversubscribe`, for whole test and benchmark runs. |\n"
+          "| `CYTOMILL_PROGRESS_S` | Seconds between progress lines of a log; 10. |\n"
+          "| `CYTOMILL_WHERE` | Set to anything: below an error, the source line that found it. |\n"
+          "| `OMP_NUM_THREADS` | Threads of a rank where `run.threads` is 0. |\n",
+          file);
 }

@@ -67,7 +67,8 @@
     TEXT("data.modality", "rna", "Modality the model reads.") \
     TEXT("data.split_by", "", \
          "obs column whose values are kept whole when cells are held out (donor); empty: by hash of source_obs_name.") \
-    TEXT("data.group_by", "", "obs column of groups in reports.") \
+    TEXT("data.group_by", "", \
+         "obs column (donor, batch) that colours another map of cytomill-analyze report; empty: none.") \
     REAL("data.held_out", "0.1", 0, 0.9, "", "Share of cells held out of training.") \
     INT("data.block", "16", 1, 65536, "cells", "Neighbouring cells that are read together.") \
     INT("data.window", "64", 1, 1e6, "blocks", "Blocks whose cells are shuffled together.") \
