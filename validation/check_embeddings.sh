@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# kind: table
 # Do embeddings keep what biologists know? kNN macro-F1 of a trained model beside the same network untrained, PCA and
 # sequencing depth alone, on three labelled data sets, all through our own programs.
 #

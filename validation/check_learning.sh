@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
+# kind: table
 # validation/check_learning.sh [SEED...]: is learning real? Five seeds of the demo's model trained longer on PBMC 3k,
 # each against the three references on the same hidden values of the same held-out cells, into
-# validation/learning.tsv and validation/learning.md.
+# OUT/learning.tsv and OUT/learning.md (build/validation/learning); UPDATE=1 makes them validation/learning.*.
 #   STEPS=3000 RANKS=2 validation/check_learning.sh          other keys: CONFIG, EXTRA="--set model.layers=6"
 set -u
 cd "$(dirname "$0")/.." || exit
@@ -16,7 +17,7 @@ for seed in "${seeds[@]}"; do # the same command resumes a run that was stopped
     mpirun -n "$RANKS" cytomill-pretrain --config "$CONFIG" --atlas "$out/atlas" --out "$out/seed$seed" --seed "$seed" \
         --set train.steps="$STEPS" --set train.final_cells=0 $EXTRA || exit 1
 done
-table=validation/learning.tsv
+table=$out/learning.tsv
 {
     printf 'seed\tpredictor\tmse_hidden\thidden_positions\theld_out_cells\tstep\n'
     for seed in "${seeds[@]}"; do awk -F'\t' -v OFS='\t' -v s="$seed" 'NR > 1 { print s, $1, $2, $3, $4, $5 }' "$out/seed$seed/learning.tsv"; done
@@ -34,5 +35,6 @@ awk -F'\t' -v config="$CONFIG" -v steps="$STEPS" -v extra="$EXTRA" '
             printf "| %s | %.4f | %.4f | %s |\n", p, m, (v > 0 ? sqrt(v * n[p] / (n[p] > 1 ? n[p] - 1 : 1)) : 0), (p ~ /^model/ ? "" : (beaten[p] + 0) " of " n[p]) }
         model = sum["model gene-wise"] / n["model gene-wise"]; poisson = sum["zero-truncated Poisson"] / n["zero-truncated Poisson"]
         printf "\nAgainst the strongest reference, the zero-truncated Poisson, the model is %.1f %% %s.\n", 100 * (model < poisson ? 1 - model / poisson : model / poisson - 1), (model < poisson ? "better" : "worse")
-    }' "$table" >validation/learning.md
-cat validation/learning.md
+    }' "$table" >"$out/learning.md"
+cat "$out/learning.md"
+[ -z "${UPDATE:-}" ] || cp "$table" "$out/learning.md" validation/

@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
+# kind: check
 # The products build against oneDNN 3.x and pass the same tests. PyPI has the library on GNU OpenMP up to 3.2 and the
 # headers, without a library, from 3.6 on: both are used. What 3.2 does not give is gradients whose bits do not depend
 # on the number of threads (test_model passes but for that), so that test stays with Debian's 2.6.

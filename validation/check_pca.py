@@ -2,7 +2,7 @@
 
     validation/check_pca.py
 
-PBMC 3k with its 2,000 most variable genes, and Kang's interferon data with all genes.
+kind: check. PBMC 3k with its 2,000 most variable genes, and Kang's interferon data with all genes.
 
 Needs scanpy. Run from the root of the project after make; prints one line a run, exits 1 on a miss."""
 import os
@@ -20,6 +20,9 @@ import scanpy
 BAR = 1e-5
 data = os.environ.get("CYTOMILL_DATA", "../shared/data")
 failed = False
+if not os.path.isdir(data):
+    print(f"the shared data are not at {data}; set CYTOMILL_DATA")
+    sys.exit(77)
 
 
 def reference(path, used):

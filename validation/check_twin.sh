@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
+# kind: check
 # The model against the PyTorch twin, run now: the committed golden file must still be what the twin
 # says, and a realistic size (width 384, 200 and 300 genes a cell) must agree too, in fp32, bf16 and
 # double. Prints, per build, file and kind of quantity: how many were compared, the largest relative
