@@ -70,6 +70,8 @@ MUST_CHECK enum status h5_attr_write_texts(hid_t object, const char *name, const
 MUST_CHECK enum status h5_attr_write_int(hid_t object, const char *name, int64_t value);
 MUST_CHECK enum status h5_attr_write_ints(hid_t object, const char *name, const int64_t *values, int count);
 MUST_CHECK enum status h5_attr_write_real(hid_t object, const char *name, double value);
+/* Overwrite the real attribute that is there. */
+MUST_CHECK enum status h5_attr_rewrite_real(hid_t object, const char *name, double value);
 MUST_CHECK enum status h5_attr_write_bool(hid_t object, const char *name, bool value);
 /* Reading takes any string or integer type, fixed or variable length; *text is freed by the caller. */
 MUST_CHECK enum status h5_attr_read_text(hid_t object, const char *name, char **text);

@@ -61,6 +61,14 @@ enum status h5_attr_write_real(hid_t object, const char *name, double value)
     return write_attribute(object, name, H5T_IEEE_F64LE, -1, &value);
 }
 
+enum status h5_attr_rewrite_real(hid_t object, const char *name, double value)
+{
+    hid_t attribute = H5Aopen(object, name, H5P_DEFAULT);
+    bool good = attribute >= 0 && H5Awrite(attribute, H5T_NATIVE_DOUBLE, &value) >= 0;
+    h5_drop(&attribute);
+    return good ? ST_OK : h5_fail(ST_OUTPUT, "attribute '%s' cannot be changed", name);
+}
+
 enum status h5_attr_write_bool(hid_t object, const char *name, bool value)
 {
     hid_t type = h5_bool_type();

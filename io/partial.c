@@ -110,6 +110,12 @@ done:
     return st;
 }
 
+enum status partial_open_final(const char *path, struct partial *p)
+{
+    *p = (struct partial){.path = text_copy(path), .work = text_copy(path), .fd = open(path, O_RDONLY | O_CLOEXEC)};
+    return p->fd < 0 ? fail(ST_INPUT, "%s: cannot be opened: %s", path, strerror(errno)) : ST_OK;
+}
+
 void partial_close(struct partial *p)
 {
     if (!p->path) return;

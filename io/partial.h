@@ -44,6 +44,9 @@ MUST_CHECK enum status partial_find_final(struct comm *comm, const char *path, c
  * unfinished work of another key lies there; not writable; no space. */
 MUST_CHECK enum status partial_open(struct comm *comm, const char *path, int64_t chunks, const char key[SHA256_HEX],
                                     partial_lay_out lay_out, void *context, struct partial *out);
+/* The finished file NAME, to read from it as from one under construction: fd and work are those of NAME, there is no
+ * ledger. Local. ST_INPUT: it cannot be opened. */
+MUST_CHECK enum status partial_open_final(const char *path, struct partial *out);
 void partial_close(struct partial *partial);
 
 /* Read back the chunks done before and take back the marks of those that do not match. Ranks share

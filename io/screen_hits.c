@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/text.h"
 #include "screen/top.h"
@@ -72,6 +73,7 @@ static const char *const dictionary[][3] = {
     {"ensembl", "", "Ensembl ids in the same order"},
     {"n", "cells", "cells of the group the set was done to: in a knock-out those that carry every gene of it"},
     {"n_each", "cells", "cells of the group that carry each gene, joined by +"},
+    {"n_all", "cells", "cells of the group that carry every gene of the set, in either mode"},
     {"effect", "", "mean over the n cells of 1 - cos(z_S, z), or with a goal g of cos(z_S, g) - cos(z, g)"},
     {"effect_se", "", "standard error of effect over cells"},
     {"expected", "", "mean over the same cells of the same score of z + sum_i (z_i - z), z_i with gene i alone"},
@@ -103,6 +105,7 @@ static void add_hit(struct text *table, const struct results *r, int64_t rank, i
     for (int what = 0; what < 2; what++) add_joined(table, r, members, size, what);
     text_add(table, "%ld\t", (long)sum->cells);
     add_joined(table, r, members, size, 2);
+    text_add(table, "%ld\t", (long)sum->carriers);
     text_add(table, "%.9g\t%.4g\t%.9g\t%.9g\t%.4g\t%ld\n", effect.mean, effect.error, expected.mean, interaction.mean,
              interaction.error, (long)set);
 }
@@ -129,6 +132,18 @@ static void add_dictionary(struct text *table)
         text_add(table, "%s\t%s\t%s\n", dictionary[c][0], dictionary[c][1], dictionary[c][2]);
 }
 
+/* A table that says the same already is left alone. */
+static enum status write_table(const char *path, const struct text *table)
+{
+    char *there = NULL;
+    size_t bytes = 0;
+    bool same = access(path, R_OK) == 0 && text_read_file(path, &there, &bytes) == ST_OK && bytes == table->length &&
+                memcmp(there, table->data, bytes) == 0;
+    status_clear();
+    free(there);
+    return same ? ST_OK : text_write_file(path, table->data, table->length);
+}
+
 static enum status write_tables(const char *folder, struct results *r, const struct top tops[PART_COUNT])
 {
     enum status st = ST_OK;
@@ -136,8 +151,8 @@ static enum status write_tables(const char *folder, struct results *r, const str
     char *columns_path = text_format("%s/hits_columns.tsv", folder), *hits_path = text_format("%s/hits.tsv", folder);
     add_dictionary(&columns);
     TRY(add_hits(&hits, r, tops));
-    TRY(text_write_file(columns_path, columns.data, columns.length));
-    TRY(text_write_file(hits_path, hits.data, hits.length));
+    TRY(write_table(columns_path, &columns));
+    TRY(write_table(hits_path, &hits));
 done:
     text_free(&columns);
     text_free(&hits);

@@ -25,6 +25,8 @@ static const struct set_column {
     {"genes", KIND_GENES, 0, 0, "", "places of its genes in /panel, -1 beyond its size"},
     {"cells", KIND_COUNT, AT(cells), 0, "cells",
      "cells in the sums: the set was done to them and their scores are finite"},
+    {"carriers", KIND_COUNT, AT(carriers), 0, "cells",
+     "cells of the group that carry every gene of the set, whether the set was done to them or not"},
     {"not_finite", KIND_COUNT, AT(not_finite), 0, "cells", "cells left out because a score was not finite"},
     {"sum_effect", KIND_SUM, AT(effect), 0, "", "sum over cells of the effect"},
     {"sum_effect_squared", KIND_SUM, AT(effect_squared), 0, "", "sum of its squares"},
@@ -220,11 +222,11 @@ enum status results_open(struct comm *comm, const struct results_plan *plan, boo
     TRY(comm_agree(comm, NEW_ARRAY(r->offset, COLUMN_COUNT)));
     TRY(partial_find_final(comm, plan->path, plan->key, "this sweep (same model, cells, panel and options)", fresh,
                            read_key, &r->complete));
-    if (r->complete) goto done;
-    TRY(partial_open(comm, plan->path, chunks, plan->key, lay_out, r, &r->partial));
+    if (r->complete) TRY(comm_agree(comm, partial_open_final(plan->path, &r->partial)));
+    else TRY(partial_open(comm, plan->path, chunks, plan->key, lay_out, r, &r->partial));
     TRY(comm_agree(comm, comm->rank == 0 ? find_offsets(r->partial.work, r) : ST_OK));
     comm_bcast(comm, r->offset, COLUMN_COUNT * (int64_t)sizeof *r->offset, 0);
-    TRY(partial_verify(comm, &r->partial, chunk_matches, r));
+    if (!r->complete) TRY(partial_verify(comm, &r->partial, chunk_matches, r));
 done:
     if (st != ST_OK) results_close(r);
     return st;
@@ -309,3 +311,26 @@ done:
 }
 
 enum status results_commit(struct comm *comm, struct results *r) { return partial_commit(comm, &r->partial); }
+
+static enum status restate(const char *path, const char *note, double value)
+{
+    enum status st = ST_OK;
+    hid_t file = H5_NONE;
+    double held;
+    TRY(h5_open(path, &file));
+    TRY(h5_attr_read_real(file, note, &held));
+    h5_drop(&file);
+    if (held == value) return ST_OK;
+    TRY(h5_open_rw(path, &file));
+    TRY(h5_attr_rewrite_real(file, note, value));
+    TRY(h5_close(&file));
+done:
+    h5_drop(&file);
+    if (st != ST_OK) status_prefix("%s: ", path);
+    return st;
+}
+
+enum status results_restate(struct comm *comm, struct results *r, const char *note, double value)
+{
+    return comm_agree(comm, comm->rank == 0 ? restate(r->plan.path, note, value) : ST_OK);
+}

@@ -3,7 +3,7 @@
  *   /panel/{symbol, ensembl, vocabulary_id, cells, raised_to}   [genes]; cells = carriers among the group's
  *   /readout/{symbol, ensembl, vocabulary_id}                   [read-out genes]
  *   /sets/size, /sets/genes [N, order]                          places in the panel, -1 beyond the size
- *   /sets/cells, /sets/not_finite                               cells in the sums; cells left out
+ *   /sets/cells, /sets/carriers, /sets/not_finite               cells in the sums; with all genes of the set; left out
  *   /sets/sum_effect, sum_effect_squared, …                     per-set sums: add two sweeps over other cells
  *   /sets/effect, effect_se, expected, expected_se, interaction, interaction_se
  *   /sets/readout_sum [N, read-out genes]                       sums of shifts of predictions
@@ -41,7 +41,7 @@ struct results {
     struct results_plan plan;
     struct partial partial;
     int64_t *offset; /* of each dataset under /sets */
-    bool complete;   /* results.h5 with this key is there already */
+    bool complete;   /* results.h5 with this key is there already: results_read reads it, nothing is written */
 };
 
 /* Lay out, resume or recognise. Collective, agreed. ST_OUTPUT: the path holds something else, or
@@ -57,6 +57,9 @@ MUST_CHECK enum status results_put(struct results *results, int64_t chunk, const
                                    const double *readout);
 /* Read the sums of sets [first, first+count) back. Local. ST_INPUT: cannot be read. */
 MUST_CHECK enum status results_read(struct results *results, int64_t first, int64_t count, struct score_sum *sums);
+/* Replace the number of a note in finished results, for what the results themselves do not depend on. Collective,
+ * agreed. ST_OUTPUT. */
+MUST_CHECK enum status results_restate(struct comm *comm, struct results *results, const char *note, double value);
 /* Every chunk must be done: rename. Collective, agreed. */
 MUST_CHECK enum status results_commit(struct comm *comm, struct results *results);
 

@@ -363,6 +363,8 @@ static enum status do_set(struct screening *s, const struct set_chunk *chunk, in
     int size = combination_unrank(&s->plan.space, chunk->first + set, members);
     for (int64_t cell = 0; cell < s->plan.cells->count; cell++) {
         struct edit edit = make_edit(s, members, size, cell, id, raised);
+        struct token_list list = cohort_tokens(s->plan.cells, cell);
+        chunk->sums[set].carriers += token_list_has_all(&list, id, size);
         if (!applies(s, &edit, cell)) continue;
         if (size == 1) {
             TRY(add_scores(s, members, 1, cell, NULL, &chunk->sums[set], chunk->readout + set * s->plan.readout_count));

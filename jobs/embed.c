@@ -41,26 +41,6 @@ static enum status find_input(const struct config *config, const char **path)
     return ST_OK;
 }
 
-static enum status check_vocabulary(struct job *job, struct embed *e)
-{
-    enum { SAMPLE = 4096 };
-    enum status st = ST_OK;
-    double share = 0, least = config_real(job->config, "data.min_vocabulary_share");
-    TRY(comm_agree(&job->world, inference_map(&e->inf, e->input.features, e->input.path)));
-    TRY(cell_input_kept_share(&job->world, &e->input, e->inf.lookup, SAMPLE, &share));
-    comm_note(&job->world,
-              "%s: %ld of %ld features and %.1f %% of the counts are in the model's vocabulary of %d genes",
-              e->input.path, (long)e->inf.mapped, (long)e->input.features->count, 100 * share, e->inf.vocab->count);
-    if (share < least)
-        st = fail(ST_INPUT,
-                  "%s: the model's vocabulary keeps %.2f %% of its counts, below data.min_vocabulary_share = %g; "
-                  "is it another species, or are gene names not in var?",
-                  e->input.path, 100 * share, least);
-    TRY(comm_agree(&job->world, st));
-done:
-    return st;
-}
-
 /* Time one chunk of a sample and scale it up: what --dry-run tells. */
 static enum status predict_cost(struct job *job, struct embed *e)
 {
@@ -100,7 +80,7 @@ static enum status prepare(struct job *job)
     TRY(comm_agree(&job->world, find_input(job->config, &path)));
     TRY(cell_input_open(&job->world, job->config, path, config_text(job->config, "embed.counts"), &e->input));
     TRY(inference_open(&job->world, job->config, job->placement.threads, &e->inf));
-    TRY(check_vocabulary(job, e));
+    TRY(model_output_map(job, &e->inf, &e->input));
     comm_note(
         &job->world, "%s: %ld parameters, width %d, %s per rank, %s, %s", model_name(e->inf.model),
         (long)e->inf.cost.parameters, e->inf.width,

@@ -9,6 +9,26 @@ void model_output_key(const struct job *job, const char *kind, const struct infe
              config_text(job->config, "run.cells"));
 }
 
+enum status model_output_map(struct job *job, struct inference *inf, struct cell_input *input)
+{
+    enum { SAMPLE = 4096 };
+    enum status st = ST_OK;
+    double share = 0, least = config_real(job->config, "data.min_vocabulary_share");
+    TRY(comm_agree(&job->world, inference_map(inf, input->features, input->path)));
+    TRY(cell_input_kept_share(&job->world, input, inf->lookup, SAMPLE, &share));
+    comm_note(&job->world,
+              "%s: %ld of %ld features and %.1f %% of the counts are in the model's vocabulary of %d genes",
+              input->path, (long)inf->mapped, (long)input->features->count, 100 * share, inf->vocab->count);
+    if (share < least)
+        st = fail(ST_INPUT,
+                  "%s: the model's vocabulary keeps %.2f %% of its counts, below data.min_vocabulary_share = %g; "
+                  "is it another species, or are gene names not in var?",
+                  input->path, 100 * share, least);
+    TRY(comm_agree(&job->world, st));
+done:
+    return st;
+}
+
 enum status model_output_record(struct job *job, const char *path, double seconds, const struct metric *metrics,
                                 int count)
 {

@@ -1,6 +1,7 @@
 /* What cytomill-embed and cytomill-sweep share: the output of a trained model over cells, filled in by chunks.
  *
- *     model_output_key(job, "sweep 1", &inf, &input, &text);          then what else it depends on; hash it
+ *     TRY(model_output_map(job, &inf, &input));
+ *     model_output_key(job, "sweep 2", &inf, &input, &text);          then what else it depends on; hash it
  *     TRY(chunk_loop_run(&job->world, partial, &loop));
  *     TRY(model_output_record(job, "DIR/run.json", seconds, metrics, count)); */
 #ifndef CYTOMILL_JOBS_MODEL_OUTPUT_H
@@ -18,6 +19,11 @@
  * in a key. Local. */
 void model_output_key(const struct job *job, const char *kind, const struct inference *inf,
                       const struct cell_input *input, struct text *key);
+
+/* Look the input's features up in the model's vocabulary and print how much of its counts that keeps, from a sample of
+ * cells. Collective on job->world, agreed. ST_INPUT: no feature is known, or less is kept than
+ * data.min_vocabulary_share. */
+MUST_CHECK enum status model_output_map(struct job *job, struct inference *inf, struct cell_input *input);
 
 /* run_record_write of this job. Collective on job->world, agreed. */
 MUST_CHECK enum status model_output_record(struct job *job, const char *path, double seconds,

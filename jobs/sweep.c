@@ -150,7 +150,7 @@ static enum status prepare(struct job *job)
         st = fail(ST_INPUT, "%s: not an atlas (no index.h5 in it); make one with cytomill-ingest", s->input.path);
     TRY(comm_agree(world, st));
     TRY(inference_open(world, job->config, job->placement.threads, &s->inf));
-    TRY(comm_agree(world, inference_map(&s->inf, s->input.features, s->input.path)));
+    TRY(model_output_map(job, &s->inf, &s->input));
     TRY(comm_agree(world, read_genes(job->config, s)));
     TRY(read_group(job, s));
     TRY(read_goal(job, s));
@@ -168,7 +168,7 @@ static void make_key(const struct job *job, struct sweep *s)
 {
     struct text all = {0};
     const struct config *c = job->config;
-    model_output_key(job, "sweep 1", &s->inf, &s->input, &all);
+    model_output_key(job, "sweep 2", &s->inf, &s->input, &all);
     text_add(&all, "%s\n%s\n", config_text(c, "sweep.group"), config_text(c, "sweep.goal"));
     text_add(&all, "%s %s %d %ld %ld %d %ld\n", config_text(c, "sweep.mode"), kernel_isa_name(), s->inf.bf16,
              (long)config_int(c, "run.seed"), (long)config_int(c, "sweep.max_cells"), s->space.order,
@@ -286,7 +286,7 @@ static enum status run(struct job *job)
     make_key(job, s);
     TRY(open_results(job, s));
     if (s->results.complete) {
-        comm_note(&job->world, "%s is complete already; nothing to do", s->results_path);
+        comm_note(&job->world, "%s is complete already: nothing to compute, its hits are ranked", s->results_path);
         goto done;
     }
     TRY(open_screening(job, s));
@@ -302,14 +302,15 @@ static enum status commit(struct job *job)
 {
     enum status st = ST_OK;
     struct sweep *s = job->state;
-    int64_t unranked = 0, tokens;
+    int64_t unranked = 0, tokens, min_cells = config_int(job->config, "sweep.min_cells");
     const char *folder = config_text(job->config, "run.out");
     char *record = NULL;
-    if (s->results.complete) return ST_OK;
+    TRY(hits_write(&job->world, &s->results, folder, config_int(job->config, "sweep.top"), min_cells, &unranked));
+    comm_note(&job->world, "%s/hits.tsv: %ld sets, %ld of them in fewer than sweep.min_cells cells and not ranked",
+              folder, (long)combination_count(&s->space), (long)unranked);
+    if (s->results.complete) return results_restate(&job->world, &s->results, "min_cells", (double)min_cells);
     tokens = screening_tokens(s->screening);
     comm_sum_i64(&job->world, &tokens, 1);
-    TRY(hits_write(&job->world, &s->results, folder, config_int(job->config, "sweep.top"),
-                   config_int(job->config, "sweep.min_cells"), &unranked));
     TRY(results_commit(&job->world, &s->results));
     TRY(partial_discard(&job->world, screening_singles(s->screening)));
     const struct metric metrics[] = {{"sets", (double)combination_count(&s->space)},
@@ -319,8 +320,6 @@ static enum status commit(struct job *job)
                                      {"tokens_per_s", (double)tokens / s->seconds}};
     record = text_format("%s/run.json", folder);
     TRY(model_output_record(job, record, s->seconds, metrics, sizeof metrics / sizeof *metrics));
-    comm_note(&job->world, "%s/hits.tsv: %ld sets, %ld of them in fewer than sweep.min_cells cells and not ranked",
-              folder, (long)combination_count(&s->space), (long)unranked);
 done:
     free(record);
     return st;

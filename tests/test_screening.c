@@ -179,6 +179,9 @@ static struct naive score_naively(struct inference *inf, const struct cohort *ce
     for (int64_t c = 0; c < cells->count; c++) {
         struct token_list list = cohort_tokens(cells, c);
         double moved[64], expected[64];
+        int found = 0;
+        for (int t = 0; t < list.count; t++) found += in_set(list.gene[t], members, size);
+        out.sum.carriers += found == size;
         if (!embed_edited(inf, cells, c, mode, members, size, z_set)) continue;
         embed_alone(inf, list.gene, list.value, list.count, z);
         for (int d = 0; d < width; d++) moved[d] = z_set[d], expected[d] = z[d];
@@ -230,6 +233,7 @@ static void compare_set(struct inference *inf, const struct cohort *cells, enum 
     int size = combination_unrank(space, set, members);
     struct naive slow = score_naively(inf, cells, mode, goal, members, size);
     assert_int_equal(sum->cells, slow.sum.cells);
+    assert_int_equal(sum->carriers, slow.sum.carriers);
     assert_float_equal(sum->effect, slow.sum.effect, 1e-12);
     assert_float_equal(sum->effect_squared, slow.sum.effect_squared, 1e-12);
     assert_float_equal(sum->expected, slow.sum.expected, 1e-12);

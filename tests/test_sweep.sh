@@ -29,6 +29,7 @@ for n in 1 2 3; do
 done
 same s1 s2 s3
 sweep --out "$dir/s1"; grep -q 'complete already' "$dir/log" || fail "not seen as complete"
+same s1 s2
 sweep --out "$dir/batch" --set embed.tokens=64; same s1 batch
 
 # the table is what results.h5 says
@@ -55,6 +56,9 @@ carriers = f["panel/cells"][:]
 if f.attrs["mode"].decode() == "knock-out":
     for g, c, bad in zip(sets, s["cells"], s["not_finite"]): assert c + bad <= min(carriers[list(g)])
     assert (s["cells"] + s["not_finite"])[:m].tolist() == carriers.tolist()
+    assert (s["cells"] + s["not_finite"]).tolist() == s["carriers"].tolist()
+assert s["carriers"][:m].tolist() == carriers.tolist() and f.attrs["min_cells"] == least
+for g, c in zip(sets, s["carriers"]): assert c <= min(carriers[list(g)])
 rows = list(csv.DictReader(open(f"{folder}/hits.tsv"), delimiter="\t"))
 assert [r["column"] for r in csv.DictReader(open(f"{folder}/hits_columns.tsv"), delimiter="\t")] == list(rows[0])
 good = s["cells"] >= least
@@ -66,11 +70,17 @@ for r in rows:
     i = int(r["set"])
     assert r["genes"] == "+".join(symbol[g] for g in sets[i]) and int(r["n"]) == s["cells"][i]
     assert r["n_each"] == "+".join(str(carriers[g]) for g in sets[i])
+    assert int(r["n_all"]) == s["carriers"][i]
     assert (r["rank"] == "") == (not good[i])
     if s["cells"][i]: np.testing.assert_allclose(float(r["interaction"]), s["interaction"][i], rtol=1e-8, atol=1e-300)
 for name in f["sets"]: assert f["sets"][name].attrs["description"], name
 print(good.sum(), (~good).sum(), len(symbol))
 EOF
+# other hits of complete results, on other ranks, and back
+mpirun -n 3 cytomill-sweep "${base[@]}" --set sweep.min_cells=100 --set sweep.top=5 --out "$dir/s2" 2>"$dir/log" || fail "ranking anew"
+"$python" "$dir/check.py" "$dir/s2" 100 5 >/dev/null || fail "hits.tsv does not follow sweep.min_cells and sweep.top"
+cmp -s "$dir/s1/hits.tsv" "$dir/s2/hits.tsv" && fail "hits.tsv was left as it was"
+sweep --out "$dir/s2"; same s1 s2
 facts=$("$python" "$dir/check.py" "$dir/s1" 10 1000) || fail "hits.tsv is not what results.h5 says"
 [ "${facts##* }" = 12 ] || fail "the default panel has not 12 genes: $facts"
 
@@ -121,6 +131,7 @@ import sys, anndata, glob, h5py, numpy as np
 f = h5py.File(f"{sys.argv[1]}/over/results.h5")
 a = anndata.read_h5ad(glob.glob(f"{sys.argv[1]}/atlas/mod/rna/shard-*.h5ad")[0])
 assert (f["sets/cells"][:] == f.attrs["cells_used"]).all(), "a cell was left out"
+assert (f["sets/carriers"][:] < f.attrs["cells_used"]).all() and (f["sets/carriers"][:] > 0).all(), "who carries them?"
 for name, raised in zip(f["panel/ensembl"].asstr()[:], f["panel/raised_to"][:]):
     x = a.X[:, np.flatnonzero(a.var["id"] == name)[0]].toarray().ravel()
     x = np.sort(x[x > 0])
@@ -149,6 +160,7 @@ expect 5 'not this sweep' run --out "$dir/s1" --order 1
 expect 5 'results.h5: .*fresh' run --out "$dir/s1" --fresh
 mkdir "$dir/begun"; : >"$dir/begun/results.h5.partial"
 expect 5 'results.h5.partial: .*fresh' run --out "$dir/begun" --fresh
+expect 4 'keeps .* of its counts, below data.min_vocabulary_share' run --out "$dir/x" --set data.min_vocabulary_share=1
 expect 4 'not an atlas' cytomill-sweep --model "$dir/m.h5" --atlas "$dir/cells.h5ad" --out "$dir/x"
 expect 5 'proc' run --out /proc/no/such/folder
 [ -e "$dir/x" ] && fail "a refused sweep left a folder"

@@ -63,6 +63,7 @@ void score_sum_add(struct score_sum *sum, double effect, double expected)
 void score_sum_merge(struct score_sum *a, const struct score_sum *b)
 {
     a->cells += b->cells;
+    a->carriers += b->carriers;
     a->not_finite += b->not_finite;
     a->effect += b->effect;
     a->effect_squared += b->effect_squared;

@@ -27,6 +27,7 @@ double score_expected(const struct score_rule *rule, const float *base, const fl
 /* Sums over the cells of one set. */
 struct score_sum {
     int64_t cells;      /* cells in the sums */
+    int64_t carriers;   /* cells that carry every gene of the set, in the sums or not */
     int64_t not_finite; /* cells left out because a score was NaN or infinite */
     double effect, effect_squared;
     double expected, expected_squared;
