@@ -112,6 +112,7 @@ units: $(TESTS)
 
 # Every test in the release build, gradients and the twin in double, the unit tests under sanitizers.
 check: deps
+	@.ci/detect --check
 	@.ci/detect --print
 	@$(MAKE) -j2 --no-print-directory tests
 	@$(MAKE) -j2 --no-print-directory CONFIG=double units
