@@ -7,7 +7,7 @@
  *   /checksum                XXH3 of every block of 4 Mi values; a tensor's attribute first_block
  *                            says where its blocks begin
  *   /vocabulary              bytes of the vocabulary TSV; attribute sha256
- *   /config                  YAML used
+ *   /config                  YAML used: sections data, model, train, and run.cells
  *   /state                   attributes of struct train_state; check: XXH3 of them, /config and /vocabulary
  * All datasets are created together and allocated at once, then every rank writes its blocks at their
  * offsets in the file: through MPI-IO (run.io ompio, romio) or plain POSIX calls (posix; auto when all ranks
@@ -46,6 +46,10 @@ MUST_CHECK enum status checkpoint_write(struct comm *comm, const char *path, con
  * damaged, of another version, of another model than the user asked for. */
 MUST_CHECK enum status checkpoint_open_model(struct comm *comm, const char *path, struct config *config,
                                              struct vocab **vocab);
+/* Was the run of this checkpoint configured in these keys (NULL-terminated) as `config` is? For what a resumed run must
+ * not change. ST_CONFIG names the first that differs, with both values. Collective, agreed. */
+MUST_CHECK enum status checkpoint_check_keys(struct comm *comm, const char *path, const struct config *config,
+                                             const char *const *keys);
 /* Weights into a table built from that configuration; moments and state too if `state` is not NULL.
  * Names or shapes that do not match are ST_INPUT with the first of them. Every block is verified.
  * Each rank reads its share of the file and sends it to the others. Collective. */

@@ -179,6 +179,43 @@ done:
     return st;
 }
 
+static enum status compare_keys(const char *path, const struct config *stored, const struct config *config,
+                                const char *const *keys)
+{
+    enum status st = ST_OK;
+    const char *theirs, *ours;
+    for (; *keys; keys++) {
+        char a[256] = "", b[256] = "";
+        const struct config_key *row = config_keys;
+        while (strcmp(row->name, *keys) != 0) row++;
+        TRY(config_written(stored, *keys, &theirs));
+        TRY(config_written(config, *keys, &ours));
+        if (row->type != KEY_TEXT) value_text(stored, row, a), value_text(config, row, b); /* 1e2 is 100 */
+        if (strcmp(theirs, ours) == 0 || (*a && strcmp(a, b) == 0)) continue;
+        TRY(config_fail(config, *keys,
+                        "%s was trained with '%s', and a resumed run keeps it: give that value, or another --out", path,
+                        theirs));
+    }
+done:
+    return st;
+}
+
+enum status checkpoint_check_keys(struct comm *comm, const char *path, const struct config *config,
+                                  const char *const *keys)
+{
+    struct checkpoint_small small = {0};
+    struct config *stored = NULL;
+    enum status st = checkpoint_small_share(comm, path, &small);
+    if (st != ST_OK) goto done;
+    st = parse_config(small.config_text, &stored);
+    if (st == ST_OK) st = compare_keys(path, stored, config, keys);
+    st = comm_agree(comm, st);
+done:
+    if (stored) config_destroy(&stored);
+    checkpoint_small_free(&small);
+    return st;
+}
+
 enum status checkpoint_open_model(struct comm *comm, const char *path, struct config *config, struct vocab **vocab)
 {
     struct checkpoint_small small = {0};

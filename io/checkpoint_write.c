@@ -280,7 +280,7 @@ enum status checkpoint_write(struct comm *comm, const char *path, const struct p
     struct writer w = {
         .params = params, .fd = -1, .shared = {.handle = MPI_FILE_NULL}, .posix = uses_posix(comm, driver)};
     struct contents c = {.model_name = model_name,
-                         .config_text = config_yaml(config, "data model train"),
+                         .config_text = config_yaml(config, "data model train run.cells"),
                          .vocab = vocab,
                          .state = state};
     signal(SIGXFSZ, SIG_IGN); /* a file size limit must be an error here, not a signal */

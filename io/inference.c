@@ -64,8 +64,7 @@ enum status inference_open(struct comm *comm, struct config *config, int threads
     TRY(find_checkpoint(comm, config, &path));
     TRY(checkpoint_open_model(comm, path, config, &inf->vocab));
     st = kernel_select(config_text(config, "run.isa"));
-    inf->bf16 = config_word_is(config, "run.precision", "bf16") ||
-                (config_word_is(config, "run.precision", "auto") && product_bf16_native());
+    inf->bf16 = product_choose_bf16(config_text(config, "run.precision"));
     if (st == ST_OK) st = model_create(config, inf->vocab, &inf->model);
     if (st == ST_OK) st = param_allocate(model_params(inf->model), false);
     TRY(comm_agree(comm, st));

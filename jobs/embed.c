@@ -81,11 +81,11 @@ static enum status prepare(struct job *job)
     TRY(cell_input_open(&job->world, job->config, path, config_text(job->config, "embed.counts"), &e->input));
     TRY(inference_open(&job->world, job->config, job->placement.threads, &e->inf));
     TRY(model_output_map(job, &e->inf, &e->input));
+    job_note_kernels(job, e->inf.bf16);
     comm_note(
-        &job->world, "%s: %ld parameters, width %d, %s per rank, %s, %s", model_name(e->inf.model),
+        &job->world, "%s: %ld parameters, width %d, %s per rank", model_name(e->inf.model),
         (long)e->inf.cost.parameters, e->inf.width,
-        text_bytes((double)(e->inf.cost.weight_bytes + e->inf.cost.packed_bytes + e->inf.cost.activation_bytes), size),
-        e->inf.bf16 ? "bf16" : "fp32", kernel_isa_name());
+        text_bytes((double)(e->inf.cost.weight_bytes + e->inf.cost.packed_bytes + e->inf.cost.activation_bytes), size));
     if (job->dry_run) TRY(predict_cost(job, e));
 done:
     return st;

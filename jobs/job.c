@@ -7,6 +7,8 @@
 
 #include "base/stop.h"
 #include "base/text.h"
+#include "kernel/isa.h"
+#include "kernel/product.h"
 
 /* In the order of --help. */
 static const struct shared_option {
@@ -37,6 +39,15 @@ static const struct job_option *option_at(const struct job_spec *spec, int index
         if (index-- == 0) return &shared_options[k].option;
     }
     return NULL;
+}
+
+void job_note_kernels(const struct job *job, bool in_bf16)
+{
+    const char *why = in_bf16 ? "auto, because this processor has bf16 products"
+                              : "auto, because this processor has no bf16 products";
+    comm_note(&job->world, "precision %s: %s; kernels %s: %s; %s", in_bf16 ? "bf16" : "fp32",
+              config_word_is(job->config, "run.precision", "auto") ? why : "as asked", kernel_isa_name(),
+              config_word_is(job->config, "run.isa", "auto") ? "auto" : "as asked", product_version_text());
 }
 
 /* ---- help ---- */

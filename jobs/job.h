@@ -71,6 +71,10 @@ int job_main(int argc, char **argv, const struct job_spec *spec);
  * MPI has started. Local. */
 bool job_is_first(void);
 
+/* Say which precision the products have and why, and which kernels are in use (after kernel_select). Rank 0 speaks;
+ * local. */
+void job_note_kernels(const struct job *job, bool in_bf16);
+
 /* Text of --version: version, git revision, compiler, MPI, HDF5, oneDNN. */
 const char *job_version_text(void);
 

@@ -42,11 +42,11 @@ static void note_step(struct job *job, const struct step_result *r, double secon
     if (st != ST_OK && p->trainer.pending == ST_OK) p->trainer.pending = st;
 }
 
-static enum status evaluate(struct job *job, int64_t cells, struct evaluation *e)
+static enum status evaluate(struct job *job, int64_t cells, bool may_stop, struct evaluation *e)
 {
     struct pretrain *p = job->state;
     enum status st = ST_OK;
-    TRY(pretrain_evaluate(job, cells, e));
+    TRY(pretrain_evaluate(job, cells, may_stop, e));
     double loss = loss_mean(e->loss.genewise + e->loss.cellwise, e->loss.weight);
     if (isnan(p->state.best_loss) || loss < p->state.best_loss) p->state.best_loss = loss;
     const struct metric m[] = {
@@ -93,7 +93,7 @@ static enum status due_work(struct job *job, int64_t steps)
     enum status st = ST_OK;
     if (p->state.step == steps) return ST_OK;
     if (p->state.step % config_int(c, "train.evaluate_every") == 0)
-        TRY(evaluate(job, config_int(c, "train.evaluate_cells"), &e));
+        TRY(evaluate(job, config_int(c, "train.evaluate_cells"), false, &e));
     if (p->state.step % config_int(c, "train.checkpoint_every") == 0) TRY(save(job));
 done:
     return st;
@@ -162,9 +162,12 @@ static enum status commit(struct job *job)
 {
     struct evaluation e;
     enum status st = ST_OK;
-    TRY(evaluate(job, config_int(job->config, "train.final_cells"), &e));
+    TRY(evaluate(job, config_int(job->config, "train.final_cells"), true, &e));
     TRY(pretrain_tell_learning(job, &e));
 done:
+    if (st == ST_REQUEUE)
+        comm_note(&job->world, "trained to step %lld and saved; the same command goes on with the last evaluation",
+                  (long long)((struct pretrain *)job->state)->state.step);
     return st;
 }
 

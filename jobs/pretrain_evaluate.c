@@ -2,35 +2,48 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "base/stop.h"
 #include "base/text.h"
 #include "jobs/pretrain_state.h"
 
 /* Masks of held-out cells are drawn at a step that no training reaches: the same in every evaluation. */
 #define EVALUATION_STEP INT64_MAX
 
-/* This rank's share of the positions. */
-static enum status evaluate_share(struct job *job, int64_t first, int64_t count, struct evaluation *out)
+/* A micro-batch of `count` positions. */
+static enum status evaluate_cells(struct pretrain *p, int64_t first, int64_t count, struct evaluation *out)
+{
+    enum status st = ST_OK;
+    struct batch *micro;
+    int micro_count;
+    const double *total = loader_totals(p->held_out);
+    TRY(loader_next(p->held_out, first, count, EVALUATION_STEP, &micro, &micro_count));
+    for (int i = 0; i < micro_count; total += micro[i++].cell_count) {
+        struct loss_sum loss = {0};
+        TRY(model_loss(p->model, &micro[i], &loss));
+        reference_score(p->survey.reference, &micro[i], total, &out->reference);
+        out->loss.genewise += loss.genewise;
+        out->loss.cellwise += loss.cellwise;
+        out->loss.weight += loss.weight;
+        out->loss.genewise_hidden += loss.genewise_hidden;
+        out->loss.cellwise_hidden += loss.cellwise_hidden;
+        out->loss.hidden += loss.hidden;
+    }
+done:
+    return st;
+}
+
+/* This rank's share of the positions; all ranks go through the same number of micro-batches. */
+static enum status evaluate_share(struct job *job, bool may_stop, struct evaluation *out)
 {
     struct pretrain *p = job->state;
     enum status st = ST_OK;
-    for (int64_t at = 0, n; at < count; at += n) {
-        struct batch *micro;
-        int micro_count;
-        const double *total = loader_totals(p->held_out);
-        n = count - at < p->limits.cells ? count - at : p->limits.cells;
-        TRY(loader_next(p->held_out, first + at, n, EVALUATION_STEP, &micro, &micro_count));
-        for (int i = 0; i < micro_count; total += micro[i++].cell_count) {
-            struct loss_sum loss = {0};
-            TRY(model_loss(p->model, &micro[i], &loss));
-            reference_score(p->survey.reference, &micro[i], total, &out->reference);
-            out->loss.genewise += loss.genewise;
-            out->loss.cellwise += loss.cellwise;
-            out->loss.weight += loss.weight;
-            out->loss.genewise_hidden += loss.genewise_hidden;
-            out->loss.cellwise_hidden += loss.cellwise_hidden;
-            out->loss.hidden += loss.hidden;
-        }
+    int64_t first, count, most = (out->cells + job->world.size - 1) / job->world.size, step = p->limits.cells;
+    comm_share(&job->world, out->cells, &first, &count);
+    for (int64_t at = 0; at < most; at += step) {
+        if (st == ST_OK && at < count) st = evaluate_cells(p, first + at, count - at < step ? count - at : step, out);
+        if (may_stop) TRY(comm_agree(&job->world, st == ST_OK && stop_asked() ? ST_REQUEUE : st));
     }
+    st = comm_agree(&job->world, st);
 done:
     return st;
 }
@@ -47,13 +60,12 @@ static void add_over_ranks(struct comm *comm, struct evaluation *e)
     for (int k = 0; k < REFERENCE_COUNT; k++) e->reference.error[k] = sums[7 + k];
 }
 
-enum status pretrain_evaluate(struct job *job, int64_t cells, struct evaluation *out)
+enum status pretrain_evaluate(struct job *job, int64_t cells, bool may_stop, struct evaluation *out)
 {
     struct pretrain *p = job->state;
-    int64_t first, count, all = p->survey.held_out_count;
+    int64_t all = p->survey.held_out_count;
     *out = (struct evaluation){.cells = cells > 0 && cells < all ? cells : all};
-    comm_share(&job->world, out->cells, &first, &count);
-    enum status st = comm_agree(&job->world, evaluate_share(job, first, count, out));
+    enum status st = evaluate_share(job, may_stop, out);
     if (st == ST_OK) add_over_ranks(&job->world, out);
     return st;
 }

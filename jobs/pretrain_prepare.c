@@ -200,15 +200,20 @@ static enum status same_or_refuse(const char *path, const char *what, const char
     return fail(ST_INPUT, "%s: was trained with %s %.16s…, this run has %.16s…; %s", path, what, theirs, ours, remedy);
 }
 
-/* Take model.* from the checkpoint, refusing what contradicts it, and compare vocabularies. */
+/* Take model.* from the checkpoint, refusing what contradicts it, and compare vocabularies. Which cells are held out,
+ * and which a step draws, may not change half-way: cells trained on would be scored as held out. */
 static enum status find_checkpoint(struct job *job)
 {
+    static const char *const kept[] = {"run.cells",     "data.modality",   "data.held_out",
+                                       "data.split_by", "data.balance_by", "data.block",
+                                       "data.window",   "train.batch",     NULL};
     struct pretrain *p = job->state;
     struct vocab *stored = NULL;
     enum status st = ST_OK;
     TRY(checkpoint_find(&job->world, config_text(job->config, "run.out"), &p->resume_from));
     if (!p->resume_from) return ST_OK;
     TRY(checkpoint_open_model(&job->world, p->resume_from, job->config, &stored));
+    TRY(checkpoint_check_keys(&job->world, p->resume_from, job->config, kept));
     TRY(comm_agree(&job->world, same_or_refuse(p->resume_from, "vocabulary", stored->sha256, p->vocab->sha256,
                                                "give that vocabulary (data.vocabulary), or another --out")));
 done:
@@ -257,13 +262,11 @@ static struct model_limits limits_of(const struct job *job)
     const struct config *c = job->config;
     int64_t share = (config_int(c, "train.batch") + job->world.size - 1) / job->world.size;
     int cells = (int)smaller(config_int(c, "train.micro_batch"), share);
-    bool bf16_products = config_word_is(c, "run.precision", "bf16") ||
-                         (config_word_is(c, "run.precision", "auto") && product_bf16_native());
     return (struct model_limits){.cells = cells,
                                  .tokens = (int64_t)cells * (config_int(c, "model.max_genes") + 1),
                                  .train = true,
                                  .threads = job->placement.threads,
-                                 .bf16 = bf16_products};
+                                 .bf16 = product_choose_bf16(config_text(c, "run.precision"))};
 }
 
 static enum status prepare_model(struct job *job)
@@ -290,6 +293,7 @@ enum status pretrain_prepare(struct job *job)
     TRY(find_checkpoint(job));
     TRY(look_at_cells(job));
     p->limits = limits_of(job);
+    job_note_kernels(job, p->limits.bf16);
     TRY(comm_agree(&job->world, model_create(job->config, p->vocab, &p->model)));
     TRY(pretrain_print_cost(job));
     if (job->dry_run) goto done;

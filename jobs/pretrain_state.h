@@ -46,8 +46,9 @@ MUST_CHECK enum status pretrain_prepare(struct job *job);
 void pretrain_release(struct job *job);
 
 /* pretrain_evaluate.c. `cells` of the held-out ones (0 all), the same ones and the same masks each
- * time. Collective, agreed. */
-MUST_CHECK enum status pretrain_evaluate(struct job *job, int64_t cells, struct evaluation *out);
+ * time. With `may_stop`, ST_REQUEUE when asked to stop between two micro-batches; an evaluation during the training runs
+ * to its end, so that a run that was stopped goes through the same states. Collective, agreed. */
+MUST_CHECK enum status pretrain_evaluate(struct job *job, int64_t cells, bool may_stop, struct evaluation *out);
 /* OUT/learning.tsv, and one sentence that says which references the model beats and by how much. Collective, agreed. */
 MUST_CHECK enum status pretrain_tell_learning(struct job *job, const struct evaluation *e);
 

@@ -150,6 +150,7 @@ static enum status prepare(struct job *job)
         st = fail(ST_INPUT, "%s: not an atlas (no index.h5 in it); make one with cytomill-ingest", s->input.path);
     TRY(comm_agree(world, st));
     TRY(inference_open(world, job->config, job->placement.threads, &s->inf));
+    job_note_kernels(job, s->inf.bf16);
     TRY(model_output_map(job, &s->inf, &s->input));
     TRY(comm_agree(world, read_genes(job->config, s)));
     TRY(read_group(job, s));

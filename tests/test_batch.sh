@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The batch files under a real Slurm, from an installed prefix, with a program that fails to order.
 # plan: limit=240
-# Exit 75 is requeued and goes on in the same log; a failure (one rank killed while others sleep) ends the
+# Exit 75 is requeued and goes on in the same log, however often and also without a newer checkpoint (the last
+# evaluation of a training), but not of analyze, which begins anew; a failure (one rank killed while others sleep) ends the
 # step and is tried three times; a newer checkpoint starts that count again; a cancelled job stays cancelled; a
 # job ended by a stop file is held.
 set -eu
@@ -33,10 +34,12 @@ FAKE
 chmod +x "$work/bin/cytomill"
 
 submit() { # name plan [verb]: the job's id into $id
+    local words=()
+    [ "${3:-}" = analyze ] && words=(report)
     mkdir -p "$work/$1"
     printf 'run:\n  out: %s\n' "$work/$1" > "$work/$1.yaml"
     id=$(cd "$work" && PLAN=$2 sbatch --parsable --nodes=2 --oversubscribe --job-name="$1" --output="$work/$1.log" \
-        "$work/share/cytomill/jobs/${3:-pretrain}.sbatch" "$work/$1.yaml" --fresh)
+        "$work/share/cytomill/jobs/${3:-pretrain}.sbatch" "${words[@]}" "$work/$1.yaml" --fresh)
 }
 field() { scontrol show job -o "$1" | sed -n "s/.* $2=\([^ ]*\).*/\1/p"; } # job field
 wait_for() { # job states: until it is in one of them and at rest
@@ -54,6 +57,8 @@ same() { [ "$2" = "$3" ] || { echo "$1: found '$2', expected '$3'"; exit 1; }; }
 submit early '75 ok'; early=$id
 submit killed 'kill kill kill ok'; killed=$id
 submit saved 'kill saved kill kill ok'; saved=$id
+submit late '75 75 75 75 ok'; late=$id
+submit page '75 75 75 ok' analyze; page=$id
 submit stopped 'stop ok'; stopped=$id
 submit embedded 'stop_embed ok' embed; embedded=$id
 submit cancelled 'wait ok'; cancelled=$id
@@ -69,6 +74,10 @@ same killed "$(field "$killed" Restarts)" 2
 expect killed "$work/killed.log" 'given up' 1
 wait_for "$saved" COMPLETED
 same saved "$(field "$saved" Restarts)" 4
+wait_for "$late" COMPLETED
+same late "$(field "$late" Restarts)" 4
+wait_for "$page" FAILED
+expect page "$work/page.log" 'given up' 1
 wait_for "$cancelled" CANCELLED
 same cancelled "$(field "$cancelled" Restarts)" 0
 wait_for "$stopped" 'REQUEUE_HOLD PENDING'

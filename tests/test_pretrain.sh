@@ -61,20 +61,22 @@ done
 # resume: killed, asked to stop in three ways, two of them on two ranks; the same bytes as an uninterrupted run
 same_as() { cmp "$dir/$1/checkpoint-30.h5" "$dir/$2/checkpoint-30.h5" || fail "$2 ends with other weights than $1"; }
 interrupt() { # ranks name how
-    local launcher=() pid
+    local launcher=() pid rc attempt
     [ "$1" -gt 1 ] && launcher=(mpirun -n "$1")
-    "${launcher[@]}" cytomill-pretrain --config "$dir/tiny.yaml" --atlas "$dir/atlas-a" --out "$dir/$2" >"$dir/log" 2>&1 &
-    pid=$!
-    for _ in $(seq 2000); do
-        [ "$(grep -c '"kind":"train"' "$dir/$2/metrics.jsonl" 2>/dev/null || true)" -ge 10 ] 2>/dev/null && break
-        sleep 0.01
+    for attempt in 1 2 3 4 5; do
+        rm -rf "${dir:?}/$2"
+        "${launcher[@]}" cytomill-pretrain --config "$dir/tiny.yaml" --atlas "$dir/atlas-a" --out "$dir/$2" >"$dir/log" 2>&1 &
+        pid=$!
+        for _ in $(seq 2000); do
+            [ "$(grep -c '"kind":"train"' "$dir/$2/metrics.jsonl" 2>/dev/null || true)" -ge 10 ] 2>/dev/null && break
+            sleep 0.01
+        done
+        case $3 in stop) touch "$dir/$2/stop" ;; *) kill -"$3" $pid ;; esac
+        wait $pid; rc=$?
+        rm -f "$dir/$2/stop"
+        [ $rc -ne 0 ] && [ ! -e "$dir/$2/checkpoint-30.h5" ] && break # else it was too late: again
     done
-    case $3 in stop) touch "$dir/$2/stop" ;; *) kill -"$3" $pid ;; esac
-    wait $pid
-    local rc=$?
-    [ "$3" = stop ] && rm -f "$dir/$2/stop"
-    [ "$3" = KILL ] || [ $rc -eq 75 ] || [ -e "$dir/$2/learning.tsv" ] || fail "$3 ended with exit $rc, not 75"
-    if [ "$3" = KILL ] && [ "$1" -gt 1 ]; then sleep 0.5; fi
+    [ $rc -eq "$([ "$3" = KILL ] && echo 137 || echo 75)" ] || fail "$3 ended with exit $rc in attempt $attempt"
 }
 for how in KILL TERM USR1; do
     interrupt 1 "i$how" $how
@@ -84,8 +86,33 @@ done
 interrupt 2 istop stop
 pretrain 2 "$dir/istop" || fail "resume after a stop file"
 same_as r2 istop
+interrupt 2 iranks stop
+pretrain 3 "$dir/iranks" || fail "resume on another number of ranks"
+grep -q 'resuming from' "$dir/log" || fail "another number of ranks began anew"
+awk -v a="$(loss r1)" -v b="$(loss iranks)" 'BEGIN { exit !(b > 0 && (a-b)^2 < 1e-6*a*a) }' ||
+    fail "resumed on another number of ranks the loss is $(loss iranks), not $(loss r1)"
 pretrain 1 "$dir/r1" || fail "the same command on a finished run"
 [ "$(grep -c '"kind":"train"' "$dir/iTERM/metrics.jsonl")" -eq 30 ] || fail "metrics of a resumed run repeat steps"
+
+# the last evaluation stops too, between two micro-batches, and the same command ends it
+slow=(--set train.steps=1 --set train.warmup=0 --set model.layers=6 --set model.width=256 --set model.value_width=64
+    --set data.held_out=0.9 --set train.micro_batch=1)
+for n in 1 3; do
+    pretrain $n "$dir/late$n" "${slow[@]}" & pid=$!
+    until [ -e "$dir/late$n/checkpoint-1.h5" ] || ! kill -0 $pid 2>/dev/null; do sleep 0.01; done
+    touch "$dir/late$n/stop"
+    wait $pid; rc=$?
+    [ $rc -eq 75 ] && grep -q 'goes on with the last evaluation' "$dir/log" || fail "$n ranks: the last evaluation ended with $rc"
+    [ ! -e "$dir/late$n/learning.tsv" ] || fail "an evaluation that was stopped left its table"
+    rm "$dir/late$n/stop"
+    pretrain $n "$dir/late$n" "${slow[@]}" && [ -s "$dir/late$n/learning.tsv" ] || fail "$n ranks: evaluating again"
+done
+
+# a log tells step, rate and time left; the precision and the kernels are told once
+CYTOMILL_PROGRESS_S=0 pretrain 1 "$dir/lines" --precision bf16 --isa generic --set train.steps=6 --set train.warmup=0 || fail "progress"
+[ "$(grep -cE '^step=[1-6] of=6 loss=[0-9.]+ genewise_hidden=[0-9.]+ cells_per_s=[0-9.e+]+ eta=[0-9]+s$' "$dir/log")" -eq 6 ] ||
+    fail "a log lacks its progress lines"
+[ "$(grep -cE 'precision bf16: as asked; kernels generic: as asked; oneDNN [0-9]' "$dir/log")" -eq 1 ] || fail "precision is not told"
 
 # time given is over: exit 0 with a checkpoint
 pretrain 1 "$dir/short" --set train.max_seconds=0.001 --set train.steps=100000 || fail "max_seconds"
@@ -110,6 +137,11 @@ refused() { # exit code, words of the error line, out, option...
 refused 4 "atlas" "$dir/r1" --atlas "$dir/atlas-b" --set train.steps=40
 refused 4 "model.heads 2, this run asks for 4" "$dir/r1" --set model.heads=4
 refused 4 "run.seed" "$dir/r1" --seed 9
+refused 3 "data.held_out is '0.2'; .*checkpoint-30.h5 was trained with '0.1'" "$dir/r1" --set data.held_out=0.2
+refused 3 "data.split_by is 'source_file'; .* was trained with ''" "$dir/r1" --set data.split_by=source_file
+refused 3 "data.balance_by is 'source_file'" "$dir/r1" --set data.balance_by=source_file
+refused 3 "run.cells is 'qc_total > 1'; .* was trained with ''" "$dir/r1" --cells "qc_total > 1"
+refused 3 "train.batch is '12'; .* was trained with '6'" "$dir/r1" --set train.batch=12
 head -c 3000 <(gunzip -c configs/genes/vocabulary.tsv.gz) | sed '$d' >"$dir/other.tsv"
 refused 4 "vocabulary" "$dir/r1" --set data.vocabulary="$dir/other.tsv"
 printf 'id\tsymbol\tensembl\thgnc\n1\tNOSUCH\tENSG99999999999\tHGNC:0\n' >"$dir/none.tsv"

@@ -368,22 +368,27 @@ static bool starts_section(int k)
     return k == 0 || strncmp(config_keys[k].name, config_keys[k - 1].name, (size_t)n + 1) != 0;
 }
 
-static bool names_section(const char *sections, const char *key, int length)
+/* Does the list name the key, or its section? */
+static bool names_key(const char *sections, const char *key)
 {
-    for (const char *s = sections; *s; s += strcspn(s, " "), s += strspn(s, " "))
-        if ((int)strcspn(s, " ") == length && strncmp(s, key, (size_t)length) == 0) return true;
+    for (const char *s = sections; *s; s += strcspn(s, " "), s += strspn(s, " ")) {
+        int n = (int)strcspn(s, " ");
+        if ((n == section_length(key) || n == (int)strlen(key)) && strncmp(s, key, (size_t)n) == 0) return true;
+    }
     return false;
 }
 
 char *config_yaml(const struct config *config, const char *sections)
 {
     struct text out = {0};
+    const char *open = ""; /* a key of the section being written */
     text_add(&out, "%s", "");
     for (int k = 0; k < config_key_count; k++) {
         const struct config_key *key = &config_keys[k];
         int n = section_length(key->name);
-        if (sections && !names_section(sections, key->name, n)) continue;
-        if (starts_section(k)) text_add(&out, "%.*s:\n", n, key->name);
+        if (sections && !names_key(sections, key->name)) continue;
+        if (strncmp(open, key->name, (size_t)n + 1) != 0) text_add(&out, "%.*s:\n", n, key->name);
+        open = key->name;
         text_add(&out, "  %s: ", key->name + n + 1);
         add_value(&out, key, &config->values[k]);
         text_add(&out, "\n");

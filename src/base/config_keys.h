@@ -131,7 +131,7 @@
     INT("train.keep", "2", 1, 1e6, "", "Checkpoints kept.") \
     INT("train.evaluate_every", "100", 1, 1e12, "steps", "Steps between held-out evaluations.") \
     INT("train.evaluate_cells", "256", 0, 1e9, "cells", "Held-out cells of an evaluation; 0 all.") \
-    INT("train.final_cells", "0", 0, 1e9, "cells", \
+    INT("train.final_cells", "4096", 0, 1e9, "cells", \
         "Held-out cells of the last evaluation, the one in learning.tsv; 0 all.") \
     INT("train.reference_cells", "100000", 0, 1e12, "cells", \
         "Training cells that the references of the evaluation are fitted on; 0 all.") \

@@ -364,6 +364,11 @@ void product_backward_weight(struct product *p, real *const *dw, const void *dy,
 
 bool product_bf16_native(void) { return multiply_bf16_native(); }
 
+bool product_choose_bf16(const char *precision)
+{
+    return strcmp(precision, "bf16") == 0 || (strcmp(precision, "auto") == 0 && product_bf16_native());
+}
+
 const char *product_version_text(void)
 {
     static char text[160];

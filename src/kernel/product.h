@@ -84,6 +84,9 @@ void product_set_poll(void (*poll)(void *context), void *context);
 
 /* Does this processor (and oneDNN) multiply bf16 in hardware? `precision: auto` is bf16 then. Local. */
 bool product_bf16_native(void);
+/* bf16 products? `precision` is the value of run.precision: "bf16", "fp32", or "auto": where the processor has them.
+ * Local. */
+bool product_choose_bf16(const char *precision);
 /* "oneDNN 2.6.3", with "(bf16 emulated)" where it is; "OpenBLAS …" in the double build. Never NULL. */
 const char *product_version_text(void);
 
