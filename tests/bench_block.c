@@ -27,7 +27,7 @@ static void yardstick_open(struct yardstick *s, int threads, enum dtype type)
 {
     *s = (struct yardstick){.threads = threads, .type = type, .rows = TOKENS / threads};
     struct multiply_spec spec = {
-        .m = s->rows, .n = WIDTH, .k = WIDTH, .type = type, .c_type = type, .threads = threads};
+        .m = s->rows, .n = WIDTH, .k = WIDTH, .type = type, .c_type = type, .plain = true, .threads = threads};
     require(multiply_create(&spec, &s->multiply));
     s->scratch_bytes = (multiply_scratch_bytes(s->multiply) + 63) / 64 * 64;
     s->x = block_of(TOKENS * WIDTH * dtype_bytes(type));

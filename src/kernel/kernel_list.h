@@ -9,11 +9,19 @@
 #include "kernel/isa.h"
 #include "kernel/loss.h"
 #include "kernel/norm.h"
+#include "kernel/panel.h"
 #include "kernel/retention.h"
 #include "kernel/value.h"
 #include "kernel/vector.h"
 
 #define KERNEL_LIST(X) \
+    X(panel_pack, (float *packed, const float *b, int64_t n, int64_t k, bool transposed), \
+      (packed, b, n, k, transposed)) \
+    X(panel_pack_left, \
+      (float *packed, const void *a, enum dtype type, int64_t stride, int64_t k_given, int64_t m, int64_t k), \
+      (packed, a, type, stride, k_given, m, k)) \
+    X(panel_product, (float *c, const float *a, const float *packed, const struct panel_shape *shape), \
+      (c, a, packed, shape)) \
     X(norm_residual_forward, \
       (void *y, real *stat, const void *x, const void *a, const real *gamma, const real *beta, \
        const struct norm_shape *shape), \

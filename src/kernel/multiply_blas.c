@@ -3,6 +3,7 @@
 #ifdef CYTOMILL_DOUBLE
 #include <cblas.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "kernel/vector.h"
 
@@ -38,6 +39,15 @@ void multiply_pack(struct multiply *m, int thread, void *packed, const void *b, 
 {
     if (transposed) vector_convert(packed, DTYPE_F64, b, b_type, m->spec.n * m->spec.k);
     else vector_transpose(packed, DTYPE_F64, b, b_type, m->spec.k, m->spec.n, m->spec.n, m->spec.k);
+}
+
+void multiply_pack_left(struct multiply *m, void *packed, const void *a, enum dtype a_type, int64_t stride,
+                        int64_t k_given)
+{
+    int64_t k = m->spec.k;
+    vector_transpose(packed, DTYPE_F64, a, a_type, k_given, m->spec.m, stride, k);
+    for (int64_t i = 0; i < m->spec.m; i++)
+        memset((double *)packed + i * k + k_given, 0, (size_t)(k - k_given) * sizeof(double));
 }
 
 void multiply_run(struct multiply *m, int thread, void *c, const void *a, const void *packed, void *scratch)

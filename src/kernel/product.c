@@ -59,6 +59,7 @@ static enum status create_multiplications(struct product *p)
     s.accumulate = true;
     TRY(tiled_create(&s, PRODUCT_TILE, &p->data_add));
     s.c_type = DTYPE_REAL;
+    s.left_packed = true;
     s.k = PRODUCT_BUCKET;
     s.m = BLOCK_ROWS;
     if (part >= BLOCK_ROWS) TRY(multiply_create(&s, &p->weight));
@@ -167,9 +168,10 @@ static const real *masters_stacked(const struct product *p, const real *const *m
 }
 
 /* Emulated bf16 keeps rounded weights as floats. */
-static void round_weights(const struct product *p, void *packed)
+static void round_weights(const struct product *p, void *packed, const struct multiply *m)
 {
-    if (p->spec.type == DTYPE_BF16 && p->inner == DTYPE_F32) vector_round_bf16(packed, p->spec.in * p->spec.out);
+    if (p->spec.type == DTYPE_BF16 && p->inner == DTYPE_F32)
+        vector_round_bf16(packed, (int64_t)(multiply_packed_bytes(m) / sizeof(real)));
 }
 
 void product_pack(struct product *p, struct product_weight *weight, const real *const *masters)
@@ -177,10 +179,10 @@ void product_pack(struct product *p, struct product_weight *weight, const real *
     const real *w = masters_stacked(p, masters);
     unsigned char *library = thread_scratch(p, 0);
     multiply_pack(p->forward.multiply[0], 0, weight->forward, w, DTYPE_REAL, true, library);
-    round_weights(p, weight->forward);
+    round_weights(p, weight->forward, p->forward.multiply[0]);
     if (!p->data.multiply[0]) return;
     multiply_pack(p->data.multiply[0], 0, weight->backward, w, DTYPE_REAL, false, library);
-    round_weights(p, weight->backward);
+    round_weights(p, weight->backward, p->data.multiply[0]);
 }
 
 /* ---- y = x W^T and dx = dy W on tiles of rows ---- */
@@ -289,15 +291,13 @@ static void bucket_pack_x(const struct product *p, const struct buckets *b, int6
     multiply_pack(m, thread, bucket_b(p, i), x, p->inner, false, library);
 }
 
-/* A of bucket i, columns of one block: dy^T, [out, PRODUCT_BUCKET]. */
+/* A of bucket i, columns of one block: dy^T, zero-padded to a whole bucket. */
 static void bucket_pack_dy(const struct product *p, const struct buckets *b, int64_t i, int64_t column, int64_t columns)
 {
     int64_t out = p->spec.out, rows = bucket_rows(b, i), first = (b->first + i) * PRODUCT_BUCKET;
-    unsigned char *a = dtype_at(bucket_a(p, i), column * PRODUCT_BUCKET, p->inner);
-    vector_transpose(a, p->inner, dtype_at(b->dy, first * out + column, p->spec.type), p->spec.type, rows, columns, out,
-                     PRODUCT_BUCKET);
-    size_t gap = (size_t)(PRODUCT_BUCKET - rows) * dtype_bytes(p->inner);
-    for (int64_t c = 0; gap && c < columns; c++) memset(dtype_at(a, c * PRODUCT_BUCKET + rows, p->inner), 0, gap);
+    struct multiply *m = columns == BLOCK_ROWS ? p->weight : p->weight_tail;
+    multiply_pack_left(m, dtype_at(bucket_a(p, i), column * PRODUCT_BUCKET, p->inner),
+                       dtype_at(b->dy, first * out + column, p->spec.type), p->spec.type, out, rows);
 }
 
 /* Block `block` of the stacked dW: its part, first row in the part, and rows. */

@@ -1,5 +1,6 @@
-/* Linear maps y = x W^T through oneDNN (2.6 and 3.x; OpenBLAS in the double build): W [out, in] fp32
- * masters, packed for the processor; bf16 or fp32 activations, fp32 accumulation.
+/* Linear maps y = x W^T: W [out, in] fp32 masters, packed for the processor; bf16 or fp32 activations, fp32
+ * accumulation. Through oneDNN (2.6 and 3.x; OpenBLAS in the double build), or fp32 panels of our own where
+ * oneDNN cannot pack weights (multiply.h).
  *
  * A `struct product` is a shape with its primitives, made once and shared by all layers of that
  * shape; a `struct product_weight` is one packed weight in memory of the caller. Forward and dX run
@@ -87,7 +88,7 @@ bool product_bf16_native(void);
 /* bf16 products? `precision` is the value of run.precision: "bf16", "fp32", or "auto": where the processor has them.
  * Local. */
 bool product_choose_bf16(const char *precision);
-/* "oneDNN 2.6.3", with "(bf16 emulated)" where it is; "OpenBLAS …" in the double build. Never NULL. */
+/* What multiplies, as multiply_version_text (multiply.h), with "(bf16 emulated)" where it is. Never NULL. */
 const char *product_version_text(void);
 
 #endif

@@ -43,8 +43,14 @@ enum status product_plain_rate(double *gflops, enum dtype type, int64_t rows, in
     struct arena arena = {0};
     int threads_before = omp_get_max_threads();
     if (type == DTYPE_BF16 && !multiply_bf16_native()) type = DTYPE_F32;
-    struct multiply_spec s = {
-        .m = rows, .n = out, .k = in, .type = type, .c_type = type, .threads = 1, .library_threads = threads};
+    struct multiply_spec s = {.m = rows,
+                              .n = out,
+                              .k = in,
+                              .type = type,
+                              .c_type = type,
+                              .plain = true,
+                              .threads = 1,
+                              .library_threads = threads};
     TRY(multiply_create(&s, &m));
     size_t packed_bytes = multiply_packed_bytes(m) + ARENA_ALIGN,
            scratch_bytes = multiply_scratch_bytes(m) + ARENA_ALIGN;

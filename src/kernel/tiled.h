@@ -1,8 +1,8 @@
 /* Multiplications of any number of rows as tiles of two fixed sizes, in which a row's bits depend on
  * nothing but the row. Used by product.c alone.
  *
- * oneDNN's AVX2 fp32 kernel works on 6 rows at a time and adds up the 2 left over of 128 in another
- * order; so tile sizes are tried when the product is made: the largest in which equal rows come out
+ * A library's kernel may work on 6 rows at a time and add up the 2 left over of 128 in another order (oneDNN
+ * 2.6 on AVX2 does); so tile sizes are tried when the product is made: the largest in which equal rows come out
  * equal, and a small one, for what is left at the end, that gives the same bits as the large one. */
 #ifndef CYTOMILL_KERNEL_TILED_H
 #define CYTOMILL_KERNEL_TILED_H
