@@ -152,12 +152,42 @@ done:
     return st;
 }
 
+/* ---- a finished atlas ---- */
+
+static bool same_sources(const struct atlas_index *index, const struct atlas_plan *plan)
+{
+    if (index->source_count != plan->source_count) return false;
+    for (int k = 0; k < plan->source_count; k++)
+        if (strcmp(index->sources[k].path, plan->sources[k].path) != 0 ||
+            strcmp(index->sources[k].identity, plan->sources[k].identity) != 0)
+            return false;
+    return true;
+}
+
+enum status atlas_was_made_by(const char *path, const struct atlas_plan *plan, bool *same)
+{
+    enum status st = ST_OK;
+    struct atlas_index index = {0};
+    char *name = text_format("%s/index.h5", path), *bytes = NULL;
+    size_t count;
+    *same = false;
+    TRY(text_read_file(name, &bytes, &count));
+    TRY(index_parse(bytes, count, name, &index));
+    *same = strcmp(index.config, plan->config) == 0 && index.seed == plan->seed && same_sources(&index, plan);
+done:
+    index_free(&index);
+    free(bytes);
+    free(name);
+    return st;
+}
+
 /* ---- digest ---- */
 
 void writer_digest(const struct atlas_writer *w, uint64_t sizes, char out[SHA256_HEX])
 {
     struct text t = {0};
     const struct atlas_index *x = &w->index;
+    text_add(&t, "%s\n", x->config);
     text_add(&t, "%lld %lld %llu %d %d %llu %lld\n", (long long)x->rows, (long long)x->shard_rows,
              (unsigned long long)x->seed, x->shuffled, w->names_unique, (unsigned long long)sizes,
              (long long)w->record_bytes);

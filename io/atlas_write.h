@@ -100,9 +100,13 @@ MUST_CHECK enum status atlas_writer_commit(struct comm *comm, struct atlas_write
 /* Give up; what was written stays in <path>.partial for the next run. NULL is fine. Local. */
 void atlas_writer_destroy(struct atlas_writer **writer);
 
+/* Was the finished atlas at `path` made by this plan? Compared are its config, seed, and paths and identities of
+ * sources; the rest of the plan follows from them and need not be filled in. Local. ST_INPUT: not an atlas, damaged. */
+MUST_CHECK enum status atlas_was_made_by(const char *path, const struct atlas_plan *plan, bool *same);
+
 /* Deflate all shards of a committed atlas (ingest.compress), shards dealt out to ranks. Reading is then
- * about 10 times slower and the atlas 4 times smaller. Collective, agreed. ST_OUTPUT: no space; the atlas
- * is as it was. */
+ * about 10 times slower and the atlas 4 times smaller. One that was killed meanwhile is finished, one of that level is
+ * left alone. Collective, agreed. ST_OUTPUT: no space; the atlas is as it was. */
 MUST_CHECK enum status atlas_compress(struct comm *comm, const char *path, int level);
 
 #endif

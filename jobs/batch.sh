@@ -4,7 +4,7 @@
 #   exit 0    done
 #   exit 75   stopped early with a good checkpoint (the signal before the time limit): always requeued; analyze,
 #             which keeps nothing of an unfinished run, counts as others do
-#   others    requeued until three in a row brought nothing newer (checkpoint, ledger)
+#   others    requeued until three in a row brought nothing newer (checkpoint, ledger, rows of an atlas)
 # Programs come from the prefix or the source tree these files lie in, else from PATH.
 
 batch_folder=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -27,7 +27,7 @@ batch_threads() {
 
 # Has this attempt saved anything? $attempts is as old as the attempt.
 batch_progressed() {
-    find "$out" "$out.partial" "$out".partial* \( -name 'checkpoint-*.h5' -o -name '*ledger*' \) -newer "$attempts" 2>/dev/null | grep -q .
+    find "$out" "$out.partial" "$out".partial* \( -name 'checkpoint-*.h5' -o -name '*ledger*' -o -name 'obs-*.records' \) -newer "$attempts" 2>/dev/null | grep -q .
 }
 
 # A job that someone cancelled stays cancelled (Slurm shows it COMPLETING, without the reason TimeLimit), one

@@ -20,6 +20,7 @@ struct ingest {
     int share_count;
     struct atlas_writer *writer;
     double start_s;
+    bool complete; /* the same command made the atlas that is there */
 };
 
 /* ---- prepare ---- */
@@ -49,13 +50,54 @@ done:
     return st;
 }
 
-/* The atlas must not be there, and its parent must take a file. Rank 0 looks, before anything is read. */
-static enum status check_output(const struct config *config)
+static enum status refuse_any(const char *out)
+{
+    char *partial = text_format("%s.partial", out);
+    struct stat info;
+    const char *found = lstat(out, &info) == 0 ? out : lstat(partial, &info) == 0 ? partial : NULL;
+    enum status st = found ? fail(ST_OUTPUT, "%s: is already there; remove it or leave out --fresh", found) : ST_OK;
+    free(partial);
+    return st;
+}
+
+/* Was the atlas that is there made from these inputs and this configuration? */
+static enum status compare_finished(const struct ingest *g, const struct config *config, bool *same)
+{
+    enum status st = ST_OK;
+    int count;
+    const char *const *paths = config_list(config, "run.input", &count);
+    struct atlas_source *sources = NULL;
+    TRY(NEW_ARRAY(sources, count));
+    for (int i = 0; i < count; i++) sources[i] = (struct atlas_source){paths[i], ingest_identity(paths[i]), 0, 0};
+    struct atlas_plan plan = {.sources = sources,
+                              .source_count = count,
+                              .seed = (uint64_t)config_int(config, "run.seed"),
+                              .config = g->stored_config};
+    TRY(atlas_was_made_by(config_text(config, "run.out"), &plan, same));
+done:
+    for (int i = 0; sources && i < count; i++) free((char *)(uintptr_t)sources[i].identity);
+    free(sources);
+    return st;
+}
+
+/* An atlas may be there only if the same command made it. Rank 0 looks, before any input is read. */
+static enum status check_finished(struct ingest *g, const struct config *config)
 {
     const char *out = config_text(config, "run.out");
     struct stat info;
+    if (config_bool(config, "run.fresh")) return refuse_any(out);
+    if (lstat(out, &info) != 0) return ST_OK;
+    enum status st = compare_finished(g, config, &g->complete);
+    if (st == ST_OK && g->complete) return ST_OK;
+    status_clear();
+    return fail(ST_OUTPUT, "%s: is already there, and not this ingest's; choose another --out or remove it", out);
+}
+
+/* The parent must take a file. */
+static enum status check_output(const struct config *config)
+{
+    const char *out = config_text(config, "run.out");
     if (!*out) return fail(ST_USAGE, "--out is missing; name the atlas folder to write");
-    if (lstat(out, &info) == 0) return fail(ST_OUTPUT, "%s: is already there; choose another --out or remove it", out);
     char *parent = text_copy(out), *slash;
     while ((slash = strrchr(parent, '/')) && !slash[1] && slash > parent) *slash = '\0';
     if ((slash = strrchr(parent, '/'))) slash[slash == parent] = '\0';
@@ -71,8 +113,11 @@ static enum status check_output(const struct config *config)
 /* What index.h5 remembers of this run: nothing that depends on ranks or on where the output lies. */
 static char *make_stored_config(const struct ingest *g, const struct config *config)
 {
-    char *ingest = config_yaml(config, "ingest");
-    char *text = text_format("%s# gene identity: HGNC of %s, sha256 %s\n", ingest, g->hgnc->date, g->hgnc->sha256);
+    const char *table = config_text(config, "ingest.obs_table");
+    char *ingest = config_yaml(config, "ingest"), *labels = *table ? ingest_identity(table) : text_copy("none");
+    char *text = text_format("%s# gene identity: HGNC of %s, sha256 %s\n# labels: %s\n", ingest, g->hgnc->date,
+                             g->hgnc->sha256, labels);
+    free(labels);
     free(ingest);
     return text;
 }
@@ -102,9 +147,12 @@ static enum status prepare(struct job *job)
     g->start_s = clock_s();
     TRY(comm_agree(world, world->rank == 0 ? check_output(job->config) : ST_OK));
     TRY(comm_agree(world, load_genes(g, job->config)));
+    g->stored_config = make_stored_config(g, job->config);
+    TRY(comm_agree(world, world->rank == 0 ? check_finished(g, job->config) : ST_OK));
+    comm_bcast(world, &g->complete, sizeof g->complete, 0);
+    if (g->complete) goto done;
     TRY(ingest_inputs_open(world, job->config, g->hgnc, &g->in));
     TRY(ingest_obs_plan(world, job->config, &g->in, &g->obs));
-    g->stored_config = make_stored_config(g, job->config);
     print_cost(job, g);
 done:
     return st;
@@ -254,6 +302,7 @@ static enum status run(struct job *job)
     struct comm *world = &job->world;
     struct ingest *g = job->state;
     struct layout l = {0};
+    if (g->complete) return ST_OK;
     TRY(comm_agree(world, lay_out_plan(g, job->config, &l)));
     TRY(comm_agree(world, lay_out_share(g, &l)));
     TRY(atlas_writer_create(world, config_text(job->config, "run.out"), &l.plan, &l.share, &g->writer));
@@ -277,6 +326,10 @@ static enum status commit(struct job *job)
     int level = (int)config_int(job->config, "ingest.compress");
     char cells[32];
     if (level > 0) TRY(atlas_compress(&job->world, out, level));
+    if (g->complete) {
+        comm_note(&job->world, "%s is complete already; nothing to do", out);
+        return ST_OK;
+    }
     double seconds = clock_s() - g->start_s;
     comm_note(&job->world, "%s: written in %.1f s, %s cells/s", out, seconds,
               text_count((int64_t)((double)g->in.rows / seconds), cells));

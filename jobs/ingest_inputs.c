@@ -105,8 +105,7 @@ static bool hash_file(const char *path, int64_t bytes, uint64_t *out)
     return true;
 }
 
-/* What tells this file from a later one of the same name: of a folder, its matrix. Rank 0 looks. */
-static char *identity_of(const char *path)
+char *ingest_identity(const char *path)
 {
     static const char *const inside[] = {"/matrix.mtx.gz", "/matrix.mtx", ""};
     char *found = NULL;
@@ -131,7 +130,7 @@ static enum status open_one(struct comm *comm, const struct config *config, cons
     struct source_options options = options_of(config, in->spool);
     TRY(comm_agree(comm, counts_of(config, index, in->count, &options.counts)));
     TRY(source_open(comm, path, &options, &input->source));
-    if (comm->rank == 0) input->identity = identity_of(path);
+    if (comm->rank == 0) input->identity = ingest_identity(path);
     comm_bcast_text(comm, &input->identity, 0);
     TRY(comm_agree(comm, check_modalities(input)));
     TRY(comm_agree(comm, NEW_ARRAY(input->table, MODALITIES_MAX)));
@@ -388,7 +387,7 @@ static enum status open_all(struct comm *comm, const struct config *config, stru
     if (in->count == 0)
         return comm_agree(comm, fail(ST_USAGE, "no input; give .h5ad or 10x .h5 files or 10x folders, see --help"));
     TRY(comm_agree(comm, NEW_ARRAY(in->inputs, in->count)));
-    struct progress p = progress_start("open", "inputs", in->count, 0, comm->rank == 0 && in->count > 1);
+    struct progress p = progress_start("open", "input", in->count, 0, comm->rank == 0 && in->count > 1);
     for (int i = 0; i < in->count; i++) {
         TRY(open_one(comm, config, paths[i], i, in));
         progress_update(&p, i + 1, NULL, 0);
@@ -403,11 +402,12 @@ static enum status scan_all(struct comm *comm, const struct config *config, stru
     enum status st = ST_OK;
     int64_t mine = 0, done = 0;
     for (int i = 0; i < in->count; i++) mine += in->inputs[i].my_count;
-    struct progress p = progress_start("scan", "cells of rank 0", mine, 0, comm->rank == 0);
+    struct progress p = progress_start("scan", "rank0_cells", mine, 0, comm->rank == 0);
     for (int i = 0; i < in->count && st == ST_OK; i++) {
         st = scan_rows(&in->inputs[i]);
         done += in->inputs[i].my_count;
-        if (in->inputs[i].my_count > 0) progress_update(&p, done, NULL, 0);
+        struct metric rate = {"cells_per_s", (double)done / (clock_s() - p.start_s)};
+        if (in->inputs[i].my_count > 0) progress_update(&p, done, &rate, 1);
     }
     progress_finish(&p);
     TRY(comm_agree(comm, st));

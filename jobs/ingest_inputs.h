@@ -57,4 +57,8 @@ void ingest_inputs_close(struct ingest_inputs *inputs);
 /* Index of a modality, -1 if there is none. Local. */
 int ingest_find_modality(const struct ingest_inputs *inputs, const char *name);
 
+/* What tells an input from a later one of the same name: hash and size of a file up to 1 GiB, else size and time; of a
+ * 10x folder, its matrix. The caller frees. Local. */
+char *ingest_identity(const char *path);
+
 #endif

@@ -173,7 +173,8 @@ static enum status write_input(struct work *w, struct job *job, struct progress 
         TRY(source_block(input->source, input->my_first + at, input->my_first + input->my_count, &n));
         TRY(write_block(w, i, input->my_first + at, n));
         *rows_done += n;
-        progress_update(p, *rows_done, NULL, 0);
+        struct metric rate = {"cells_per_s", (double)*rows_done / (clock_s() - p->start_s)};
+        progress_update(p, *rows_done, &rate, 1);
         if (stop_asked()) return ST_REQUEUE;
     }
     source_rest(input->source);
@@ -199,7 +200,7 @@ enum status ingest_write_rows(struct comm *comm, struct job *job, struct ingest_
     TRY(comm_agree(comm, quality_create(job->config, &in->modalities[0].features, &w.quality)));
     TRY(comm_agree(comm, NEW_ARRAY(w.columns, obs->count)));
     /* rank 0's share stands for all: they are cut to equal work */
-    struct progress p = progress_start("write", "cells of rank 0", mine, 0, comm->rank == 0);
+    struct progress p = progress_start("write", "rank0_cells", mine, 0, comm->rank == 0);
     for (int i = 0; i < in->count && st == ST_OK; i++) st = write_input(&w, job, &p, i, &rows_done);
     progress_finish(&p);
     TRY(comm_agree(comm, st));

@@ -24,6 +24,7 @@ read -ra plan <<< "$PLAN"
 case ${plan[$n]} in
 ok) exit 0 ;;
 kill) trap - TERM; [ "$SLURM_PROCID" = 1 ] && sleep 1 && kill -9 $$; sleep 300 ;;
+rows) mkdir -p "$out.partial"; touch "$out.partial/obs-$n.records"; sleep 1; exit 7 ;;
 saved) touch "$out/checkpoint-$n.h5"; sleep 1; exit 7 ;;
 wait) trap 'exit 75' TERM; for _ in {1..600}; do sleep 0.1; done ;;
 stop) touch "$out/stop"; exit 75 ;;
@@ -57,6 +58,7 @@ same() { [ "$2" = "$3" ] || { echo "$1: found '$2', expected '$3'"; exit 1; }; }
 submit early '75 ok'; early=$id
 submit killed 'kill kill kill ok'; killed=$id
 submit saved 'kill saved kill kill ok'; saved=$id
+submit rows 'kill rows kill kill ok' ingest; rows=$id
 submit late '75 75 75 75 ok'; late=$id
 submit page '75 75 75 ok' analyze; page=$id
 submit stopped 'stop ok'; stopped=$id
@@ -74,6 +76,8 @@ same killed "$(field "$killed" Restarts)" 2
 expect killed "$work/killed.log" 'given up' 1
 wait_for "$saved" COMPLETED
 same saved "$(field "$saved" Restarts)" 4
+wait_for "$rows" COMPLETED
+same rows "$(field "$rows" Restarts)" 4
 wait_for "$late" COMPLETED
 same late "$(field "$late" Restarts)" 4
 wait_for "$page" FAILED

@@ -49,6 +49,43 @@ cmp "$work/digest1" "$work/digest2" && cmp "$work/digest1" "$work/digest3" || fa
 # shellcheck disable=SC2086
 $python tests/compare_atlas.py "$work/many3" $inputs || fail "several inputs differ"
 
+# the same command on a finished atlas; another one; --fresh; progress in a log has a rate and the time left
+cp -r "$work/many1" "$work/done"
+again() { # ranks option...: the command that made $work/done
+    # shellcheck disable=SC2086
+    mpirun -n "$1" cytomill-ingest $inputs --set ingest.shard_rows=640 --out "$work/done" "${@:2}" >"$work/log" 2>&1
+}
+for n in 1 3; do
+    again $n && grep -q 'complete already' "$work/log" || fail "$n ranks: a finished atlas is not seen as complete"
+    for other in "--seed 5" "--fresh" "--set ingest.min_features=100" "--counts X" "tests/data/pbmc3k"; do
+        # shellcheck disable=SC2086
+        again $n $other; rc=$?
+        [ $rc = 5 ] && [ "$(grep -c 'error\[5' "$work/log")" = 1 ] || { fail "a finished atlas and $other: exit $rc"; cat "$work/log"; }
+    done
+done
+digest "$work/done" | cmp - "$work/digest1" || fail "a finished atlas was changed"
+CYTOMILL_PROGRESS_S=0 ingest 2 "$work/atlas" tests/data/pbmc3k
+grep -qE '^rank0_cells=[0-9]+ of=[0-9]+ cells_per_s=[0-9.e+]+ eta=[0-9]+s$' "$work/log" || fail "no progress lines in a log"
+
+# killed between the commit and the compression, or while shards are put into place: the same command ends it
+squeeze() { cytomill-ingest tests/data/pbmc3k --set ingest.shard_rows=640 --set ingest.compress=9 --out "$work/$1" >"$work/log" 2>&1; }
+squeeze packed || fail "compressed"
+for _ in 1 2 3 4 5; do
+    rm -rf "$work/cut"
+    squeeze cut & job=$!
+    until [ -e "$work/cut" ] || ! kill -0 $job 2>/dev/null; do sleep 0.01; done
+    pkill -9 -P $job; wait $job 2>/dev/null
+    cmp -s "$work/cut/index.h5" "$work/packed/index.h5" || break
+done
+cmp -s "$work/cut/index.h5" "$work/packed/index.h5" && fail "the compression could not be interrupted"
+cp -r "$work/cut" "$work/half"
+squeeze cut && diff -r "$work/cut" "$work/packed" >/dev/null || { fail "the compression of a killed run is not finished"; cat "$work/log"; }
+find "$work/half" -name '*.deflated' -exec rm {} +
+cp "$work/packed/index.h5" "$work/half/index.h5.deflated"
+cp "$work/packed/mod/rna/shard-00000.h5ad" "$work/half/mod/rna/"
+for shard in "$work"/packed/mod/rna/shard-0000[1-9].h5ad; do cp "$shard" "$work/half/mod/rna/$(basename "$shard").deflated"; done
+squeeze half && diff -r "$work/half" "$work/packed" >/dev/null || { fail "shards half in place stay so"; cat "$work/log"; }
+
 # a dry run does everything but write
 mpirun -n 2 cytomill-ingest $f/pbmc_small.h5ad --out "$work/dry" --dry-run >"$work/log" 2>&1 || fail "dry run: exit $?"
 [ -z "$(ls -d "$work"/dry* 2>/dev/null)" ] || fail "the dry run left $(ls -d "$work"/dry*)"
