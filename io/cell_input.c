@@ -213,6 +213,12 @@ enum status cell_input_open(struct comm *comm, const struct config *config, cons
         TRY(open_source(comm, config, counts, in));
     }
     TRY(comm_agree(comm, choose_modality(in, config_text(config, "data.modality"))));
+    in->counts = in->source && strncmp(source_format(in->source), "h5ad", 4) == 0
+                     ? source_modality(in->source, in->modality)->taken
+                     : "";
+    if (*in->counts)
+        comm_note(comm, "%s: counts taken from %s%s", path, in->counts,
+                  strcmp(counts, "auto") == 0 ? " (auto: the first place that holds counts)" : "");
     TRY(find_identity(comm, in));
     in->count = in->row_count;
     if (*cells && in->atlas) TRY(atlas_select(comm, in->atlas, cells, &in->rows, &in->count));

@@ -26,6 +26,7 @@ struct cell_input {
     int64_t row_count;                    /* all rows of the input */
     int64_t count;                        /* cells that take part: those run.cells selects */
     int64_t *rows;                        /* [count] their rows, ascending; NULL = all */
+    const char *counts;        /* where counts lie in an .h5ad: "X", "raw/X", "layers/NAME"; "" for other inputs */
     char identity[SHA256_HEX]; /* of the atlas index, or of the file's bytes (above 8 GiB of its size and time) */
 };
 

@@ -4,6 +4,12 @@
 #include "base/stop.h"
 #include "kernel/product.h"
 
+static void tell(const struct chunk_loop *loop, struct progress *p, int64_t done)
+{
+    struct metric rate = {loop->rate, (double)(done - p->first) * loop->items_per_chunk / (clock_s() - p->start_s)};
+    progress_update(p, done, &rate, 1);
+}
+
 /* Rank 0 reads from the ledger what all ranks and jobs have done, about once a second. */
 static enum status show_progress(const struct chunk_loop *loop, struct partial *partial, struct progress *p,
                                  double *shown_s)
@@ -13,8 +19,7 @@ static enum status show_progress(const struct chunk_loop *loop, struct partial *
     if (!p->speak || now - *shown_s < 1) return ST_OK;
     *shown_s = now;
     enum status st = partial_progress(partial, &done);
-    struct metric rate = {loop->rate, (double)(done - p->first) * loop->items_per_chunk / (now - p->start_s)};
-    if (st == ST_OK) progress_update(p, done, &rate, 1);
+    if (st == ST_OK) tell(loop, p, done);
     return st;
 }
 
@@ -50,7 +55,7 @@ enum status chunk_loop_run(struct comm *comm, struct partial *partial, const str
     queue_close(comm, &queue);
     TRY(comm_agree(comm, st));
     st = partial_settle(comm, partial);
-    if (st == ST_OK) progress_update(&p, p.total, NULL, 0);
+    if (st == ST_OK) tell(loop, &p, p.total);
     progress_finish(&p);
 done:
     return st;

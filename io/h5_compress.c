@@ -191,6 +191,35 @@ done:
     return st;
 }
 
+/* H5Literate ends with 1 at the first larger dataset that no filter has gone over. */
+static herr_t find_plain(hid_t parent, const char *name, const H5L_info_t *info, void *context)
+{
+    H5O_info_t object;
+    if (H5Oget_info_by_name1(parent, name, &object, H5P_DEFAULT) < 0) return -1;
+    hid_t item = H5Oopen(parent, name, H5P_DEFAULT);
+    herr_t found = 0;
+    if (object.type == H5O_TYPE_GROUP) found = H5Literate(item, H5_INDEX_NAME, H5_ITER_INC, NULL, find_plain, NULL);
+    if (object.type == H5O_TYPE_DATASET) {
+        hid_t list = H5Dget_create_plist(item);
+        found = H5Pget_nfilters(list) == 0 && H5Dget_storage_size(item) >= MIN_BYTES;
+        h5_drop(&list);
+    }
+    h5_drop(&item);
+    return found;
+}
+
+enum status h5ad_is_compressed(const char *path, bool *compressed)
+{
+    hid_t file = H5_NONE;
+    enum status st = h5_open(path, &file);
+    if (st != ST_OK) return st;
+    herr_t plain = H5Literate(file, H5_INDEX_NAME, H5_ITER_INC, NULL, find_plain, NULL);
+    *compressed = plain == 0;
+    if (plain < 0) st = h5_fail(ST_INPUT, "%s: its datasets cannot be listed", path);
+    h5_drop(&file);
+    return st;
+}
+
 enum status h5ad_compress(const char *path, int level)
 {
     char *fresh = text_format("%s.deflated", path);

@@ -115,5 +115,7 @@ void h5ad_close(struct h5ad_file **file);
 MUST_CHECK enum status h5ad_deflate(const char *path, const char *to, int level);
 /* The same, renamed into the place of the file itself. ST_OUTPUT: the file is as it was. */
 MUST_CHECK enum status h5ad_compress(const char *path, int level);
+/* Are its larger datasets compressed already? Local. ST_INPUT: not an HDF5 file. */
+MUST_CHECK enum status h5ad_is_compressed(const char *path, bool *compressed);
 
 #endif

@@ -114,7 +114,7 @@ static enum status open_output(struct job *job, struct embed *e)
                                   .fresh = config_bool(job->config, "run.fresh"),
                                   .obsm_max_bytes = config_real(job->config, "embed.obsm_max_gib") * (double)(1 << 30)};
     make_key(job, e, plan.key);
-    const struct h5ad_note notes[] = {
+    struct h5ad_note notes[] = {
         {.name = "cytomill/key", .text = plan.key},
         {.name = "cytomill/version", .text = job_version_text()},
         {.name = "cytomill/model", .text = plan.model},
@@ -126,9 +126,10 @@ static enum status open_output(struct job *job, struct embed *e)
         {.name = "cytomill/cells", .text = config_text(job->config, "run.cells")},
         {.name = "cytomill/instruction_set", .text = kernel_isa_name()},
         {.name = "cytomill/products", .text = product_version_text()},
-        {.name = "cytomill/precision", .text = e->inf.bf16 ? "bf16" : "fp32"}};
+        {.name = "cytomill/precision", .text = e->inf.bf16 ? "bf16" : "fp32"},
+        {.name = "cytomill/counts", .text = e->input.counts}}; /* of an .h5ad: where they were taken from */
     plan.notes = notes;
-    plan.note_count = sizeof notes / sizeof *notes;
+    plan.note_count = sizeof notes / sizeof *notes - !*e->input.counts;
     return embedding_open(&job->world, &plan, &e->out);
 }
 
@@ -171,12 +172,43 @@ done:
 
 /* ---- commit ---- */
 
-static enum status compress(struct job *job)
+/* Rank 0. Also of a file that an earlier run had committed when it was killed. */
+static enum status compress(const struct config *config)
 {
-    int level = (int)config_int(job->config, "embed.compress");
+    enum status st = ST_OK;
+    bool compressed;
+    const char *out = config_text(config, "run.out");
+    int level = (int)config_int(config, "embed.compress");
     if (level == 0) return ST_OK;
-    return comm_agree(&job->world,
-                      job->world.rank == 0 ? h5ad_compress(config_text(job->config, "run.out"), level) : ST_OK);
+    TRY(h5ad_is_compressed(out, &compressed));
+    if (!compressed) TRY(h5ad_compress(out, level));
+done:
+    return st;
+}
+
+static enum status write_record(struct job *job, const char *path)
+{
+    struct embed *e = job->state;
+    comm_sum_i64(&job->world, &e->cells, 1);
+    const struct metric metrics[] = {
+        {"cells", (double)e->input.count},
+        {"cells_this_run", (double)e->cells},
+        {"cells_per_s", (double)e->cells / e->seconds},
+        {"cells_without_embedding", (double)(e->reasons[EMBED_NO_GENE] + e->reasons[EMBED_NOT_FINITE])}};
+    return model_output_record(job, path, e->seconds, metrics, sizeof metrics / sizeof *metrics);
+}
+
+/* What an earlier run left undone after the commit. The cells were not counted, so its record says less. */
+static enum status finish_complete(struct job *job, const char *record)
+{
+    enum status st = ST_OK;
+    int64_t missing = job->world.rank == 0 && access(record, F_OK) != 0;
+    const struct metric cells = {"cells", (double)((struct embed *)job->state)->input.count};
+    TRY(comm_agree(&job->world, job->world.rank == 0 ? compress(job->config) : ST_OK));
+    comm_max_i64(&job->world, &missing, 1);
+    if (missing) TRY(model_output_record(job, record, 0, &cells, 1));
+done:
+    return st;
 }
 
 static enum status commit(struct job *job)
@@ -184,16 +216,13 @@ static enum status commit(struct job *job)
     enum status st = ST_OK;
     struct embed *e = job->state;
     char *record = text_format("%s.run.json", config_text(job->config, "run.out"));
-    if (embedding_is_complete(e->out)) goto done;
+    if (embedding_is_complete(e->out)) {
+        st = finish_complete(job, record);
+        goto done;
+    }
     TRY(embedding_commit(&job->world, &e->out));
-    TRY(compress(job));
-    comm_sum_i64(&job->world, &e->cells, 1);
-    const struct metric metrics[] = {
-        {"cells", (double)e->input.count},
-        {"cells_this_run", (double)e->cells},
-        {"cells_per_s", (double)e->cells / e->seconds},
-        {"cells_without_embedding", (double)(e->reasons[EMBED_NO_GENE] + e->reasons[EMBED_NOT_FINITE])}};
-    TRY(model_output_record(job, record, e->seconds, metrics, sizeof metrics / sizeof *metrics));
+    TRY(comm_agree(&job->world, job->world.rank == 0 ? compress(job->config) : ST_OK));
+    TRY(write_record(job, record));
     for (int r = EMBED_NO_GENE; r < EMBED_REASON_COUNT; r++)
         if (e->reasons[r] > 0)
             comm_note(&job->world, "%ld cells have no embedding: %s (embedded=False, rows of NaN)", (long)e->reasons[r],

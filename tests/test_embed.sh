@@ -44,6 +44,13 @@ assert (e.obs.embedded.values == ~none).all() and np.isnan(z[none]).all() and np
 assert (e.obs.embedding_reason[none] == "no gene of the vocabulary").all() and e.obs.embedding_reason[~none].isna().all()
 assert len(np.unique(z[~none], axis=0)) == (~none).sum(), "cells that differ have the same embedding"
 facts = e.uns["cytomill"]
+import h5py
+with h5py.File(f"{sys.argv[1]}/m.h5") as m: stored = m["config"][()].decode()
+assert facts["weights"].startswith("xxh3:") and len(facts["weights"]) == 21
+assert "\n  layers: 3\n  width: 96\n" in facts["configuration"] and "model:" in stored
+assert facts["version"].startswith("cytomill ") and "HDF5" in facts["version"]
+assert facts["instruction_set"] in ("generic", "avx2", "avx512") and facts["precision"] in ("fp32", "bf16")
+assert facts["counts"] == "X" and facts["products"] and len(facts["input_sha256"]) == 64
 assert facts["weights_licence"] == "CC0" and facts["model"] == "tiny" and len(facts["vocabulary_sha256"]) == 64
 for name in ["batch", "e-shuffled", "e-first", "e-second", "packed"]:
     other = read(name)
@@ -71,6 +78,7 @@ import sys, glob, anndata, numpy as np
 read = lambda name: anndata.read_h5ad(f"{sys.argv[1]}/{name}.h5ad")
 a, e = read("a1"), read("e1")
 atlas = anndata.concat([anndata.read_h5ad(f) for f in sorted(glob.glob(f"{sys.argv[1]}/atlas/mod/rna/shard-*.h5ad"))])
+assert "counts" not in a.uns["cytomill"], "an atlas has no place to take counts from"
 assert list(a.obs_names) == list(atlas.obs_names) and a.obs_names.is_unique and a.n_obs == 400
 assert a.obsm["X_tiny"].tobytes() == e[a.obs.source_obs_name].obsm["X_tiny"].tobytes(), "rows do not belong to their cells"
 nan = read("nan")
@@ -112,6 +120,22 @@ wait
 [ $rc -eq 75 ] || fail "exit $rc after a stop file instead of 75"
 embed "$dir/whole.h5ad" --out "$dir/stopped.h5ad" "${slow[@]}" || fail "resume after a stop"
 cmp "$dir/stopped.h5ad" "$dir/straight.h5ad" || fail "bytes after a stop differ"
+
+# killed after the commit: the same command compresses, and writes the record
+packed=("$dir/whole.h5ad" --set embed.compress=4)
+cp "$dir/own.h5ad" "$dir/late.h5ad"
+for n in 1 3; do
+    mpirun -n $n cytomill-embed --model "$dir/m.h5" "${packed[@]}" --set embed.obsm_max_gib=0 --out "$dir/late.h5ad" 2>"$dir/log" &&
+        grep -q 'complete already' "$dir/log" || fail "a file that is complete but not compressed, $n ranks"
+    [ -s "$dir/late.h5ad.run.json" ] || fail "the record of a complete file was not written"
+done
+embed "${packed[@]}" --set embed.obsm_max_gib=0 --out "$dir/squeezed.h5ad" || fail "compressed"
+cmp "$dir/late.h5ad" "$dir/squeezed.h5ad" || fail "a complete file was not compressed"
+
+# a log has progress lines with rate and time left; the place of the counts is told
+CYTOMILL_PROGRESS_S=0 embed "$dir/whole.h5ad" --out "$dir/lines.h5ad" || fail "lines"
+grep -qE '^chunk=[0-9]+ of=[0-9]+ cells_per_s=[0-9.e+]+ eta=[0-9]+s$' "$dir/log" || fail "no progress lines in a log"
+[ "$(grep -c 'counts taken from X (auto' "$dir/log")" -eq 1 ] || fail "the place of the counts is not told"
 
 # complete already; unfinished or finished work of another kind
 embed "$dir/whole.h5ad" --out "$dir/e1.h5ad" --set embed.chunk=32 && grep -q 'complete already' "$dir/log" || fail "not seen as complete"
