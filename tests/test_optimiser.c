@@ -1,7 +1,8 @@
 /* Schedules, clipping and Adam over a parameter table.
  * plan: ranks=1 limit=30
  * Ten steps against the formula written out in double for every clip kind and both kinds of decay, with a
- * frozen row, a row without decay and a row with its own rate; rates of each schedule at their corners. */
+ * frozen row, a row without decay, one that is not clipped and one with its own rate; rates of each schedule at
+ * their corners. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -35,6 +36,7 @@ static struct param_table small_table(void)
                             .init_scale = 1,
                             .trainable = i != 2,
                             .decay = i != 1,
+                            .clip = i != 0,
                             .rate_scale = i == 3 ? 0.5 : 1};
         snprintf(row.name, sizeof row.name, "tensor%d", i);
         assert_int_equal(param_add(&t, &row, NULL), ST_OK);
@@ -67,12 +69,12 @@ static void plain_step(struct param_table *t, double *w, double *m, double *v, c
         if (!p->trainable) continue;
         double own = 0, decay = p->decay ? 0.1 : 0, lr = rate * p->rate_scale, scale = 1;
         for (int64_t k = 0; k < p->rows * p->cols; k++) own += pow(param_gradient(t, i)[k], 2);
-        if (strcmp(clip, "tensor") == 0 && sqrt(own) > at) scale = at / sqrt(own);
-        if (strcmp(clip, "global") == 0 && sqrt(all) > at) scale = at / sqrt(all);
+        if (p->clip && strcmp(clip, "tensor") == 0 && sqrt(own) > at) scale = at / sqrt(own);
+        if (p->clip && strcmp(clip, "global") == 0 && sqrt(all) > at) scale = at / sqrt(all);
         for (int64_t k = 0; k < p->rows * p->cols; k++) {
             int64_t e = p->offset + k;
             double g = param_gradient(t, i)[k] * scale, before = w[e];
-            if (strcmp(clip, "value") == 0) g = fmax(-at, fmin(at, g));
+            if (p->clip && strcmp(clip, "value") == 0) g = fmax(-at, fmin(at, g));
             if (!decoupled) g += decay * w[e];
             m[e] = 0.9 * m[e] + 0.1 * g;
             v[e] = 0.95 * v[e] + 0.05 * g * g;

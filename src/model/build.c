@@ -21,7 +21,7 @@ enum status build_param(struct build *build, struct param spec, int *index, cons
     spec.rows = spec.cols = 1;
     for (int i = 0; i < spec.shape_rank - 1; i++) spec.rows *= spec.shape[i];
     spec.cols = spec.shape[spec.shape_rank - 1];
-    spec.trainable = true;
+    spec.trainable = spec.clip = true;
     spec.decay = name_decays(spec.name);
     return param_add(build->params, &spec, index);
 }
@@ -31,17 +31,13 @@ struct param build_xavier(int64_t rows, int64_t cols, double gain)
     return (struct param){.shape_rank = 2,
                           .shape = {rows, cols},
                           .init = INIT_NORMAL,
-                          .init_scale = gain * sqrt(2.0 / (double)(rows + cols)),
-                          .split = SPLIT_ROWS};
+                          .init_scale = gain * sqrt(2.0 / (double)(rows + cols))};
 }
 
 struct param build_dense(int64_t rows, int64_t cols)
 {
-    return (struct param){.shape_rank = 2,
-                          .shape = {rows, cols},
-                          .init = INIT_UNIFORM,
-                          .init_scale = 1 / sqrt((double)cols),
-                          .split = SPLIT_ROWS};
+    return (struct param){
+        .shape_rank = 2, .shape = {rows, cols}, .init = INIT_UNIFORM, .init_scale = 1 / sqrt((double)cols)};
 }
 
 struct param build_vector(int64_t cols, enum param_init init)

@@ -10,7 +10,6 @@
 #include "base/status.h"
 
 enum param_init { INIT_ZERO, INIT_ONE, INIT_NORMAL, INIT_UNIFORM };
-enum param_split { SPLIT_NONE, SPLIT_ROWS, SPLIT_COLUMNS }; /* how a mesh may cut it */
 
 struct param {
     char name[96];      /* global name, as in a checkpoint: "encoder.3.attn.q_proj.weight" */
@@ -24,8 +23,8 @@ struct param {
     bool trainable;
     bool decay;        /* weight decay applies */
     bool sparse_rows;  /* gradient touches few rows (gene table): exchanged by rows */
+    bool clip;         /* gradient clipping (train.clip) applies */
     double rate_scale; /* multiplies the learning rate */
-    enum param_split split;
 };
 
 struct param_table {

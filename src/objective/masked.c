@@ -2,8 +2,6 @@
 
 #include "kernel/loss.h"
 
-const struct objective objective_masked = {"masked", COUPLE_TOKEN};
-
 struct masked_rows masked_gather(struct tape *tape, const struct batch *b, const int64_t *index, int64_t count)
 {
     size_t bytes = (size_t)count * sizeof(float);

@@ -1,13 +1,12 @@
 /* CellFM's objective: squared error on the selected positions of a cell, 80 % of them hidden,
- *     L = sum w (p - y)^2 / sum w         over the global batch, once per head. */
+ *     L = sum w (p - y)^2 / sum w         over the global batch, once per head.
+ * As every objective it gives a numerator and a denominator, never a mean, so that micro-batches and ranks add up to
+ * the loss of one big batch. A term looks at one token, so a batch may be cut anywhere between cells. */
 #ifndef CYTOMILL_OBJECTIVE_MASKED_H
 #define CYTOMILL_OBJECTIVE_MASKED_H
 
 #include "cell/batch.h"
-#include "objective/objective.h"
 #include "tape/op.h"
-
-extern const struct objective objective_masked;
 
 /* Targets of the rows that were predicted; in the tape's memory. */
 struct masked_rows {

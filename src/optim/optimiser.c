@@ -118,10 +118,11 @@ void optimiser_step(struct optimiser *o, int64_t step)
         adam.t = step + 1;
         adam.rate = rate * p->rate_scale;
         adam.decay = p->decay ? o->adam.decay : 0;
-        adam.clip = o->clip == CLIP_VALUE ? o->clip_at : 0;
-        adam.scale = o->clip == CLIP_TENSOR   ? shrink(o->tensor_norm[i], o->clip_at)
-                     : o->clip == CLIP_GLOBAL ? shrink(o->norm, o->clip_at)
-                                              : 1;
+        enum clip_kind clip = p->clip ? o->clip : CLIP_NONE;
+        adam.clip = clip == CLIP_VALUE ? o->clip_at : 0;
+        adam.scale = clip == CLIP_TENSOR   ? shrink(o->tensor_norm[i], o->clip_at)
+                     : clip == CLIP_GLOBAL ? shrink(o->norm, o->clip_at)
+                                           : 1;
         adam_step(param_weight(o->params, i), o->params->moment1 + p->offset, o->params->moment2 + p->offset,
                   param_gradient(o->params, i), p->rows * p->cols, &adam);
     }
