@@ -232,6 +232,29 @@ static double worst_difference(const struct param_table *t, const real *a, const
     return worst;
 }
 
+/* The first layer: nothing is dropped where dropout grows with the layer, something where it is constant. */
+static void test_dropout_by_layer(void **state)
+{
+    for (int constant = 0; constant < 2; constant++) {
+        struct fixture f;
+        struct loss_sum dropped = {0}, still;
+        open_model(&f, NULL);
+        set(f.config, "model.layers=1");
+        set(f.config, "model.dropout=0.3");
+        if (constant) set(f.config, "model.dropout_by_layer=constant");
+        model_destroy(&f.model);
+        OK(model_create(f.config, f.vocab, &f.model));
+        OK(param_allocate(model_params(f.model), true));
+        golden_weights(model_params(f.model), 0);
+        prepare(&f, 1, false);
+        fill(&f.batch, all, CELLS);
+        OK(model_gradient(f.model, &f.batch, 1, 5, &dropped));
+        OK(model_loss(f.model, &f.batch, &still));
+        assert_true((fabs(dropped.genewise / still.genewise - 1) > 1e-4) == constant);
+        close_model(&f);
+    }
+}
+
 /* With dropout too: masks are keyed by cell, so a cell's gradient is the same in any batch. */
 static void test_gradients_add_up_over_cells(void **state)
 {
@@ -471,6 +494,7 @@ int main(void)
         cmocka_unit_test(test_gradient_ignores_threads),
         cmocka_unit_test(test_gradients_add_up_over_cells),
         cmocka_unit_test(test_dropout_is_keyed_by_step),
+        cmocka_unit_test(test_dropout_by_layer),
         cmocka_unit_test(test_loss_equals_predictions),
         cmocka_unit_test(test_mixer_step_equals_full),
         cmocka_unit_test(test_switches),

@@ -92,7 +92,9 @@
     INT("model.value_width", "256", 8, 4096, "", "Inner width of the value encoder.") \
     REAL("model.slope", "0.2", 0, 1, "", "LeakyReLU slope of value encoder and decoder.") \
     REAL("model.norm_eps", "1e-7", 1e-12, 1e-2, "", "Epsilon of LayerNorm.") \
-    REAL("model.dropout", "0.1", 0, 0.9, "", "Dropout of the last layer's sub-layers; layer i has dropout * i / L.") \
+    REAL("model.dropout", "0.1", 0, 0.9, "", "Dropout on the outputs of sub-layers; see model.dropout_by_layer.") \
+    WORD("model.dropout_by_layer", "linear", "linear|constant", \
+         "Share in layer i of L: dropout * i / L (CellFM's code), or dropout in all (its paper names no course).") \
     WORD("model.key_mask", "half", "half|all|none", \
          "Hidden genes as keys: out in the first half of the layers (as published), out in all, or never out.") \
     WORD("model.qk_scale", "published", "published|none", \

@@ -1,5 +1,5 @@
 /* DeepNorm (Wang et al., arXiv:2203.00555): y = LN(lambda x + Drop(F(x))), lambda = (2L)^(1/4), with
- * CellFM's dropout that grows linearly with the layer. */
+ * CellFM's dropout, which grows linearly with the layer unless asked to be the same in all. */
 #include <math.h>
 #include <stdlib.h>
 
@@ -12,6 +12,12 @@ struct deepnorm {
     int site; /* which dropout of the model this is */
 };
 
+static double dropout_of(const struct build *b)
+{
+    double most = config_real(b->config, "model.dropout");
+    return config_word_is(b->config, "model.dropout_by_layer", "constant") ? most : most * b->layer / b->layers;
+}
+
 static enum status deepnorm_create(struct build *b, const char *prefix, int sublayer, struct norm **out)
 {
     enum status st = ST_OK;
@@ -19,7 +25,7 @@ static enum status deepnorm_create(struct build *b, const char *prefix, int subl
     TRY(NEW_ARRAY(n, 1));
     *n = (struct deepnorm){.lambda = pow(2.0 * b->layers, 0.25),
                            .eps = config_real(b->config, "model.norm_eps"),
-                           .dropout = config_real(b->config, "model.dropout") * b->layer / b->layers,
+                           .dropout = dropout_of(b),
                            .site = 2 * b->layer + sublayer};
     TRY(build_param(b, build_vector(b->width, INIT_ONE), &n->gamma, "%s.post_norm%d.gamma", prefix, sublayer + 1));
     TRY(build_param(b, build_vector(b->width, INIT_ZERO), &n->beta, "%s.post_norm%d.beta", prefix, sublayer + 1));
