@@ -4,6 +4,7 @@
 
 #include "base/text.h"
 #include "io/h5.h"
+#include "io/place.h"
 
 enum { MAX_RANK = 8 };
 
@@ -41,10 +42,26 @@ enum status h5_shape(hid_t parent, const char *path, int *rank, int64_t dims[MAX
     return st;
 }
 
+/* Would the file outgrow the limit this process has on files? Asked before HDF5 makes room: it does not survive a
+ * failed write of its own, not even until the end of the program. */
+static enum status check_limit(hid_t parent, const char *name, hid_t type, int rank, const int64_t *dims)
+{
+    hid_t file = H5Iget_file_id(parent);
+    hsize_t held = 0;
+    int64_t bytes = (int64_t)H5Tget_size(type);
+    for (int i = 0; i < rank; i++) bytes *= dims[i];
+    H5Fget_filesize(file, &held);
+    H5Idec_ref(file);
+    return place_check_limit(name, (int64_t)held + bytes);
+}
+
 enum status h5_dataset_create(hid_t parent, const char *name, hid_t type, int rank, const int64_t *dims, hid_t *dataset)
 {
     hsize_t extent[MAX_RANK];
     for (int i = 0; i < rank; i++) extent[i] = (hsize_t)dims[i];
+    *dataset = H5_NONE;
+    enum status st = check_limit(parent, name, type, rank, dims);
+    if (st != ST_OK) return st;
     hid_t list = H5Pcreate(H5P_DATASET_CREATE);
     H5Pset_obj_track_times(list, false);
     H5Pset_layout(list, H5D_CONTIGUOUS);
@@ -52,7 +69,7 @@ enum status h5_dataset_create(hid_t parent, const char *name, hid_t type, int ra
     H5Pset_fill_time(list, H5D_FILL_TIME_NEVER);
     hid_t space = rank == 0 ? H5Screate(H5S_SCALAR) : H5Screate_simple(rank, extent, NULL);
     *dataset = H5Dcreate2(parent, name, type, space, H5P_DEFAULT, list, H5P_DEFAULT);
-    enum status st = *dataset < 0 ? h5_fail(ST_OUTPUT, "dataset '%s' cannot be created", name) : ST_OK;
+    if (*dataset < 0) st = h5_fail(ST_OUTPUT, "dataset '%s' cannot be created", name);
     h5_drop(&space);
     h5_drop(&list);
     return st;

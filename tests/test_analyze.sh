@@ -80,13 +80,18 @@ echo text > "$dir/text.h5ad"
 refused 4 "text.h5ad" umap "$dir/text.h5ad" --out "$dir/x.tsv"
 refused 2 "nothing to report" report --out "$dir/x.html"
 refused 4 "absent/metrics.jsonl" report --run "$dir/absent" --out "$dir/x.html"
+if [ "$RANKS" = 1 ]; then
+    make_many_cells "$dir/many"
+    limited cytomill-analyze pca --atlas "$dir/many" --out "$dir/x.h5ad" --components 50 --genes all >"$dir/out" 2>"$dir/log"
+    check_error $? 5 'file size limit\|File too large\|No space' "pca under a limit on file sizes"
+fi
 mkdir "$dir/cut"
 head -c 3000 "$dir/sweep/results.h5" > "$dir/cut/results.h5"
 cp "$dir/sweep/hits.tsv" "$dir/cut/"
 refused 4 "cut/results.h5" report --sweep "$dir/cut" --out "$dir/x.html"
 refused 4 "data.group_by.*did you mean 'lane'" report --embedding "$dir/pca.h5ad" --group lanes --out "$dir/x.html"
 refused 5 "/proc/none" report --run "$dir/run" --out /proc/none/x.html
-for left in x.tsv x.h5ad x.html x.html.partial; do [ -e "$dir/$left" ] && fail "$left is left after an error"; done
+for left in x.tsv x.h5ad x.h5ad.partial x.html x.html.partial; do [ -e "$dir/$left" ] && fail "$left is left after an error"; done
 if [ "$RANKS" = 1 ]; then
     mkdir "$dir/bin"
     ln -s /usr/bin/* "$dir/bin/" && rm "$dir/bin/gnuplot"*
