@@ -149,6 +149,7 @@ for how in run run3; do
     expect 2 'no output' $how "$dir/whole.h5ad"
     expect 4 'model.layers' $how "$dir/whole.h5ad" --out "$dir/x.h5ad" --set model.layers=7
     expect 4 'none of its' $how "$dir/foreign.h5ad" --out "$dir/x.h5ad"
+    expect 4 'keeps .* of its counts, below data.min_vocabulary_share = 1' $how "$dir/whole.h5ad" --out "$dir/x.h5ad" --set data.min_vocabulary_share=1
     expect 4 'log-normalised' $how "$dir/lognorm.h5ad" --out "$dir/x.h5ad"
     expect 4 'rna' $how "$dir/whole.h5ad" --out "$dir/x.h5ad" --set data.modality=atac
     expect 3 'cell_typ' $how "$dir/whole.h5ad" --out "$dir/x.h5ad" --cells "cell_typ == 'B'"
@@ -164,6 +165,10 @@ if mount -t tmpfs -o size=64k none "$dir/full" 2>/dev/null; then
         [ -z "$(ls -A "$dir/full")" ] || fail "a full disk holds something unfinished: $(ls "$dir/full")"
     done
 fi
+
+make_many_cells "$dir/many"
+expect 5 'file size limit\|File too large' limited run "$dir/many" --out "$dir/full/large.h5ad"
+[ -z "$(ls -A "$dir/full")" ] || fail "a limit on file sizes left something unfinished: $(ls "$dir/full")"
 
 run "$dir/whole.h5ad" --out "$dir/x.h5ad" --dry-run 2>"$dir/log" || fail "dry run"
 grep -q 'about .* for 300 cells' "$dir/log" || fail "the dry run predicts nothing"

@@ -153,6 +153,12 @@ refused 4 "no cell is left" "$dir/new" --set model.min_genes=399
 refused 3 "nosuch" "$dir/new" --cells "nosuch == 'B'"
 refused 4 "atlas" "$dir/new" --atlas "$dir/nowhere"
 refused 5 "not empty" "$dir/r1" --fresh
+refused 5 "/proc/none" /proc/none
+mkdir "$dir/log-normalised"
+cp "$dir/a/genes.tsv" "$dir/a/barcodes.tsv" "$dir/log-normalised"
+sed '1s/integer/real/; 3,$s/\([0-9]*\)$/\1.25/' "$dir/a/matrix.mtx" >"$dir/log-normalised/matrix.mtx"
+cytomill-ingest "$dir/log-normalised" --out "$dir/atlas-log" >"$dir/log" 2>&1 || fail "no atlas of fractions"
+refused 4 "modality 'rna' holds [a-z-]* values; pre-training needs counts" "$dir/new" --atlas "$dir/atlas-log"
 refused 3 "train.warmup" "$dir/new" --set train.warmup=30
 refused 3 "model.heads" "$dir/new" --set model.heads=3
 refused 7 "not finite\|loss is" "$dir/nan" --set train.rate=10 --set train.decay=10 --set train.decay_kind=decoupled --set train.checkpoint_every=1

@@ -139,6 +139,8 @@ for name, raised in zip(f["panel/ensembl"].asstr()[:], f["panel/raised_to"][:]):
 EOF
 
 # refused
+"$python" -W ignore tests/make_cells.py "$dir/log.h5ad" $vocabulary 40 lognorm || fail "no log-normalised cells"
+cytomill-ingest "$dir/log.h5ad" --out "$dir/atlas-log" 2>"$dir/log" || fail "ingest of log-normalised cells"
 run() { cytomill-sweep "${base[@]}" "$@"; }
 run3() { mpirun -n 3 cytomill-sweep "${base[@]}" "$@"; }
 for how in run run3; do
@@ -148,6 +150,9 @@ for how in run run3; do
     expect 3 'cell_typ' $how --out "$dir/x" --group "cell_typ == 'B'"
     expect 4 'select' $how --out "$dir/x" --group "cell_type == 'nobody'"
     expect 2 'no output' $how
+    expect 4 'keeps .* of its counts, below data.min_vocabulary_share' $how --out "$dir/x" --set data.min_vocabulary_share=1
+    expect 4 'log-normalised' $how --out "$dir/x" --atlas "$dir/atlas-log"
+    expect 5 'proc' $how --out /proc/no/such/folder
 done
 mkdir "$dir/full"
 if mount -t tmpfs -o size=32k none "$dir/full" 2>/dev/null; then
@@ -156,13 +161,14 @@ if mount -t tmpfs -o size=32k none "$dir/full" 2>/dev/null; then
         [ -z "$(find "$dir/full" -name 'hits*' -o -name results.h5)" ] || fail "a full disk holds something under a final name"
     done
 fi
+# no root needed: the results of half a million sets do not fit a limit on file sizes
+expect 5 'file size limit\|File too large' limited run --out "$dir/limited" --order 4 --set sweep.panel_size=60
+[ -z "$(find "$dir/limited" -name 'hits*' -o -name 'results.h5')" ] || fail "a limit on file sizes left something under a final name"
 expect 5 'not this sweep' run --out "$dir/s1" --order 1
 expect 5 'results.h5: .*fresh' run --out "$dir/s1" --fresh
 mkdir "$dir/begun"; : >"$dir/begun/results.h5.partial"
 expect 5 'results.h5.partial: .*fresh' run --out "$dir/begun" --fresh
-expect 4 'keeps .* of its counts, below data.min_vocabulary_share' run --out "$dir/x" --set data.min_vocabulary_share=1
 expect 4 'not an atlas' cytomill-sweep --model "$dir/m.h5" --atlas "$dir/cells.h5ad" --out "$dir/x"
-expect 5 'proc' run --out /proc/no/such/folder
 [ -e "$dir/x" ] && fail "a refused sweep left a folder"
 run --out "$dir/x" --dry-run 2>"$dir/log" || fail "dry run"
 grep -q '78 sets' "$dir/log" && grep -q 'measured' "$dir/log" || fail "the dry run predicts nothing"
