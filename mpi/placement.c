@@ -5,19 +5,43 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static int numa_of_core(int core)
 {
     char path[96];
     for (int node = 0; node < 64; node++) {
         snprintf(path, sizeof path, "/sys/devices/system/node/node%d/cpu%d", node, core);
-        FILE *file = fopen(path, "r");
-        if (file) {
-            fclose(file);
-            return node;
-        }
+        if (access(path, F_OK) == 0) return node;
     }
     return 0;
+}
+
+/* "0-3,8" of a set; cut with "..." where it does not fit. */
+static void list_cores(const cpu_set_t *cores, char *out, size_t bytes)
+{
+    size_t used = 0;
+    out[0] = '\0';
+    for (int core = 0, last; core < CPU_SETSIZE; core = last + 1) {
+        last = core;
+        if (!CPU_ISSET(core, cores)) continue;
+        while (last + 1 < CPU_SETSIZE && CPU_ISSET(last + 1, cores)) last++;
+        if (used + 24 > bytes) {
+            snprintf(out + used, bytes - used, ",...");
+            return;
+        }
+        used +=
+            (size_t)snprintf(out + used, bytes - used, last > core ? "%s%d-%d" : "%s%d", used ? "," : "", core, last);
+    }
+}
+
+/* NUMA nodes of a set of cores. */
+static int count_nodes(const cpu_set_t *cores)
+{
+    uint64_t seen = 0;
+    for (int core = 0; core < CPU_SETSIZE; core++)
+        if (CPU_ISSET(core, cores)) seen |= (uint64_t)1 << numa_of_core(core);
+    return __builtin_popcountll(seen);
 }
 
 /* One row per rank, gathered so that every rank can look at its own host. */
@@ -73,31 +97,36 @@ enum status placement_find(struct comm *comm, int threads, bool oversubscribe, s
         out->node_threads += seats[r].threads;
     }
     out->node_cores = CPU_COUNT(&host_cores);
+    out->node_numa_nodes = count_nodes(&host_cores);
+    list_cores(&mine.allowed, out->cores, sizeof out->cores);
     TRY(comm_agree(comm, check_fit(comm, out, oversubscribe)));
 done:
     free(seats);
     return st;
 }
 
+static const char *s(int count) { return count == 1 ? "" : "s"; }
+
 enum status placement_print(struct comm *comm, const struct placement *p)
 {
     struct line {
         char host[64];
-        int node_rank, node_size, threads, node_cores, numa_node, first_core, cores;
-    } mine = {"",           comm->node_rank, comm->node_size, p->threads, p->node_cores,
-              p->numa_node, p->first_core,   p->cores_allowed},
-      *all = NULL;
+        int node_rank, node_size;
+        struct placement p;
+    } mine = {.node_rank = comm->node_rank, .node_size = comm->node_size, .p = *p}, *all = NULL;
     int64_t bytes = 0;
     enum status st = ST_OK;
     memcpy(mine.host, comm->host, sizeof mine.host);
     TRY(comm_gather_all(comm, &mine, sizeof mine, (void **)&all, &bytes, NULL));
     for (int r = 0; r < comm->size; r++) {
         const struct line *l = &all[r];
+        bool bound = l->p.cores_allowed < l->p.node_cores;
         if (l->node_rank == 0)
-            comm_note(comm, "host %s: %d rank%s of %d, %d thread%s each, %d cores", l->host, l->node_size,
-                      l->node_size == 1 ? "" : "s", comm->size, l->threads, l->threads == 1 ? "" : "s", l->node_cores);
-        if (comm->size > 1 && l->cores < l->node_cores)
-            comm_note(comm, "  rank %d: cores from %d (%d of them), NUMA %d", r, l->first_core, l->cores, l->numa_node);
+            comm_note(comm, "host %s: %d rank%s of %d, %d thread%s each, %d core%s, %d NUMA node%s%s", l->host,
+                      l->node_size, s(l->node_size), comm->size, l->p.threads, s(l->p.threads), l->p.node_cores,
+                      s(l->p.node_cores), l->p.node_numa_nodes, s(l->p.node_numa_nodes),
+                      bound || l->node_size == 1 ? "" : "; its ranks are not bound: each may use all of them");
+        if (bound) comm_note(comm, "  rank %d: cores %s, NUMA node %d", r, l->p.cores, l->p.numa_node);
     }
 done:
     free(all);

@@ -7,19 +7,22 @@
 #include "mpi/comm.h"
 
 struct placement {
-    int threads;       /* OpenMP threads of this rank */
-    int cores_allowed; /* cores this rank may run on */
-    int first_core;    /* lowest of them */
-    int numa_node;     /* NUMA domain of first_core, 0 where unknown */
-    int node_cores;    /* distinct cores all ranks of this host may use together */
-    int node_threads;  /* threads of all ranks of this host */
+    int threads;         /* OpenMP threads of this rank */
+    int cores_allowed;   /* cores this rank may run on */
+    int first_core;      /* lowest of them */
+    char cores[128];     /* all of them: "0-3,8" */
+    int numa_node;       /* NUMA node of first_core, 0 where unknown */
+    int node_cores;      /* distinct cores all ranks of this host may use together */
+    int node_numa_nodes; /* NUMA nodes these lie on */
+    int node_threads;    /* threads of all ranks of this host */
 };
 
 /* Find it out and set the number of OpenMP threads. `threads` 0 takes OMP_NUM_THREADS, or the cores
  * allowed divided by the ranks that share them. ST_USAGE if a host gets more threads than cores and
  * `oversubscribe` is false: the line says how many fit. Collective. */
 MUST_CHECK enum status placement_find(struct comm *comm, int threads, bool oversubscribe, struct placement *out);
-/* Print one line per host (rank 0): ranks, threads, cores, NUMA. Collective. */
+/* Print one line per host (rank 0): ranks, threads, cores, NUMA nodes, and whether its ranks are not bound; below it one
+ * line per bound rank: cores and NUMA node. Collective. */
 MUST_CHECK enum status placement_print(struct comm *comm, const struct placement *placement);
 
 #endif

@@ -32,6 +32,9 @@ static void placement_is_what_the_host_gives(void **state)
     assert_int_equal(p.cores_allowed, 1);
     assert_int_equal(p.first_core, core);
     assert_int_equal(p.node_cores, 1);
+    assert_int_equal(p.node_numa_nodes, 1);
+    assert_int_equal(atoi(p.cores), core);
+    assert_null(strpbrk(p.cores, "-,"));
     assert_int_equal(p.node_threads, world.size);
     assert_int_equal(placement_print(&world, &p), ST_OK);
 }

@@ -92,6 +92,16 @@ for program in "$B"/bin/cytomill-*; do
 done
 [ "$found" -ge 5 ] || { echo "only $found programs under $B/bin"; exit 1; }
 
+# where ranks run is told at the start
+run cytomill-ingest tests/data/formats/pbmc_small.h5ad --out "$out/atlas" --dry-run >"$out/stdout" 2>"$out/stderr" || complain "dry run"
+[ "$(grep -cE "host .*: $RANKS ranks? of $RANKS, [0-9]+ threads? each, [0-9]+ cores?, [0-9]+ NUMA nodes?" "$out/stderr")" = 1 ] ||
+    complain "the placement is not told"
+if [ "$RANKS" != 1 ] && [ "$(env -u OMP_NUM_THREADS nproc)" -ge 2 ]; then
+    grep -q 'not bound' "$out/stderr" || complain "ranks that are not bound are not told"
+    mpirun -n 2 --bind-to core cytomill-ingest tests/data/formats/pbmc_small.h5ad --out "$out/atlas" --dry-run >"$out/stdout" 2>"$out/stderr"
+    [ "$(grep -cE '  rank [01]: cores [0-9,-]+, NUMA node [0-9]+$' "$out/stderr")" = 2 ] || complain "the cores of bound ranks are not told"
+fi
+
 quiet cytomill --help
 for verb in $(verbs_of cytomill); do
     [ "$verb" = config ] || [ -x "$B/bin/cytomill-$verb" ] || complain "the umbrella lists $verb, which is not a program"
