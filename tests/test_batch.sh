@@ -44,7 +44,7 @@ submit() { # name plan [verb]: the job's id into $id
 }
 field() { scontrol show job -o "$1" | sed -n "s/.* $2=\([^ ]*\).*/\1/p"; } # job field
 wait_for() { # job states: until it is in one of them and at rest
-    for _ in $(seq 180); do
+    for _ in $(seq 400); do
         case " $2 " in *" $(field "$1" JobState) "*) return ;; esac
         sleep 0.5
     done
