@@ -16,6 +16,7 @@ MUST_CHECK enum status report_learning(struct text *page, const char *run);
 
 /* A map of cells. Borrowed. */
 struct report_map {
+    int index;                   /* of the maps on the page, from 0 */
     int64_t shown, usable, rows; /* cells on the map, with an embedding, of the file */
     const double *xy;            /* [shown, 2] */
     const char *embedding;       /* "embeddings.h5ad X_cellfm" */

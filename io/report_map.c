@@ -56,7 +56,7 @@ static enum status add_types(struct text *page, const struct report_map *m)
 {
     enum status st = ST_OK;
     TRY(add_map(page, m, m->type, m->types, m->type_name, "unassigned",
-                "Each dot is a cell; cells the model finds alike lie together. Colours are cell types called from "
+                "Each dot is a cell; cells that are alike in it lie together. Colours are cell types called from "
                 "published marker genes, which the map "
                 "does not know: if colours form islands, the embedding has found the types by itself. Distances "
                 "between islands and their sizes mean little."));
@@ -92,7 +92,7 @@ static enum status add_clusters(struct text *page, const struct report_map *m)
                             m->type ? m->type_name : m->label_name, m->type ? "unassigned" : "no label"));
     else
         TRY(add_map(page, m, m->cluster, m->clusters, names, "none",
-                    "Each dot is a cell; cells the model finds alike lie together. Colours are communities found in "
+                    "Each dot is a cell; cells that are alike in it lie together. Colours are communities found in "
                     "the embedding."));
 done:
     for (int c = 0; c < m->clusters; c++) free(name[c]);
@@ -117,11 +117,15 @@ enum status report_map(struct text *page, const struct report_map *m)
 {
     enum status st = ST_OK;
     char shown[32], usable[32], rows[32];
-    html_section(page, "map", "A map of the cells");
+    char *id = m->index ? text_format("map-%d", m->index + 1) : text_copy("map");
+    char *title = text_format("A map of the cells: %s", m->embedding);
+    html_section(page, id, title);
+    free(id);
+    free(title);
     html_paragraph(page,
-                   "%s. %s of %s cells with an embedding are drawn (%s cells in the file). Layout: UMAP of the graph "
+                   "%s of %s cells with an embedding are drawn (%s cells in the file). Layout: UMAP of the graph "
                    "of nearest neighbours.",
-                   m->embedding, text_count(m->shown, shown), text_count(m->usable, usable), text_count(m->rows, rows));
+                   text_count(m->shown, shown), text_count(m->usable, usable), text_count(m->rows, rows));
     if (m->type) TRY(add_types(page, m));
     if (m->label) {
         char *caption = text_format("The same map coloured by column '%s' of the input.", m->label_column);

@@ -10,17 +10,25 @@
 #include "jobs/analyze_labels.h"
 #include "jobs/analyze_map.h"
 
-struct state {
-    char *out;
-    struct cell_input input;
-    bool has_input;
-    struct embedding_table *table; /* NULL: no map */
+enum { MOST_VIEWS = 8 };
+
+/* One embedding and what is drawn of it. */
+struct view {
+    struct embedding_table *table;
     struct cell_map map;
-    struct marker_table markers;
     int32_t *type;            /* [map.n] or NULL */
     struct label_list labels; /* count = 0: none */
     struct label_list groups; /* of data.group_by, the largest; count = 0: none */
     int groups_in_all;
+};
+
+struct state {
+    char *out;
+    struct cell_input input;
+    bool has_input;
+    struct view *views; /* [view_count] */
+    int view_count;
+    struct marker_table markers;
     struct text page;
 };
 
@@ -51,8 +59,8 @@ static enum status check_request(const struct job *job)
     if (!*run && !*sweep && !*scores && !analyze_has_counts(job) && analyze_embedding_count(job) == 0)
         TRY(fail(ST_USAGE,
                  "nothing to report on; give at least one of --atlas, --run, --embedding, --sweep, --scores"));
-    if (analyze_embedding_count(job) > 1)
-        TRY(fail(ST_USAGE, "%d embeddings given; the report shows one", analyze_embedding_count(job)));
+    if (analyze_embedding_count(job) > MOST_VIEWS)
+        TRY(fail(ST_USAGE, "%d embeddings given; a report shows at most %d", analyze_embedding_count(job), MOST_VIEWS));
     TRY(check_file(run, "metrics.jsonl", "--run"));
     TRY(check_file(sweep, "results.h5", "--sweep"));
     TRY(check_file(sweep, "hits.tsv", "--sweep"));
@@ -69,10 +77,15 @@ static enum status open_cells(struct job *job, struct state *s)
         TRY(analyze_open_counts(job, &s->input));
         s->has_input = true;
     }
-    if (analyze_embedding_count(job) == 0) goto done;
-    TRY(analyze_open_embedding(job, 0, &s->table));
-    if (s->has_input) TRY(analyze_check_rows(job, s->table, &s->input));
-    analyze_print_map_cost(job, s->table);
+    int count = analyze_embedding_count(job);
+    TRY(NEW_ARRAY(s->views, count));
+    memset(s->views, 0, (size_t)count * sizeof *s->views);
+    for (; s->view_count < count; s->view_count++) {
+        struct embedding_table **table = &s->views[s->view_count].table;
+        TRY(analyze_open_embedding(job, s->view_count, table));
+        if (s->has_input) TRY(analyze_check_rows(job, *table, &s->input));
+        analyze_print_map_cost(job, *table);
+    }
 done:
     return st;
 }
@@ -84,7 +97,7 @@ static enum status prepare(struct job *job)
     TRY(comm_agree(&job->world, check_request(job)));
     s->out = page_path(config_text(job->config, "run.out"));
     TRY(open_cells(job, s));
-    if (s->table && s->has_input) TRY(comm_agree(&job->world, analyze_read_markers(job, &s->markers)));
+    if (s->view_count > 0 && s->has_input) TRY(comm_agree(&job->world, analyze_read_markers(job, &s->markers)));
 done:
     return st;
 }
@@ -92,7 +105,7 @@ done:
 /* ---- run ---- */
 
 /* Marker genes of another species or naming are no reason to fail: the map is then coloured otherwise. */
-static enum status call_types(struct job *job, struct state *s)
+static enum status call_types(struct job *job, struct state *s, struct view *v)
 {
     struct marker_map found = {0};
     enum status st = marker_map_create(&s->markers, s->input.features, &found);
@@ -103,41 +116,41 @@ static enum status call_types(struct job *job, struct state *s)
         return ST_OK;
     }
     st = comm_agree(&job->world, st);
-    return st == ST_OK ? analyze_call_types(job, &s->map, &s->input, &s->markers, &s->type) : st;
+    return st == ST_OK ? analyze_call_types(job, &v->map, &s->input, &s->markers, &v->type) : st;
 }
 
-static enum status read_labels(struct job *job, struct state *s)
+static enum status read_labels(struct job *job, struct view *v)
 {
     enum status st = ST_OK;
     const char *column = config_text(job->config, "analyze.label");
-    bool present = embedding_table_has(s->table, column);
+    bool present = embedding_table_has(v->table, column);
     if (!present && !config_is_given(job->config, "analyze.label")) return ST_OK; /* the default need not be there */
-    TRY(label_list_read(s->table, column, &s->labels));
+    TRY(label_list_read(v->table, column, &v->labels));
 done:
     return st;
 }
 
-static enum status read_groups(struct job *job, struct state *s)
+static enum status read_groups(struct job *job, struct view *v)
 {
     enum { MOST_GROUPS = 12 }; /* that a legend holds and an eye tells apart */
     enum status st = ST_OK;
     const char *column = config_text(job->config, "data.group_by");
     if (!*column) return ST_OK;
-    st = label_list_read(s->table, column, &s->groups);
+    st = label_list_read(v->table, column, &v->groups);
     if (st != ST_OK) status_prefix("data.group_by: ");
-    s->groups_in_all = s->groups.count;
-    if (st == ST_OK) st = label_list_keep_largest(&s->groups, s->table->rows, MOST_GROUPS);
+    v->groups_in_all = v->groups.count;
+    if (st == ST_OK) st = label_list_keep_largest(&v->groups, v->table->rows, MOST_GROUPS);
     return st;
 }
 
-static enum status make_map(struct job *job, struct state *s)
+static enum status make_map(struct job *job, struct state *s, struct view *v)
 {
     enum status st = ST_OK;
-    st = read_labels(job, s);
-    if (st == ST_OK) st = read_groups(job, s);
+    st = read_labels(job, v);
+    if (st == ST_OK) st = read_groups(job, v);
     TRY(comm_agree(&job->world, st));
-    TRY(analyze_make_map(job, s->table, &s->map));
-    if (s->has_input) TRY(call_types(job, s));
+    TRY(analyze_make_map(job, v->table, &v->map));
+    if (s->has_input) TRY(call_types(job, s, v));
 done:
     return st;
 }
@@ -151,33 +164,35 @@ static enum status codes_of_shown(const struct cell_map *map, const struct label
     return st;
 }
 
-static enum status add_map(struct state *s)
+static enum status add_map(struct state *s, int index)
 {
     enum status st = ST_OK;
+    const struct view *v = &s->views[index];
     int32_t *shown = NULL, *group = NULL;
-    const char *file = strrchr(s->table->path, '/') ? strrchr(s->table->path, '/') + 1 : s->table->path;
-    char *name = text_format("%s, %s", file, s->table->name);
-    TRY(codes_of_shown(&s->map, &s->labels, &shown));
-    TRY(codes_of_shown(&s->map, &s->groups, &group));
-    struct report_map m = {.shown = s->map.n,
-                           .usable = s->table->usable_count,
-                           .rows = s->table->rows,
-                           .xy = s->map.xy,
+    const char *file = strrchr(v->table->path, '/') ? strrchr(v->table->path, '/') + 1 : v->table->path;
+    char *name = text_format("%s, %s", file, v->table->name);
+    TRY(codes_of_shown(&v->map, &v->labels, &shown));
+    TRY(codes_of_shown(&v->map, &v->groups, &group));
+    struct report_map m = {.index = index,
+                           .shown = v->map.n,
+                           .usable = v->table->usable_count,
+                           .rows = v->table->rows,
+                           .xy = v->map.xy,
                            .embedding = name,
-                           .type = s->type,
+                           .type = v->type,
                            .types = s->markers.type_count,
                            .type_name = (const char *const *)s->markers.type,
                            .label = shown,
-                           .labels = s->labels.count,
-                           .label_column = s->labels.column,
-                           .label_name = (const char *const *)s->labels.name,
+                           .labels = v->labels.count,
+                           .label_column = v->labels.column,
+                           .label_name = (const char *const *)v->labels.name,
                            .group = group,
-                           .groups = s->groups.count,
-                           .groups_in_all = s->groups_in_all,
-                           .group_column = s->groups.column,
-                           .group_name = (const char *const *)s->groups.name,
-                           .cluster = s->map.cluster,
-                           .clusters = s->map.clusters};
+                           .groups = v->groups.count,
+                           .groups_in_all = v->groups_in_all,
+                           .group_column = v->groups.column,
+                           .group_name = (const char *const *)v->groups.name,
+                           .cluster = v->map.cluster,
+                           .clusters = v->map.clusters};
     TRY(report_map(&s->page, &m));
 done:
     free(shown);
@@ -186,25 +201,31 @@ done:
     return st;
 }
 
-/* What was made of what, without times and hosts: the same input gives the same page. */
-static void add_provenance(const struct job *job, struct state *s)
+/* What an embedding file says of its making; nothing if it is not ours. */
+static void add_notes(struct state *s, struct embedding_table *table)
 {
-    static const char *const heads[] = {"what", "value"};
     static const char *const notes[][2] = {{"model", "cytomill/model"},
                                            {"weights (XXH3 of all values)", "cytomill/weights"},
                                            {"licence of the weights", "cytomill/weights_licence"},
                                            {"embedded by", "cytomill/version"},
                                            {"instruction set", "cytomill/instruction_set"},
                                            {"precision", "cytomill/precision"}};
+    for (size_t n = 0; n < sizeof notes / sizeof *notes; n++) {
+        char *value = embedding_table_note(table, notes[n][1]);
+        if (*value) html_table_row(&s->page, (const char *[]){notes[n][0], value}, 2);
+        free(value);
+    }
+}
+
+/* What was made of what, without times and hosts: the same input gives the same page. */
+static void add_provenance(const struct job *job, struct state *s)
+{
+    static const char *const heads[] = {"what", "value"};
     html_section(&s->page, "provenance", "Where this comes from");
     html_table_begin(&s->page, heads, 2);
     html_table_row(&s->page, (const char *[]){"this page", job_version_text()}, 2);
     if (s->has_input) html_table_row(&s->page, (const char *[]){"counts (sha256)", s->input.identity}, 2);
-    for (size_t n = 0; s->table && n < sizeof notes / sizeof *notes; n++) {
-        char *value = embedding_table_note(s->table, notes[n][1]);
-        if (*value) html_table_row(&s->page, (const char *[]){notes[n][0], value}, 2);
-        free(value);
-    }
+    for (int i = 0; i < s->view_count; i++) add_notes(s, s->views[i].table);
     html_table_end(&s->page);
     html_paragraph(&s->page, "Embeddings open in Python with anndata.read_h5ad; hits.tsv opens in any spreadsheet, "
                              "hits_columns.tsv explains its columns.");
@@ -222,7 +243,7 @@ static enum status compose(struct job *job, struct state *s)
                              "shows and can be mailed or archived as it is.");
     if (*atlas && access(ingested, R_OK) == 0) TRY(report_ingest(&s->page, atlas));
     if (*run) TRY(report_learning(&s->page, run));
-    if (s->table) TRY(add_map(s));
+    for (int i = 0; i < s->view_count; i++) TRY(add_map(s, i));
     if (*scores) TRY(report_scores(&s->page, scores));
     if (*sweep) TRY(report_screen(&s->page, sweep, config_int(job->config, "analyze.top_hits")));
     add_provenance(job, s);
@@ -236,7 +257,7 @@ static enum status run(struct job *job)
 {
     enum status st = ST_OK;
     struct state *s = job->state;
-    if (s->table) TRY(make_map(job, s));
+    for (int i = 0; i < s->view_count; i++) TRY(make_map(job, s, &s->views[i]));
     TRY(comm_agree(&job->world, stop_asked() ? ST_REQUEUE : ST_OK));
     TRY(comm_agree(&job->world, job->world.rank == 0 ? compose(job, s) : ST_OK));
 done:
@@ -251,26 +272,32 @@ static enum status commit(struct job *job)
     return st;
 }
 
+static void view_release(struct view *v)
+{
+    embedding_table_close(&v->table);
+    cell_map_free(&v->map);
+    label_list_free(&v->labels);
+    label_list_free(&v->groups);
+    free(v->type);
+}
+
 static void release(struct job *job)
 {
     struct state *s = job->state;
-    embedding_table_close(&s->table);
+    for (int i = 0; s->views && i < analyze_embedding_count(job); i++) view_release(&s->views[i]);
+    free(s->views);
     if (s->has_input) cell_input_close(&s->input);
-    cell_map_free(&s->map);
     marker_table_free(&s->markers);
-    label_list_free(&s->labels);
-    label_list_free(&s->groups);
     text_free(&s->page);
-    free(s->type);
     free(s->out);
 }
 
 static const struct job_option options[] = {
     {"run", "DIR", "analyze.run", "pretraining run, for the loss curves"},
-    {"embedding", "FILE", "analyze.embedding", "embedding file, for the map"},
+    {"embedding", "FILE", "analyze.embedding", "embedding file, for a map; several: FILE,FILE (one beside its PCA)"},
     {"sweep", "DIR", "analyze.sweep", "sweep, for the heat map and the hits"},
     {"scores", "FILE", "analyze.scores", "table of cytomill-analyze score"},
-    {"obsm", "NAME", "analyze.obsm", "which obsm entry of the embedding file"},
+    {"obsm", "NAME", "analyze.obsm", "which obsm entry of the embedding files"},
     {"label", "COLUMN", "analyze.label", "obs column of labels, drawn as a second map"},
     {"group", "COLUMN", "data.group_by", "obs column of groups (donor, batch), drawn as another map"},
     {"markers", "FILE", "analyze.markers", "marker genes TSV [the shipped PBMC list]"},
@@ -280,7 +307,7 @@ static const struct job_option options[] = {
 const struct job_spec analyze_report = {
     .program = "cytomill-analyze report",
     .purpose = "one self-contained page: data, learning, map of the cells, screen",
-    .usage = "[--atlas ATLAS] [--run DIR] [--embedding FILE] [--sweep DIR] --out FILE.html|DIR",
+    .usage = "[--atlas ATLAS] [--run DIR] [--embedding FILE[,FILE...]] [--sweep DIR] --out FILE.html|DIR",
     .reads = "what is given: the atlas, RUN/metrics.jsonl, an embedding file, DIR/results.h5 and hits.tsv, a table of "
              "scores",
     .writes = "FILE.html, or DIR/report.html",

@@ -200,6 +200,7 @@ def report():
     lanes = lanes[lanes.rindex("<svg"):]
     assert "one" in lanes and "two" in lanes and "no value" not in lanes, "the map of lanes lacks its legend"
     assert re.search(r"column 'qc_total' of the input: the 12 largest of its \d+ values", open(f"{folder}/groups.html").read())
+    assert Page(f"{folder}/groups.html").sections == ["map", "map-2", "provenance"]
     panel = {"CD79A", "LYZ", "GNLY", "NKG7"}
     squares = re.findall(r"<title>(\w+) \+ (\w+): (?:effect|interaction|too few)", page.text)
     assert len(squares) == 12 and {g for pair in squares for g in pair} == panel, squares

@@ -54,7 +54,8 @@ for how in alone analyze; do
 done
 cmp "$dir/alone.html" "$dir/analyze.html" || fail "$RANKS ranks write another page"
 analyze report --atlas "$dir/atlas" --out "$dir/folder" || fail "report on an atlas alone"
-analyze report --embedding "$dir/pca.h5ad" --set data.group_by=qc_total --out "$dir/groups.html" || fail "many groups"
+analyze report --embedding "$dir/pca.h5ad,$dir/pca.h5ad" --set data.group_by=qc_total --out "$dir/groups.html" ||
+    fail "many groups of two embeddings"
 check report "the page is not whole"
 
 # ---- wrong requests ----
