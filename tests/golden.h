@@ -69,13 +69,21 @@ static inline void golden_close(struct golden *g)
     free(g->bytes);
 }
 
-static inline const struct golden_record *golden_find(const struct golden *g, const char *format, const char *name)
+/* NULL: there is none. */
+static inline const struct golden_record *golden_look(const struct golden *g, const char *format, const char *name)
 {
     char full[160];
     snprintf(full, sizeof full, format, name);
     for (int i = 0; i < g->count; i++)
         if (strcmp(g->records[i].name, full) == 0) return &g->records[i];
-    fprintf(stderr, "golden: no record %s\n", full);
+    return NULL;
+}
+
+static inline const struct golden_record *golden_find(const struct golden *g, const char *format, const char *name)
+{
+    const struct golden_record *r = golden_look(g, format, name);
+    if (r) return r;
+    fprintf(stderr, "golden: no record %s of %s\n", format, name);
     exit(1);
 }
 

@@ -12,7 +12,7 @@ Everything is float64 truth from float32 inputs. Records (see tests/data/golden/
   grad.<tensor>   gradient of L1 + L2                 step.<tensor>  weights after ten Adam steps
   bf16.<name>     the twin's own relative error when it runs in bfloat16
   draw.<k>.<name> truth of a few quantities on other draws of the weights; bf16.draws.<name>
-                  the twin's median bfloat16 error over them
+                  the twin's median bfloat16 error over them; every gradient with --realistic
   without.<term>  (gene-wise, cell-wise, cls rows) with one term of the network left out
 """
 import struct
@@ -70,17 +70,18 @@ def relative_error(found, truth):
     return float(np.sqrt(np.mean((found - truth)**2)) / scale) if scale > 0 else 0.0
 
 
-def write_draws(out, shape, cells):
+def write_draws(out, shape, cells, names):
     """Quantities made of a few numbers (a sum over all tokens, one number per cell) have an error by
-    luck, so bf16 is judged on them by the median over several draws of the weights."""
-    errors = {name: [] for name in SHORT}
+    luck, and with few cells so have all gradients together; so bf16 is judged on them by the median
+    over several draws of the weights."""
+    errors = {name: [] for name in names}
     for draw in range(1, DRAWS + 1):
         truth, low = (run(shape, cells, act, draw=draw) for act in (torch.float64, torch.bfloat16))
-        for name in SHORT:
+        for name in names:
             pick = lambda r: r[0][name] if name in r[0] else r[2][name]
             out.add(f"draw.{draw}.{name}", pick(truth))
             errors[name].append(relative_error(pick(low), pick(truth)))
-    for name in SHORT: out.add("bf16.draws." + name, np.array([np.median(errors[name])]))
+    for name in names: out.add("bf16.draws." + name, np.array([np.median(errors[name])]))
 
 
 def cls_rows(tap, cells):
@@ -88,7 +89,7 @@ def cls_rows(tap, cells):
     return tap[first]
 
 
-def write(out, shape, cells, terms):
+def write(out, shape, cells, terms, drawn):
     last = f"block.{shape.layers - 1}.norm2"
     taps, losses, gradients = run(shape, cells, torch.float64)
     out.add("shape.sizes", np.array([shape.layers, shape.width, shape.heads, shape.value_width, shape.genes], np.int32))
@@ -104,7 +105,7 @@ def write(out, shape, cells, terms):
     taps16, _, gradients16 = run(shape, cells, torch.bfloat16)
     for name in taps: out.add("bf16.tap." + name, np.array([relative_error(taps16[name], taps[name])]))
     for name in gradients: out.add("bf16.grad." + name, np.array([relative_error(gradients16[name], gradients[name])]))
-    write_draws(out, shape, cells)
+    write_draws(out, shape, cells, SHORT + tuple(n for n in gradients if drawn == "all" and n not in SHORT))
 
     for term in terms:
         t, l, g = run(shape, cells, torch.float64, [term])
@@ -119,6 +120,8 @@ if __name__ == "__main__":
     torch.set_num_threads(1)  # the same bits anywhere, and no waiting for busy cores
     if "--realistic" in sys.argv:
         shape, lengths, terms = Shape(layers=2, width=384, heads=12, value_width=256, genes=600), REALISTIC_GENES, ()
+        drawn = "all"
     else:
         shape, lengths, terms = Shape(layers=2, width=64, heads=2, value_width=16, genes=37), CELL_GENES, TERMS
-    write(Writer(path), shape, [make_cell(shape.genes, n, 7 + n) for n in lengths], terms)
+        drawn = "short"
+    write(Writer(path), shape, [make_cell(shape.genes, n, 7 + n) for n in lengths], terms, drawn)
