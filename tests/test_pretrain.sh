@@ -105,7 +105,7 @@ for n in 1 3; do
     [ $rc -eq 75 ] && grep -q 'goes on with the last evaluation' "$dir/log" || fail "$n ranks: the last evaluation ended with $rc"
     [ ! -e "$dir/late$n/learning.tsv" ] || fail "an evaluation that was stopped left its table"
     rm "$dir/late$n/stop"
-    pretrain $n "$dir/late$n" "${slow[@]}" && [ -s "$dir/late$n/learning.tsv" ] || fail "$n ranks: evaluating again"
+    pretrain $n "$dir/late$n" "${slow[@]}" --set train.final_cells=12 && [ -s "$dir/late$n/learning.tsv" ] || fail "$n ranks: evaluating again"
 done
 
 # a log tells step, rate and time left; the precision and the kernels are told once

@@ -51,7 +51,7 @@ declare -A refuses=(
 shared="atlas model out seed threads precision isa io cells stop-file oversubscribe fresh"
 printf 'run: {model: m, seed: 3, precision: fp32, isa: generic, io: posix, cells: "x > 1", atlas: a}\n' >"$out/shared.yaml"
 check_shared() { # verb, program words
-    local verb=$1 option; shift
+    local verb=$1 option tried=; shift
     [ "$RANKS" = 1 ] || return 0
     [ -n "${refuses[$verb]}" ] || complain "$*: which shared options does it refuse?"
     run "$@" --help >"$out/help" 2>/dev/null
@@ -59,7 +59,9 @@ check_shared() { # verb, program words
         case " ${refuses[$verb]} " in
         *" $option "*)
             ! grep -q -- "^  --$option " "$out/help" || complain "$*: --$option is in its help"
-            expect 2 "^$*: .*unknown option '--$option'.*see $* --help" "$@" --$option ;;
+            # one is enough: help and parser read the same table
+            [ -n "$tried" ] || expect 2 "^$*: .*unknown option '--$option'.*see $* --help" "$@" --$option
+            tried=1 ;;
         *) grep -q -- "^  --$option " "$out/help" || complain "$*: --$option is not in its help" ;;
         esac
     done
