@@ -79,7 +79,6 @@ static enum status open_cells(struct job *job, struct state *s)
     }
     int count = analyze_embedding_count(job);
     TRY(NEW_ARRAY(s->views, count));
-    memset(s->views, 0, (size_t)count * sizeof *s->views);
     for (; s->view_count < count; s->view_count++) {
         struct embedding_table **table = &s->views[s->view_count].table;
         TRY(analyze_open_embedding(job, s->view_count, table));
@@ -308,8 +307,8 @@ const struct job_spec analyze_report = {
     .program = "cytomill-analyze report",
     .purpose = "one self-contained page: data, learning, map of the cells, screen",
     .usage = "[--atlas ATLAS] [--run DIR] [--embedding FILE[,FILE...]] [--sweep DIR] --out FILE.html|DIR",
-    .reads = "what is given: the atlas, RUN/metrics.jsonl, an embedding file, DIR/results.h5 and hits.tsv, a table of "
-             "scores",
+    .reads =
+        "what is given: the atlas, RUN/metrics.jsonl, embedding files, DIR/results.h5 and hits.tsv, a table of scores",
     .writes = "FILE.html, or DIR/report.html",
     .example = "cytomill-analyze report --run build/run --embedding build/embeddings.h5ad --sweep build/sweep --out "
                "build/report.html",

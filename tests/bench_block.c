@@ -187,6 +187,9 @@ int main(int argc, char **argv)
     int rounds = argc > 1 ? atoi(argv[1]) : ROUNDS;
     if (rounds < 1 || rounds > ROUNDS) rounds = ROUNDS;
     enum dtype type = product_bf16_native() ? DTYPE_BF16 : DTYPE_F32;
-    for (int threads = 1; threads <= 2 && threads <= omp_get_num_procs(); threads++) bench_block(threads, type, rounds);
+    for (int threads = 1; threads <= 2; threads++) {
+        if (threads <= omp_get_num_procs()) bench_block(threads, type, rounds);
+        else report_not_run("ERetNet block", threads, "one core");
+    }
     return 0;
 }

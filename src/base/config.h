@@ -67,7 +67,8 @@ enum status config_fail(const struct config *config, const char *name, const cha
     __attribute__((format(printf, 3, 4)));
 
 /* The values as YAML that config_read accepts: stored in every output. `sections` ("model data run.cells") are the
- * sections and single keys it depends on, NULL all. The caller frees; memory failure aborts as that of text_format does. Local. */
+ * sections and single keys it depends on, NULL all. The caller frees; memory failure aborts as that of text_format
+ * does. Local. */
 char *config_yaml(const struct config *config, const char *sections);
 /* The reference that is configs/README.md. */
 void config_write_reference(FILE *file);

@@ -61,8 +61,7 @@
     /* data */ \
     TEXT("data.vocabulary", "", \
          "Gene table: a TSV id symbol ensembl hgnc, or CellFM's gene_info.csv or expand_gene_info.csv as published, " \
-         "plain " \
-         "or .gz; a relative path is tried from here, then under $CYTOMILL_DATA; default: " \
+         "plain or .gz; a relative path is tried from here, then under $CYTOMILL_DATA; default: " \
          "configs/genes/vocabulary.tsv.gz made from HGNC.") \
     TEXT("data.modality", "rna", "Modality the model reads.") \
     TEXT("data.split_by", "", \

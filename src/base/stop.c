@@ -1,7 +1,6 @@
 #include "base/stop.h"
 
 #include <signal.h>
-#include <stdint.h>
 #include <stdlib.h>
 #include <time.h>
 #include <unistd.h>

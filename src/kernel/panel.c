@@ -5,7 +5,7 @@
 /* A register block is ROWS x 3 vectors of sums: enough to hide the latency of an addition, and with three
  * registers for B and one for A as many as AVX2 has. A panel of a block (24 KiB there) leaves room in the
  * first-level cache for rows of A. */
-enum { ROWS = PANEL_ROWS, LANES = LANE_BYTES / 4, VECTORS = 3, COLUMNS = VECTORS * LANES, DEPTH = 256 };
+enum { ROWS = 4, LANES = LANE_BYTES / 4, VECTORS = 3, COLUMNS = VECTORS * LANES, DEPTH = 256 };
 typedef float panel_vector __attribute__((vector_size(LANE_BYTES), aligned(4), may_alias));
 
 /* ---- packing ---- */

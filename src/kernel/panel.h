@@ -15,9 +15,6 @@
 
 #include "kernel/dtype.h"
 
-/* Rows of A that pass together. */
-enum { PANEL_ROWS = 4 };
-
 struct panel_shape {
     int64_t m, n, k;
     bool accumulate;  /* += */
@@ -26,12 +23,15 @@ struct panel_shape {
 
 /* Bytes of packed B, enough for every instruction set. Local. */
 size_t panel_bytes(int64_t n, int64_t k);
-/* Pack B, given as [k,n], or as [n,k] if `transposed`. Local. */
+/* Pack B, given as [k,n], or as [n,k] if `transposed`, into panel_bytes(n, k); only the instruction set that packed
+ * can read it. Local. */
 void panel_pack(float *packed, const float *b, int64_t n, int64_t k, bool transposed);
 /* Pack A[m,k] given as its transpose: k_given rows, `stride` apart, of m numbers; rows up to k are 0.
  * packed holds m k numbers. Local. */
 void panel_pack_left(float *packed, const void *a, enum dtype type, int64_t stride, int64_t k_given, int64_t m,
                      int64_t k);
+/* c[m,n] = or += A B, from a[m,k] as it lies or packed, and packed B. No array may overlap c. m n k fused
+ * multiply-adds; allocates nothing. Local. */
 void panel_product(float *c, const float *a, const float *packed, const struct panel_shape *shape);
 
 #endif

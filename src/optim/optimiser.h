@@ -2,7 +2,8 @@
  *
  * The step is that of kernel/vector.h (eps outside the root, bias correction in the rate; Kingma &
  * Ba 2015 as MindSpore has it), applied to each row of the table with the row's own rate scale; rows
- * whose `decay` is false are not decayed, rows whose `clip` is false not clipped. Nothing here allocates after optimiser_create.
+ * whose `decay` is false are not decayed, rows whose `clip` is false not clipped. Nothing here allocates after
+ * optimiser_create.
  *
  *     TRY(optimiser_create(cfg, params, &o));
  *     double norm = optimiser_measure(o);           after the gradients were summed over ranks
