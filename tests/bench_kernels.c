@@ -2,7 +2,8 @@
  *
  * A kernel must move its inputs and outputs once, and do its arithmetic: the share is the time that takes
  * at the measured triad bandwidth (STREAM's count of bytes) or at the plain fp32 product rate, whichever is
- * longer, over the time it took. Counted as arithmetic: multiply-adds of products, 32 operations for an
+ * longer, over the time it took. Machines are shared: the rate is measured again beside every run, and a row is
+ * the median of such ratios. Counted as arithmetic: multiply-adds of products, 32 operations for an
  * exponential (16 vector instructions, each in the place of a multiply-add), 56 for a sigmoid: 4 more for its
  * negation and addition, and 20 for a division that keeps the divider of current cores busy for 5 cycles a
  * vector. Products are shares of the plain rate of their type.
@@ -20,10 +21,10 @@
 #include "kernel/product.h"
 
 enum { CELLS = 4, TOKENS = 2048, S = CELLS * TOKENS, D = 1536, HEADS = 48, C = 32, GENES = 24000, B = 256, RUNS = 7 };
+enum { PAIR = 2 * D }; /* two of a mixer's four, as it has them */
 static const double BAR = 0.70;
 
 static const char *wanted = ""; /* only kernels with this in their name */
-static double triad_bytes_per_s, fp32_flops_per_s;
 
 static double now_s(void)
 {
@@ -55,45 +56,57 @@ static int by_value(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* Median time of a run. */
-static double median_s(void (*run)(void *), void *context)
+static double median(double *x, int count)
 {
-    double seconds[RUNS];
+    qsort(x, (size_t)count, sizeof *x, by_value);
+    return x[count / 2];
+}
+
+static double seconds_of(void (*run)(void *), void *context)
+{
+    double start = now_s();
     run(context);
-    for (int i = 0; i < RUNS; i++) {
-        double start = now_s();
-        run(context);
-        seconds[i] = now_s() - start;
-    }
-    qsort(seconds, RUNS, sizeof *seconds, by_value);
-    return seconds[RUNS / 2];
+    return now_s() - start;
 }
 
-struct triad {
-    double *a, *b, *c;
-    int64_t count;
-};
+/* ---- what the machine can do now ---- */
 
-static void triad_run(void *context)
+enum { TRIAD = 1 << 24 };
+static double *triad_a, *triad_b, *triad_c;
+
+static double triad_bytes_per_s(int threads)
 {
-    struct triad *t = context;
-    double *restrict a = t->a;
-    const double *restrict b = t->b, *restrict c = t->c;
+    (void)threads;
+    double start = now_s();
 #pragma omp parallel for simd schedule(static)
-    for (int64_t i = 0; i < t->count; i++) a[i] = b[i] + 3.0 * c[i];
+    for (int64_t i = 0; i < TRIAD; i++) triad_a[i] = triad_b[i] + 3.0 * triad_c[i];
+    return 24.0 * TRIAD / (now_s() - start);
 }
+
+static double product_flops_per_s(enum dtype type, int64_t rows, int threads)
+{
+    double gflops;
+    if (product_plain_rate(&gflops, type, rows, D, D, threads) != ST_OK) {
+        fprintf(stderr, "%s\n", status_message());
+        exit(9);
+    }
+    return gflops * 1e9;
+}
+
+/* Fewer rows than a product row of the table has: the rate is the same, and it is asked for beside every run. */
+static double fp32_flops_per_s(int threads) { return product_flops_per_s(DTYPE_F32, 512, threads); }
+
+static struct {
+    double bytes_per_s, flops_per_s;
+} machine; /* at the start: says which of the two holds a kernel back */
 
 static void measure_machine(int threads)
 {
-    struct triad t = {.count = 1 << 24};
-    t.a = block((size_t)t.count * 8), t.b = block((size_t)t.count * 8), t.c = block((size_t)t.count * 8);
-    triad_bytes_per_s = 24.0 * (double)t.count / median_s(triad_run, &t);
-    free(t.a), free(t.b), free(t.c);
-    double gflops;
-    if (product_plain_rate(&gflops, DTYPE_F32, 2048, D, D, threads) != ST_OK) exit(9);
-    fp32_flops_per_s = gflops * 1e9;
-    printf("BENCH\ttriad, %d threads\t%.2f\tGB/s\t-\t-\n", threads, triad_bytes_per_s * 1e-9);
-    printf("BENCH\tplain fp32 product, %d threads\t%.1f\tGFLOP/s\t-\t-\n", threads, gflops);
+    double triad[RUNS];
+    for (int i = 0; i < RUNS; i++) triad[i] = triad_bytes_per_s(threads);
+    machine.bytes_per_s = median(triad, RUNS), machine.flops_per_s = fp32_flops_per_s(threads);
+    printf("BENCH\ttriad, %d threads\t%.2f\tGB/s\t-\t-\n", threads, machine.bytes_per_s * 1e-9);
+    printf("BENCH\tplain fp32 product, %d threads\t%.1f\tGFLOP/s\t-\t-\n", threads, machine.flops_per_s * 1e-9);
 }
 
 static void report(const char *name, enum dtype type, int threads, double share)
@@ -112,7 +125,7 @@ static void report(const char *name, enum dtype type, int threads, double share)
 struct data {
     enum dtype type;
     int threads;
-    char *x, *a, *y, *qkvu, *dqkvu; /* [S,D] and [S,4D] */
+    char *x, *a, *y, *pair, *dpair; /* [S,D] and [S,PAIR] */
     real *gamma, *beta, *dgamma, *dbeta, *stat, *scratch, *state, *dstate, *table, *dtable, *p, *moment1, *moment2;
     float *level_value;
     int64_t *cell, *index;
@@ -153,7 +166,7 @@ static void data_make(struct data *d, enum dtype type)
 {
     *d = (struct data){.type = type};
     d->x = values(S * D, type), d->a = values(S * D, type), d->y = values(S * D, type);
-    d->qkvu = values(S * 4 * D, type), d->dqkvu = values(S * 4 * D, type);
+    d->pair = values(S * PAIR, type), d->dpair = values(S * PAIR, type);
     d->gamma = values(D, DTYPE_F32), d->beta = values(D, DTYPE_F32), d->dgamma = values(D, DTYPE_F32);
     d->dbeta = values(D, DTYPE_F32), d->stat = values(2 * S, DTYPE_F32), d->p = values(S, DTYPE_F32);
     d->scratch = values(norm_scratch_reals(S, D), DTYPE_F32);
@@ -171,16 +184,16 @@ static void data_make(struct data *d, enum dtype type)
                                             .offsets = d->offsets,
                                             .heads = HEADS,
                                             .head_width = C,
-                                            .stride = 4 * D,
+                                            .stride = PAIR,
                                             .type = type,
                                             .feature_scale = 0.18};
-    d->gate = (struct gate_shape){.rows = S, .width = D, .stride = 2 * D, .type = type};
+    d->gate = (struct gate_shape){.rows = S, .width = D, .stride = PAIR, .type = type};
     d->embed = (struct embed_shape){.rows = S, .width = D, .type = type, .feature = d->feature, .level = d->level};
 }
 
 static void data_free(struct data *d)
 {
-    void *all[] = {d->x,       d->a,       d->y,    d->qkvu,     d->dqkvu,   d->gamma,  d->beta,  d->dgamma,
+    void *all[] = {d->x,       d->a,       d->y,    d->pair,     d->dpair,   d->gamma,  d->beta,  d->dgamma,
                    d->dbeta,   d->stat,    d->p,    d->scratch,  d->state,   d->dstate, d->table, d->dtable,
                    d->moment1, d->moment2, d->cell, d->position, d->feature, d->level,  d->index, d->level_value};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
@@ -198,7 +211,7 @@ static void norm_forward(void *v)
 static void norm_backward(void *v)
 {
     struct data *d = v;
-    norm_residual_backward(d->qkvu, d->dqkvu, d->dgamma, d->dbeta, d->y, d->stat, d->x, d->a, d->gamma, &d->norm,
+    norm_residual_backward(d->pair, d->dpair, d->dgamma, d->dbeta, d->y, d->stat, d->x, d->a, d->gamma, &d->norm,
                            d->scratch);
 }
 static void norm_drop_forward(void *v)
@@ -213,40 +226,40 @@ static void norm_drop_backward(void *v)
     struct data *d = v;
     struct norm_shape s = d->norm;
     s.drop.p = 0.05;
-    norm_residual_backward(d->qkvu, d->dqkvu, d->dgamma, d->dbeta, d->y, d->stat, d->x, d->a, d->gamma, &s, d->scratch);
+    norm_residual_backward(d->pair, d->dpair, d->dgamma, d->dbeta, d->y, d->stat, d->x, d->a, d->gamma, &s, d->scratch);
 }
 static void state_forward(void *v)
 {
     struct data *d = v;
     memset(d->state, 0, CELLS * HEADS * C * C * sizeof(real));
-    retention_state_forward(d->state, column(d, d->qkvu, 1), column(d, d->qkvu, 2), &d->retention);
+    retention_state_forward(d->state, d->pair, column(d, d->pair, 1), &d->retention);
 }
 static void read_forward(void *v)
 {
     struct data *d = v;
-    retention_read_forward(d->y, d->qkvu, column(d, d->qkvu, 3), d->state, &d->retention);
+    retention_read_forward(d->y, d->pair, column(d, d->pair, 1), d->state, &d->retention);
 }
 static void read_backward(void *v)
 {
     struct data *d = v;
-    retention_read_backward(d->dqkvu, column(d, d->dqkvu, 3), d->dstate, d->y, d->qkvu, column(d, d->qkvu, 3), d->state,
+    retention_read_backward(d->dpair, column(d, d->dpair, 1), d->dstate, d->y, d->pair, column(d, d->pair, 1), d->state,
                             &d->retention);
 }
 static void state_backward(void *v)
 {
     struct data *d = v;
-    retention_state_backward(column(d, d->dqkvu, 1), column(d, d->dqkvu, 2), d->dstate, column(d, d->qkvu, 1),
-                             column(d, d->qkvu, 2), &d->retention);
+    retention_state_backward(d->dpair, column(d, d->dpair, 1), d->dstate, d->pair, column(d, d->pair, 1),
+                             &d->retention);
 }
 static void gate_forward(void *v)
 {
     struct data *d = v;
-    gate_product_forward(d->y, d->qkvu, column(d, d->qkvu, 1), &d->gate);
+    gate_product_forward(d->y, d->pair, column(d, d->pair, 1), &d->gate);
 }
 static void gate_backward(void *v)
 {
     struct data *d = v;
-    gate_product_backward(d->dqkvu, column(d, d->dqkvu, 1), d->y, d->qkvu, column(d, d->qkvu, 1), &d->gate);
+    gate_product_backward(d->dpair, column(d, d->dpair, 1), d->y, d->pair, column(d, d->pair, 1), &d->gate);
 }
 static void softmax_forward(void *v)
 {
@@ -384,11 +397,16 @@ static const struct kernel_row fp32_rows[] = {{"Adam step", adam, 0, 7.0 * GENES
                                               {"square loss forward", loss_forward, 0, 3.0 / D, 0},
                                               {"square loss backward", loss_backward, 0, 4.0 / D, 0}};
 
-static double share_of(const struct kernel_row *row, struct data *d, double bytes)
+/* Median over runs of the least time that `work` takes at the rate measured just before, over the time taken. */
+static double share_of(void (*run)(void *), void *context, double work, double (*rate)(int threads), int threads)
 {
-    double best = bytes / triad_bytes_per_s, flops_s = row->flops * S * D / fp32_flops_per_s;
-    if (flops_s > best) best = flops_s;
-    return best / median_s(row->run, d);
+    double share[RUNS];
+    run(context);
+    for (int i = 0; i < RUNS; i++) {
+        double least_s = work / rate(threads);
+        share[i] = least_s / seconds_of(run, context);
+    }
+    return median(share, RUNS);
 }
 
 static void bench_list(const struct kernel_row *row, size_t count, struct data *d, int threads)
@@ -396,7 +414,10 @@ static void bench_list(const struct kernel_row *row, size_t count, struct data *
     for (; count > 0; row++, count--) {
         if (!strstr(row->name, wanted)) continue;
         double bytes = (row->activations * (double)dtype_bytes(d->type) + row->reals * 4) * S * D;
-        report(row->name, d->type, threads, share_of(row, d, bytes));
+        double flops = row->flops * S * D;
+        bool memory = bytes / machine.bytes_per_s > flops / machine.flops_per_s;
+        report(row->name, d->type, threads,
+               share_of(row->run, d, memory ? bytes : flops, memory ? triad_bytes_per_s : fp32_flops_per_s, threads));
     }
 }
 
@@ -440,6 +461,9 @@ static void product_run_pack(void *v)
     product_pack(d->p, &d->weight, (const real *const *)&d->w);
 }
 
+static double plain_flops_per_s(int threads) { return product_flops_per_s(DTYPE_F32, PRODUCT_ROWS, threads); }
+static double plain_bf16_flops_per_s(int threads) { return product_flops_per_s(DTYPE_BF16, PRODUCT_ROWS, threads); }
+
 static void bench_products(enum dtype type, int threads)
 {
     struct product_data d = {.x = values(PRODUCT_ROWS * D, type),
@@ -448,19 +472,20 @@ static void bench_products(enum dtype type, int threads)
                              .dw = values(D * D, DTYPE_F32)};
     struct product_spec spec = {.in = D, .out = D, .type = type, .backward = true, .threads = threads};
     struct arena arena = {0};
-    double gflops, flops = 2.0 * PRODUCT_ROWS * D * D;
+    double flops = 2.0 * PRODUCT_ROWS * D * D;
+    double (*rate)(int) = type == DTYPE_BF16 ? plain_bf16_flops_per_s : plain_flops_per_s;
     if (product_create(&spec, &d.p) != ST_OK ||
-        product_plain_rate(&gflops, type, PRODUCT_ROWS, D, D, threads) != ST_OK ||
         arena_create(&arena, product_weight_bytes(d.p) + product_scratch_bytes(d.p) + 4096) != ST_OK) {
         fprintf(stderr, "%s\n", status_message());
         exit(9);
     }
     d.weight = product_weight_take(d.p, &arena);
     product_set_scratch(d.p, arena_take(&arena, product_scratch_bytes(d.p)));
-    double pack_s = median_s(product_run_pack, &d);
-    report("product forward", type, threads, flops / median_s(product_run_forward, &d) / gflops * 1e-9);
-    report("product dX", type, threads, flops / median_s(product_run_data, &d) / gflops * 1e-9);
-    report("product dW", type, threads, flops / median_s(product_run_weight, &d) / gflops * 1e-9);
+    product_run_pack(&d);
+    double pack_s = seconds_of(product_run_pack, &d);
+    report("product forward", type, threads, share_of(product_run_forward, &d, flops, rate, threads));
+    report("product dX", type, threads, share_of(product_run_data, &d, flops, rate, threads));
+    report("product dW", type, threads, share_of(product_run_weight, &d, flops, rate, threads));
     printf("BENCH\tproduct pack %s, %d threads\t%.2f\tms\t-\t-\n", dtype_name(type), threads, pack_s * 1e3);
     product_destroy(&d.p);
     arena_destroy(&arena);
@@ -470,6 +495,7 @@ static void bench_products(enum dtype type, int threads)
 int main(int argc, char **argv)
 {
     if (argc > 1) wanted = argv[1];
+    triad_a = block(TRIAD * 8), triad_b = block(TRIAD * 8), triad_c = block(TRIAD * 8);
     printf("# instruction set %s, %s\n", kernel_isa_name(), product_version_text());
     for (int threads = 1; threads <= 2; threads++) {
         omp_set_num_threads(threads);

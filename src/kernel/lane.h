@@ -85,13 +85,14 @@ INLINE float lane_exp(float x)
 INLINE float lane_sigmoid(float x) { return 1.0f / (1.0f + lane_exp(-x)); }
 
 /* e^x of LANE_RUN numbers in place, to the same accuracy. The steps of one number wait for each other;
- * here each is done for four registers of numbers before the next, so that none waits. */
+ * here each is done for four registers of numbers before the next, so that none waits. `large` numbers may be over
+ * 88, and come to e^88. */
 enum { LANE_RUN = LANE_BYTES };
 #define LANE_STEP _Pragma("omp simd") for (int l = 0; l < LANE_RUN; l++)
-INLINE void lane_exp_run(float *restrict x)
+INLINE void lane_exp_run(float *restrict x, bool large)
 {
     float n[LANE_RUN], p[LANE_RUN];
-    LANE_STEP x[l] = 88.0f < x[l] ? 88.0f : x[l];
+    if (large) LANE_STEP x[l] = 88.0f < x[l] ? 88.0f : x[l];
     LANE_STEP x[l] = -87.0f > x[l] ? -87.0f : x[l];
     LANE_STEP n[l] = x[l] * 1.44269504088896341f + 12582912.0f;
     LANE_STEP x[l] = x[l] - (n[l] - 12582912.0f) * 0.693359375f + (n[l] - 12582912.0f) * 2.12194440e-4f;
@@ -116,7 +117,7 @@ INLINE void lane_exp_run(float *restrict x)
 INLINE void lane_sigmoid_run(float *restrict s, const void *x, int64_t i, enum dtype type)
 {
     LANE_STEP s[l] = -lane_load(x, i + l, type);
-    lane_exp_run(s);
+    lane_exp_run(s, true);
     LANE_STEP s[l] = 1.0f / (1.0f + s[l]);
 }
 

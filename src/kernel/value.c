@@ -21,11 +21,12 @@ INLINE void softmax_row(void *restrict p, float x, const real *restrict u, struc
                         float *restrict e, enum dtype type)
 {
     float shift = x > 0 ? x * range.largest : x * range.least;
-    float sums[LANE_RUN] = {0}, sum = 0;
+    float sums[LANE_RUN], sum = 0;
     int64_t i = 0;
+    LANE_STEP sums[l] = 0;
     for (; i + LANE_RUN <= b; i += LANE_RUN) {
         LANE_STEP e[i + l] = x * u[i + l] - shift;
-        lane_exp_run(e + i);
+        lane_exp_run(e + i, false);
         LANE_STEP sums[l] += e[i + l];
     }
     for (; i < b; i++) sum += e[i] = lane_exp(x * u[i] - shift);
