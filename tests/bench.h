@@ -10,7 +10,7 @@
 
 #include "base/progress.h"
 #include "base/rng.h"
-#include "kernel/dtype.h"
+#include "kernel/product.h"
 
 static inline void require(enum status st)
 {
@@ -31,9 +31,15 @@ static inline double median(double *x, int count)
     return x[count / 2];
 }
 
+/* The type as a row says it. */
+static inline const char *type_text(enum dtype type)
+{
+    return type == DTYPE_BF16 && !product_bf16_native() ? "bf16 emulated" : dtype_name(type);
+}
+
 static inline void report(const char *what, int threads, enum dtype type, double value, const char *unit, double bar)
 {
-    printf("BENCH\t%s, %s, %d thread%s\t%.3f\t%s\t", what, dtype_name(type), threads, threads > 1 ? "s" : "", value,
+    printf("BENCH\t%s, %s, %d thread%s\t%.3f\t%s\t", what, type_text(type), threads, threads > 1 ? "s" : "", value,
            unit);
     if (bar > 0) printf(">= %.2f\t%s\n", bar, value >= bar ? "yes" : "no");
     else printf("-\t-\n");
