@@ -1,0 +1,182 @@
+/* Pipeline schedules.
+ * plan: ranks=1 limit=60
+ * Every shape builds, plays to its end and keeps its limit of micro-batches; idle time is what the published formulas
+ * say; a table with anything missing, twice, out of order or sent to the wrong stage is refused. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+#undef fail
+
+#include "mpi/schedule.h"
+
+static const struct schedule_times unit = {1, 1, 1, 0};
+enum { MOST_STAGES = 8, MOST_MICROS = 17 };
+
+static struct schedule build(struct schedule_spec spec)
+{
+    struct schedule s;
+    assert_int_equal(schedule_build(&spec, &s), ST_OK);
+    return s;
+}
+
+static struct schedule_found play(const struct schedule *s, struct schedule_times times, int buffers, int *peak)
+{
+    struct schedule_found found = {.peak = peak};
+    assert_int_equal(schedule_simulate(s, &times, buffers, &found), ST_OK);
+    return found;
+}
+
+/* Calls `check` with every shape of every schedule. */
+static void for_all_shapes(void (*check)(struct schedule_spec))
+{
+    for (int kind = SCHEDULE_GPIPE; kind <= SCHEDULE_ZB_H1; kind++)
+        for (int p = kind == SCHEDULE_INTERLEAVED ? 2 : 1; p <= MOST_STAGES; p++)
+            for (int v = 1; v <= (kind == SCHEDULE_INTERLEAVED ? 3 : 1); v++)
+                for (int m = 1; m <= MOST_MICROS; m++)
+                    check((struct schedule_spec){.kind = kind, .stages = p, .chunks = v, .micros = m});
+}
+
+static void check_plays(struct schedule_spec spec)
+{
+    static const struct schedule_times times[] = {{1, 1, 1, 0}, {1, 1.3, 0.8, 0.1}, {1, 2, 0.01, 3}};
+    struct schedule s = build(spec);
+    for (size_t t = 0; t < sizeof times / sizeof *times; t++) {
+        int peak[MOST_STAGES];
+        play(&s, times[t], 2, peak);
+        if (spec.chunks == 1) play(&s, times[t], 1, peak);
+        for (int i = 0; i < spec.stages; i++) assert_true(peak[i] <= schedule_limit(&spec, i));
+    }
+    schedule_free(&s);
+}
+static void every_shape_plays_to_its_end(void **state) { for_all_shapes(check_plays); }
+
+/* Idle time of a step, from the publications. */
+static double formula(const struct schedule_spec *s, const struct schedule_times *t)
+{
+    double sum =
+        s->kind == SCHEDULE_ZB_H1 ? t->forward + t->backward - t->weights : t->forward + t->backward + t->weights;
+    return (s->stages - 1) * sum;
+}
+
+static void check_bubble(struct schedule_spec spec)
+{
+    static const struct schedule_times times[] = {{1, 1, 1, 0}, {1, 1.2, 0.9, 0}, {2, 2.1, 2, 0}};
+    bool whole = spec.micros >= spec.stages && (spec.chunks == 1 || spec.micros % spec.stages == 0);
+    if (!whole) return; /* the formulas are those of full pipelines */
+    for (size_t t = 0; t < sizeof times / sizeof *times; t++) {
+        struct schedule s = build(spec);
+        struct schedule_found found = play(&s, times[t], 2, NULL);
+        double work = spec.micros * spec.chunks * (times[t].forward + times[t].backward + times[t].weights);
+        double want = work + formula(&spec, &times[t]);
+        if (fabs(found.step_s - want) > 0.02 * want)
+            print_error("%s, %d stages, %d chunks, %d micro-batches: step %g, formula %g\n", schedule_name(spec.kind),
+                        spec.stages, spec.chunks, spec.micros, found.step_s, want);
+        assert_true(fabs(found.step_s - want) <= 0.02 * want);
+        assert_true(fabs(found.bubble - (1 - work / found.step_s)) < 1e-12);
+        schedule_free(&s);
+    }
+}
+static void bubbles_are_those_of_the_formulas(void **state) { for_all_shapes(check_bubble); }
+
+/* One stage of 1F1B as it is drawn in every paper. */
+static void one_forward_one_backward(void **state)
+{
+    struct schedule s = build((struct schedule_spec){SCHEDULE_1F1B, 3, 1, 4});
+    char text[256] = "";
+    for (int i = s.first[1]; i < s.first[2]; i++) {
+        static const char letters[] = "FBWsrgh";
+        size_t n = strlen(text);
+        text[n] = letters[s.instructions[i].op], text[n + 1] = (char)('0' + s.instructions[i].micro);
+    }
+    assert_string_equal(text, "r0F0s0r1F1s1h0B0W0g0r2F2s2h1B1W1g1r3F3s3h2B2W2g2h3B3W3g3");
+    schedule_free(&s);
+}
+
+/* A message that takes time makes a step longer by its part in the longest way, and never shorter. */
+static void messages_take_their_time(void **state)
+{
+    struct schedule s = build((struct schedule_spec){SCHEDULE_1F1B, 4, 1, 8});
+    struct schedule_found at_once = play(&s, unit, 2, NULL);
+    struct schedule_found later = play(&s, (struct schedule_times){1, 1, 1, 0.25}, 2, NULL);
+    assert_true(later.step_s >= at_once.step_s + 2 * 3 * 0.25);
+    schedule_free(&s);
+}
+
+static void expect_refused(struct schedule *s, const char *what)
+{
+    struct schedule_found found = {0};
+    enum status st = schedule_simulate(s, &unit, 2, &found);
+    if (st != ST_INTERNAL) print_error("not refused: %s\n", what);
+    assert_int_equal(st, ST_INTERNAL);
+    status_clear();
+}
+
+static void a_broken_table_is_refused(void **state)
+{
+    struct schedule_spec spec = {SCHEDULE_ZB_H1, 3, 1, 5};
+    struct schedule s = build(spec);
+    int count = s.first[3];
+    for (int i = 0; i < count; i++) { /* each instruction another's, or to someone else */
+        struct instruction kept = s.instructions[i];
+        s.instructions[i].micro = (kept.micro + 1) % spec.micros;
+        expect_refused(&s, "another micro-batch");
+        s.instructions[i] = kept, s.instructions[i].peer++;
+        expect_refused(&s, "another peer");
+        s.instructions[i] = kept, s.instructions[i].chunk = 1;
+        expect_refused(&s, "a chunk there is not");
+        s.instructions[i] = kept, s.instructions[i].op = (kept.op + 1) % 7;
+        expect_refused(&s, "another operation");
+        s.instructions[i] = kept;
+    }
+    for (int stage = 0; stage < 3; stage++) { /* the last one left out */
+        struct schedule cut = s;
+        int first[4];
+        memcpy(first, s.first, sizeof first);
+        cut.first = first;
+        if (stage < 2) continue;
+        first[3]--;
+        expect_refused(&cut, "one too few");
+    }
+    schedule_free(&s);
+}
+
+/* Two stages that each wait for the other first. */
+static void a_deadlock_is_found(void **state)
+{
+    struct schedule s = build((struct schedule_spec){SCHEDULE_GPIPE, 2, 1, 2});
+    struct instruction *i = s.instructions; /* F0 s0 F1 s1 h0 ...: the gradient before the activation was sent */
+    struct instruction gradient = i[4];
+    memmove(i + 4, i + 3, sizeof *i);
+    i[3] = gradient;
+    struct schedule_found found = {0};
+    assert_int_equal(schedule_simulate(&s, &unit, 2, &found), ST_INTERNAL);
+    assert_non_null(strstr(status_message(), "waits for ever"));
+    status_clear();
+    schedule_free(&s);
+}
+
+static void impossible_shapes_are_refused(void **state)
+{
+    static const struct schedule_spec specs[] = {{.kind = SCHEDULE_1F1B, .stages = 0, .chunks = 1, .micros = 1},
+                                                 {.kind = SCHEDULE_1F1B, .stages = 2, .chunks = 2, .micros = 4},
+                                                 {.kind = SCHEDULE_GPIPE, .stages = 2, .chunks = 1, .micros = 0},
+                                                 {.kind = SCHEDULE_INTERLEAVED, .stages = 1, .chunks = 2, .micros = 4}};
+    for (size_t i = 0; i < sizeof specs / sizeof *specs; i++) {
+        struct schedule s;
+        assert_int_equal(schedule_build(&specs[i], &s), ST_CONFIG);
+        status_clear();
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_shape_plays_to_its_end), cmocka_unit_test(bubbles_are_those_of_the_formulas),
+        cmocka_unit_test(one_forward_one_backward),     cmocka_unit_test(messages_take_their_time),
+        cmocka_unit_test(a_broken_table_is_refused),    cmocka_unit_test(a_deadlock_is_found),
+        cmocka_unit_test(impossible_shapes_are_refused)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
