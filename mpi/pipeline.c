@@ -1,0 +1,224 @@
+#include "mpi/pipeline.h"
+
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Messages of one kind and chunk at this stage, numbered as they come: number k uses buffer k % BUFFERS. */
+enum { BUFFERS = 2 };
+struct channel {
+    bool exists, receives;
+    int peer, tag, count; /* messages of a step */
+    char *buffer[BUFFERS];
+    MPI_Request request[BUFFERS];
+    int begun, ended; /* receives posted or sends started; messages computed with or filled */
+};
+
+enum { ACTIVATION_IN, ACTIVATION_OUT, GRADIENT_IN, GRADIENT_OUT, KINDS };
+
+struct pipeline {
+    const struct schedule *schedule;
+    int64_t most_bytes;
+    struct channel *channels; /* [chunks, KINDS] */
+    char *buffers;
+    double waited_s;
+};
+
+static struct channel *channel_of(const struct pipeline *p, int chunk, int kind)
+{
+    return &p->channels[chunk * KINDS + kind];
+}
+
+/* ---- creation ---- */
+
+static const int kind_of[] = {[SCHEDULE_SEND_ACTIVATION] = ACTIVATION_OUT,
+                              [SCHEDULE_RECEIVE_ACTIVATION] = ACTIVATION_IN,
+                              [SCHEDULE_SEND_GRADIENT] = GRADIENT_OUT,
+                              [SCHEDULE_RECEIVE_GRADIENT] = GRADIENT_IN};
+
+static bool is_message(enum schedule_op op) { return op >= SCHEDULE_SEND_ACTIVATION; }
+
+/* A message is told apart by the part it comes from or goes to above the edge, and by its direction. */
+static int tag_of(const struct schedule_spec *s, int stage, const struct instruction *i)
+{
+    int part = schedule_part(s, stage, i->chunk);
+    bool below = i->op == SCHEDULE_RECEIVE_ACTIVATION || i->op == SCHEDULE_SEND_GRADIENT;
+    bool gradient = i->op == SCHEDULE_SEND_GRADIENT || i->op == SCHEDULE_RECEIVE_GRADIENT;
+    return 2 * (below ? part : part + 1) + gradient;
+}
+
+static int find_channels(struct pipeline *p, int stage)
+{
+    const struct schedule *s = p->schedule;
+    int found = 0;
+    for (int i = s->first[stage]; i < s->first[stage + 1]; i++) {
+        const struct instruction *in = &s->instructions[i];
+        if (!is_message(in->op)) continue;
+        struct channel *c = channel_of(p, in->chunk, kind_of[in->op]);
+        if (!c->exists) {
+            *c = (struct channel){.exists = true,
+                                  .receives =
+                                      in->op == SCHEDULE_RECEIVE_ACTIVATION || in->op == SCHEDULE_RECEIVE_GRADIENT,
+                                  .peer = in->peer,
+                                  .tag = tag_of(&s->spec, stage, in)};
+            found++;
+        }
+        c->count++;
+    }
+    return found;
+}
+
+static enum status take_buffers(struct pipeline *p, struct comm *pipe, int channels)
+{
+    enum status st = ST_OK;
+    int64_t stride = (p->most_bytes + 63) / 64 * 64;
+    TRY(NEW_ARRAY(p->buffers, stride * channels * BUFFERS + 1));
+    char *next = p->buffers;
+    for (int i = 0; i < p->schedule->spec.chunks * KINDS; i++) {
+        struct channel *c = &p->channels[i];
+        for (int b = 0; b < BUFFERS && c->exists; b++, next += stride) {
+            c->buffer[b] = next;
+            c->request[b] = MPI_REQUEST_NULL;
+            if (c->receives)
+                MPI_Recv_init(next, (int)p->most_bytes, MPI_BYTE, c->peer, c->tag, pipe->handle, &c->request[b]);
+        }
+    }
+done:
+    return st;
+}
+
+static enum status create(struct comm *pipe, const struct schedule *schedule, int64_t most_bytes, struct pipeline *p)
+{
+    enum status st = ST_OK;
+    *p = (struct pipeline){.schedule = schedule, .most_bytes = most_bytes};
+    if (schedule->spec.stages != pipe->size)
+        return fail(ST_INTERNAL, "a schedule of %d stages on %d ranks", schedule->spec.stages, pipe->size);
+    if (most_bytes > INT_MAX)
+        return fail(ST_CONFIG, "a micro-batch hands %.2f GiB from stage to stage, 2 are the most; use fewer tokens",
+                    (double)most_bytes / (1 << 30));
+    TRY(NEW_ARRAY(p->channels, schedule->spec.chunks * KINDS));
+    TRY(take_buffers(p, pipe, find_channels(p, pipe->rank)));
+done:
+    return st;
+}
+
+enum status pipeline_create(struct comm *pipe, const struct schedule *schedule, int64_t most_bytes,
+                            struct pipeline **out)
+{
+    struct pipeline *p = NULL;
+    enum status st = NEW_ARRAY(p, 1);
+    if (st == ST_OK) st = create(pipe, schedule, most_bytes, p);
+    st = comm_agree(pipe, st);
+    if (st != ST_OK) pipeline_destroy(&p);
+    *out = p;
+    return st;
+}
+
+void pipeline_destroy(struct pipeline **pipeline)
+{
+    struct pipeline *p = *pipeline;
+    if (!p) return;
+    for (int i = 0; p->channels && i < p->schedule->spec.chunks * KINDS; i++)
+        for (int b = 0; b < BUFFERS; b++)
+            if (p->channels[i].exists && p->channels[i].receives && p->buffers)
+                MPI_Request_free(&p->channels[i].request[b]);
+    free(p->channels), free(p->buffers), free(p);
+    *pipeline = NULL;
+}
+
+double pipeline_waited_s(const struct pipeline *p) { return p->waited_s; }
+
+/* ---- a step ---- */
+
+static void wait_for(struct pipeline *p, MPI_Request *request)
+{
+    double start = comm_now_s();
+    MPI_Wait(request, MPI_STATUS_IGNORE);
+    p->waited_s += comm_now_s() - start;
+}
+
+/* Post receives into the buffers that are free. */
+static void post(struct channel *c)
+{
+    for (; c->begun < c->count && c->begun < c->ended + BUFFERS; c->begun++) MPI_Start(&c->request[c->begun % BUFFERS]);
+}
+
+static void start_step(struct pipeline *p)
+{
+    for (int i = 0; i < p->schedule->spec.chunks * KINDS; i++) {
+        struct channel *c = &p->channels[i];
+        c->begun = c->ended = 0;
+        if (c->exists && c->receives) post(c);
+    }
+}
+
+static void end_step(struct pipeline *p)
+{
+    for (int i = 0; i < p->schedule->spec.chunks * KINDS; i++)
+        for (int b = 0; b < BUFFERS; b++)
+            if (p->channels[i].exists && !p->channels[i].receives) wait_for(p, &p->channels[i].request[b]);
+}
+
+/* The buffer that the next computation reads or fills, when what is received is there and what was sent is gone; NULL
+ * at the ends of the model. */
+static char *buffer_of(struct pipeline *p, struct channel *c)
+{
+    if (!c->exists) return NULL;
+    int b = c->ended % BUFFERS;
+    wait_for(p, &c->request[b]);
+    return c->buffer[b];
+}
+
+static void release(struct channel *c)
+{
+    if (!c->exists) return;
+    c->ended++;
+    if (c->receives) post(c);
+}
+
+/* Run `work` between an incoming and an outgoing message of its chunk. */
+static enum status compute(struct pipeline *p, const struct pipeline_stage *stage, const struct instruction *i,
+                           enum status st)
+{
+    bool forward = i->op == SCHEDULE_FORWARD;
+    struct channel *in = channel_of(p, i->chunk, forward ? ACTIVATION_IN : GRADIENT_IN);
+    struct channel *out = channel_of(p, i->chunk, forward ? ACTIVATION_OUT : GRADIENT_OUT);
+    const char *from = buffer_of(p, in);
+    char *to = buffer_of(p, out);
+    if (st == ST_OK) st = (forward ? stage->forward : stage->backward)(stage->context, i->micro, i->chunk, from, to);
+    else if (to) memset(to, 0, (size_t)stage->message_bytes(stage->context, i->micro));
+    release(in);
+    release(out);
+    return st;
+}
+
+static void send(struct pipeline *p, struct comm *pipe, const struct pipeline_stage *stage, const struct instruction *i)
+{
+    struct channel *c = channel_of(p, i->chunk, kind_of[i->op]);
+    int b = c->begun++ % BUFFERS;
+    MPI_Isend(c->buffer[b], (int)stage->message_bytes(stage->context, i->micro), MPI_BYTE, c->peer, c->tag,
+              pipe->handle, &c->request[b]);
+}
+
+enum status pipeline_run(struct comm *pipe, struct pipeline *p, const struct pipeline_stage *stage)
+{
+    const struct schedule *s = p->schedule;
+    enum status st = ST_OK;
+    start_step(p);
+    for (int k = s->first[pipe->rank]; k < s->first[pipe->rank + 1]; k++) {
+        const struct instruction *i = &s->instructions[k];
+        switch (i->op) {
+        case SCHEDULE_FORWARD:
+        case SCHEDULE_BACKWARD: st = compute(p, stage, i, st); break;
+        case SCHEDULE_WEIGHTS:
+            if (st == ST_OK) st = stage->weights(stage->context, i->micro, i->chunk);
+            break;
+        case SCHEDULE_SEND_ACTIVATION:
+        case SCHEDULE_SEND_GRADIENT: send(p, pipe, stage, i); break;
+        case SCHEDULE_RECEIVE_ACTIVATION:
+        case SCHEDULE_RECEIVE_GRADIENT: buffer_of(p, channel_of(p, i->chunk, kind_of[i->op])); break;
+        }
+    }
+    end_step(p);
+    return st;
+}
