@@ -3,7 +3,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/progress.h"
 #include "base/text.h"
@@ -202,11 +201,9 @@ static enum status write_record(struct job *job, const char *path)
 static enum status finish_complete(struct job *job, const char *record)
 {
     enum status st = ST_OK;
-    int64_t missing = job->world.rank == 0 && access(record, F_OK) != 0;
     const struct metric cells = {"cells", (double)((struct embed *)job->state)->input.count};
     TRY(comm_agree(&job->world, job->world.rank == 0 ? compress(job->config) : ST_OK));
-    comm_max_i64(&job->world, &missing, 1);
-    if (missing) TRY(model_output_record(job, record, 0, &cells, 1));
+    TRY(model_output_record_missing(job, record, &cells, 1));
 done:
     return st;
 }

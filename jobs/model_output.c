@@ -1,5 +1,7 @@
 #include "jobs/model_output.h"
 
+#include <unistd.h>
+
 #include "io/run_record.h"
 
 void model_output_key(const struct job *job, const char *kind, const struct inference *inf,
@@ -34,4 +36,11 @@ enum status model_output_record(struct job *job, const char *path, double second
 {
     return run_record_write(&job->world, path, job->spec->program, job_version_text(), seconds, job->placement.threads,
                             job->config, metrics, count);
+}
+
+enum status model_output_record_missing(struct job *job, const char *path, const struct metric *metrics, int count)
+{
+    int64_t missing = job->world.rank == 0 && access(path, F_OK) != 0;
+    comm_max_i64(&job->world, &missing, 1);
+    return missing ? model_output_record(job, path, 0, metrics, count) : ST_OK;
 }

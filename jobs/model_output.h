@@ -28,5 +28,9 @@ MUST_CHECK enum status model_output_map(struct job *job, struct inference *inf, 
 /* run_record_write of this job. Collective on job->world, agreed. */
 MUST_CHECK enum status model_output_record(struct job *job, const char *path, double seconds,
                                            const struct metric *metrics, int count);
+/* The same for an output that an earlier run completed, if that run was killed before its record: what it measured is
+ * lost, so the time is 0. Collective on job->world, agreed. */
+MUST_CHECK enum status model_output_record_missing(struct job *job, const char *path, const struct metric *metrics,
+                                                   int count);
 
 #endif

@@ -299,28 +299,48 @@ done:
 
 /* ---- commit ---- */
 
+/* What an earlier run left undone after the commit, and what may have been asked anew since. */
+static enum status finish_complete(struct job *job, const char *record, int64_t min_cells)
+{
+    enum status st = ST_OK;
+    struct sweep *s = job->state;
+    const struct metric metrics[] = {{"sets", (double)combination_count(&s->space)}, {"cells", (double)s->cells.count}};
+    TRY(results_restate(&job->world, &s->results, "min_cells", (double)min_cells));
+    TRY(model_output_record_missing(job, record, metrics, sizeof metrics / sizeof *metrics));
+done:
+    return st;
+}
+
+static enum status write_record(struct job *job, const char *record, int64_t tokens, int64_t unranked)
+{
+    struct sweep *s = job->state;
+    const struct metric metrics[] = {{"sets", (double)combination_count(&s->space)},
+                                     {"cells", (double)s->cells.count},
+                                     {"tokens_this_run", (double)tokens},
+                                     {"sets_with_too_few_cells", (double)unranked},
+                                     {"tokens_per_s", (double)tokens / s->seconds}};
+    return model_output_record(job, record, s->seconds, metrics, sizeof metrics / sizeof *metrics);
+}
+
 static enum status commit(struct job *job)
 {
     enum status st = ST_OK;
     struct sweep *s = job->state;
     int64_t unranked = 0, tokens, min_cells = config_int(job->config, "sweep.min_cells");
     const char *folder = config_text(job->config, "run.out");
-    char *record = NULL;
+    char *record = text_format("%s/run.json", folder);
     TRY(hits_write(&job->world, &s->results, folder, config_int(job->config, "sweep.top"), min_cells, &unranked));
     comm_note(&job->world, "%s/hits.tsv: %ld sets, %ld of them in fewer than sweep.min_cells cells and not ranked",
               folder, (long)combination_count(&s->space), (long)unranked);
-    if (s->results.complete) return results_restate(&job->world, &s->results, "min_cells", (double)min_cells);
+    if (s->results.complete) {
+        st = finish_complete(job, record, min_cells);
+        goto done;
+    }
     tokens = screening_tokens(s->screening);
     comm_sum_i64(&job->world, &tokens, 1);
     TRY(results_commit(&job->world, &s->results));
     TRY(partial_discard(&job->world, screening_singles(s->screening)));
-    const struct metric metrics[] = {{"sets", (double)combination_count(&s->space)},
-                                     {"cells", (double)s->cells.count},
-                                     {"tokens_this_run", (double)tokens},
-                                     {"sets_with_too_few_cells", (double)unranked},
-                                     {"tokens_per_s", (double)tokens / s->seconds}};
-    record = text_format("%s/run.json", folder);
-    TRY(model_output_record(job, record, s->seconds, metrics, sizeof metrics / sizeof *metrics));
+    TRY(write_record(job, record, tokens, unranked));
 done:
     free(record);
     return st;

@@ -28,8 +28,10 @@ for n in 1 2 3; do
     mpirun -n $n cytomill-sweep "${base[@]}" --out "$dir/s$n" 2>"$dir/log" || fail "sweep on $n ranks"
 done
 same s1 s2 s3
+rm "$dir/s1/run.json" # as if killed after the commit
 sweep --out "$dir/s1"; grep -q 'complete already' "$dir/log" || fail "not seen as complete"
 same s1 s2
+[ -s "$dir/s1/run.json" ] || fail "the record of a complete screen was not written"
 sweep --out "$dir/batch" --set embed.tokens=64; same s1 batch
 
 # the table is what results.h5 says
