@@ -128,7 +128,6 @@ demo-slurm: deps
 	@tests/slurm/chain --show
 
 bench: deps
-	@$(MAKE) -j2 --no-print-directory bench-programs
 	@tests/bench
 .PHONY: bench-programs
 bench-programs: all $(BENCHES) $(TOOLS)

@@ -11,12 +11,12 @@ static enum status check_shape(const struct comm *world, struct mesh_shape *s)
     if (s->data * block == world->size) return ST_OK;
     if (world->size % block != 0)
         return fail(ST_USAGE,
-                    "%d ranks cannot be cut into %d stages of %d expert ranks; start a multiple of %lld ranks, or set "
-                    "mesh.pipe and mesh.expert to divisors of %d",
+                    "%d ranks cannot be cut into %d stages of %d expert ranks; start a multiple of %lld ranks, or "
+                    "choose stages and expert ranks whose product divides %d",
                     world->size, s->pipe, s->expert, (long long)block, world->size);
     return fail(ST_USAGE,
-                "a mesh of %d x %d x %d (data x pipe x expert) has %lld ranks and this job has %d; set mesh.data to "
-                "%lld, or to 0, which takes what is there",
+                "a mesh of %d x %d x %d (data x pipe x expert) has %lld ranks and this job has %d; set data to %lld, "
+                "or to 0, which takes what is there",
                 s->data, s->pipe, s->expert, (long long)(s->data * block), world->size,
                 (long long)(world->size / block));
 }

@@ -32,7 +32,8 @@ MUST_CHECK enum status mesh_open(struct comm *world, struct mesh_shape shape, st
 void mesh_close(struct mesh *mesh);
 
 /* Share `layers` equal blocks among `parts` so that the dearest part costs least; the first part also does work worth
- * `before` blocks, the last `after`. first[parts + 1]; every part gets a block. ST_CONFIG if there are too few. Local. */
+ * `before` blocks, the last `after`. first[parts + 1] is written; every part gets a block. ST_CONFIG if there are too
+ * few. Local. */
 MUST_CHECK enum status mesh_share_layers(int layers, int parts, double before, double after, int *first);
 
 #endif

@@ -33,7 +33,8 @@ MUST_CHECK enum status pipeline_create(struct comm *pipe, const struct schedule 
 void pipeline_destroy(struct pipeline **pipeline);
 
 /* One step. After a failure of its own a stage computes no more but still sends, so that no other waits for ever;
- * its status is returned on this rank alone: agree on it before using what was computed. Allocates nothing. Collective. */
+ * its status is returned on this rank alone: agree on it before using what was computed. Allocates nothing of its
+ * own. Collective. */
 MUST_CHECK enum status pipeline_run(struct comm *pipe, struct pipeline *pipeline, const struct pipeline_stage *stage);
 
 /* Seconds this rank has waited for messages since pipeline_create. Local. */

@@ -9,29 +9,16 @@
  * vector. Products are shares of the plain rate of their type.
  * Sizes are those of training: 4 cells of 2,048 tokens, width 1536, so that nothing stays in cache. bf16
  * carries a bar only where the processor has it: elsewhere `precision: auto` never takes it. */
-#include <omp.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/mman.h>
-#include <time.h>
 
-#include "base/rng.h"
+#include "bench.h"
 #include "kernel/kernel_list.h"
-#include "kernel/product.h"
 
 enum { CELLS = 4, TOKENS = 2048, S = CELLS * TOKENS, D = 1536, HEADS = 48, C = 32, GENES = 24000, B = 256, RUNS = 7 };
 enum { PAIR = 2 * D }; /* two of a mixer's four, as it has them */
 static const double BAR = 0.70;
 
 static const char *wanted = ""; /* only kernels with this in their name */
-
-static double now_s(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 static void *block(size_t bytes)
 {
@@ -50,23 +37,11 @@ static void *values(int64_t count, enum dtype type)
     return p;
 }
 
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double median(double *x, int count)
-{
-    qsort(x, (size_t)count, sizeof *x, by_value);
-    return x[count / 2];
-}
-
 static double seconds_of(void (*run)(void *), void *context)
 {
-    double start = now_s();
+    double start = clock_s();
     run(context);
-    return now_s() - start;
+    return clock_s() - start;
 }
 
 /* ---- what the machine can do now ---- */
@@ -77,19 +52,16 @@ static double *triad_a, *triad_b, *triad_c;
 static double triad_bytes_per_s(int threads)
 {
     (void)threads;
-    double start = now_s();
+    double start = clock_s();
 #pragma omp parallel for simd schedule(static)
     for (int64_t i = 0; i < TRIAD; i++) triad_a[i] = triad_b[i] + 3.0 * triad_c[i];
-    return 24.0 * TRIAD / (now_s() - start);
+    return 24.0 * TRIAD / (clock_s() - start);
 }
 
 static double product_flops_per_s(enum dtype type, int64_t rows, int threads)
 {
     double gflops;
-    if (product_plain_rate(&gflops, type, rows, D, D, threads) != ST_OK) {
-        fprintf(stderr, "%s\n", status_message());
-        exit(9);
-    }
+    require(product_plain_rate(&gflops, type, rows, D, D, threads));
     return gflops * 1e9;
 }
 
@@ -109,7 +81,7 @@ static void measure_machine(int threads)
     printf("BENCH\tplain fp32 product, %d threads\t%.1f\tGFLOP/s\t-\t-\n", threads, machine.flops_per_s * 1e-9);
 }
 
-static void report(const char *name, enum dtype type, int threads, double share)
+static void report_share(const char *name, enum dtype type, int threads, double share)
 {
     bool judged = type != DTYPE_BF16 || product_bf16_native();
     char bar[16] = "-";
@@ -416,8 +388,9 @@ static void bench_list(const struct kernel_row *row, size_t count, struct data *
         double bytes = (row->activations * (double)dtype_bytes(d->type) + row->reals * 4) * S * D;
         double flops = row->flops * S * D;
         bool memory = bytes / machine.bytes_per_s > flops / machine.flops_per_s;
-        report(row->name, d->type, threads,
-               share_of(row->run, d, memory ? bytes : flops, memory ? triad_bytes_per_s : fp32_flops_per_s, threads));
+        report_share(
+            row->name, d->type, threads,
+            share_of(row->run, d, memory ? bytes : flops, memory ? triad_bytes_per_s : fp32_flops_per_s, threads));
     }
 }
 
@@ -474,18 +447,15 @@ static void bench_products(enum dtype type, int threads)
     struct arena arena = {0};
     double flops = 2.0 * PRODUCT_ROWS * D * D;
     double (*rate)(int) = type == DTYPE_BF16 ? plain_bf16_flops_per_s : plain_flops_per_s;
-    if (product_create(&spec, &d.p) != ST_OK ||
-        arena_create(&arena, product_weight_bytes(d.p) + product_scratch_bytes(d.p) + 4096) != ST_OK) {
-        fprintf(stderr, "%s\n", status_message());
-        exit(9);
-    }
+    require(product_create(&spec, &d.p));
+    require(arena_create(&arena, product_weight_bytes(d.p) + product_scratch_bytes(d.p) + 4096));
     d.weight = product_weight_take(d.p, &arena);
     product_set_scratch(d.p, arena_take(&arena, product_scratch_bytes(d.p)));
     product_run_pack(&d);
     double pack_s = seconds_of(product_run_pack, &d);
-    report("product forward", type, threads, share_of(product_run_forward, &d, flops, rate, threads));
-    report("product dX", type, threads, share_of(product_run_data, &d, flops, rate, threads));
-    report("product dW", type, threads, share_of(product_run_weight, &d, flops, rate, threads));
+    report_share("product forward", type, threads, share_of(product_run_forward, &d, flops, rate, threads));
+    report_share("product dX", type, threads, share_of(product_run_data, &d, flops, rate, threads));
+    report_share("product dW", type, threads, share_of(product_run_weight, &d, flops, rate, threads));
     printf("BENCH\tproduct pack %s, %d threads\t%.2f\tms\t-\t-\n", dtype_name(type), threads, pack_s * 1e3);
     product_destroy(&d.p);
     arena_destroy(&arena);
