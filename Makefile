@@ -2,6 +2,7 @@
 #   make                  the programs                    make demo        PBMC 3k from counts to report, 5 minutes
 #   make check            all tests                       make demo-slurm  the same chain on a private Slurm cluster
 #   make bench            speed, as one table             make validate    against PyTorch, scanpy (fetches them)
+#   make drill            a training that loses ranks 100 times (10 minutes) ends with the same bytes
 #   make install prefix=  programs, jobs, manual pages    make deps        install missing Debian packages
 #   make info             what was found                  make docs        configs/README.md from the key table
 #   make lint layers format                               make clean       make distclean
@@ -21,7 +22,7 @@ endif
 
 # ---- detection: .ci/detect writes build/config.mk, prints what it found, names missing packages. Goals that set
 # the machine up themselves first install what is missing and then call make again. ----
-SETS_UP := check demo demo-slurm bench validate
+SETS_UP := check demo demo-slurm bench drill validate
 UNDETECTED := $(SETS_UP) help deps layers format lint clean distclean info
 ifneq ($(filter-out $(UNDETECTED),$(or $(MAKECMDGOALS),all)),)
 include $(BUILD)/config.mk
@@ -75,7 +76,7 @@ LIB := $(B)/libcytomill.a
 LINK_sanitize := tests/keep_loaded.c
 
 # ---- what one asks for ----
-.PHONY: all tests units check demo demo-slurm bench validate layers lint format info deps docs install help clean distclean FORCE
+.PHONY: all tests units check demo demo-slurm bench drill validate layers lint format info deps docs install help clean distclean FORCE
 all: $(BINS)
 
 $(B)/obj/jobs/version.o: CFLAGS_ALL += -DCYTOMILL_REVISION='"$(REVISION)"'
@@ -126,6 +127,10 @@ demo: deps
 demo-slurm: deps
 	@$(MAKE) -j2 --no-print-directory all
 	@tests/slurm/chain --show
+
+drill: deps
+	@$(MAKE) -j2 --no-print-directory all
+	@tests/drill $(DRILL_ARGS)
 
 bench: deps
 	@tests/bench
