@@ -27,7 +27,7 @@ static enum status prepare(struct inference *inf, const struct config *config, i
 {
     enum status st = ST_OK;
     struct model_limits limits = limits_of(inf, config, threads);
-    TRY(model_measure(inf->model, &limits, &inf->cost));
+    TRY(model_measure(inf->model, &limits, NULL, &inf->cost));
     TRY(model_prepare(inf->model, &limits));
     TRY(model_pack(inf->model));
     TRY(batch_create(limits.cells, limits.tokens, &inf->batch));
@@ -65,7 +65,7 @@ enum status inference_open(struct comm *comm, struct config *config, int threads
     TRY(checkpoint_open_model(comm, path, config, &inf->vocab));
     st = kernel_select(config_text(config, "run.isa"));
     inf->bf16 = product_choose_bf16(config_text(config, "run.precision"));
-    if (st == ST_OK) st = model_create(config, inf->vocab, &inf->model);
+    if (st == ST_OK) st = model_create(config, inf->vocab, NULL, &inf->model);
     if (st == ST_OK) st = param_allocate(model_params(inf->model), false);
     TRY(comm_agree(comm, st));
     TRY(checkpoint_read(comm, path, model_params(inf->model), NULL));

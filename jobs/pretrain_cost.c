@@ -78,7 +78,7 @@ enum status pretrain_print_cost(struct job *job)
     struct pretrain *p = job->state;
     struct model_cost cost;
     double rate = 0;
-    enum status st = model_measure(p->model, &p->limits, &cost);
+    enum status st = model_measure(p->model, &p->limits, NULL, &cost);
     if (st == ST_OK) st = trial_rate(model_width(p->model), p->limits.bf16, p->limits.threads, &rate);
     TRY(comm_agree(&job->world, st));
     comm_sum_f64(&job->world, &rate, 1);

@@ -294,7 +294,7 @@ enum status pretrain_prepare(struct job *job)
     TRY(look_at_cells(job));
     p->limits = limits_of(job);
     job_note_kernels(job, p->limits.bf16);
-    TRY(comm_agree(&job->world, model_create(job->config, p->vocab, &p->model)));
+    TRY(comm_agree(&job->world, model_create(job->config, p->vocab, NULL, &p->model)));
     TRY(pretrain_print_cost(job));
     if (job->dry_run) goto done;
     TRY(comm_agree(&job->world, prepare_model(job)));

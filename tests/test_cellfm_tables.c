@@ -41,8 +41,8 @@ static int64_t parameters_of(const char *configuration, const struct vocab *v)
     struct model_limits limits = {.cells = 1, .tokens = 64, .threads = 1};
     assert_int_equal(config_create(&config), ST_OK);
     assert_int_equal(config_read(config, configuration), ST_OK);
-    assert_int_equal(model_create(config, v, &m), ST_OK);
-    assert_int_equal(model_measure(m, &limits, &cost), ST_OK);
+    assert_int_equal(model_create(config, v, NULL, &m), ST_OK);
+    assert_int_equal(model_measure(m, &limits, NULL, &cost), ST_OK);
     model_destroy(&m);
     config_destroy(&config);
     return cost.parameters;

@@ -57,7 +57,7 @@ static void open_model(struct fixture *f, bool low)
     f->config = golden_config(&golden);
     f->vocab = golden_vocab(sizes()[4]);
     OK(batch_create(8, 2048, &f->batch));
-    OK(model_create(f->config, f->vocab, &f->model));
+    OK(model_create(f->config, f->vocab, NULL, &f->model));
     OK(param_allocate(model_params(f->model), true));
     golden_weights(model_params(f->model), 0);
     OK(model_prepare(f->model,

@@ -45,7 +45,7 @@ static void open_model(struct fixture *f, const char *extra)
     if (extra) set(f->config, extra);
     f->vocab = golden_vocab(GENES);
     OK(batch_create(CELLS, TOKENS, &f->batch));
-    OK(model_create(f->config, f->vocab, &f->model));
+    OK(model_create(f->config, f->vocab, NULL, &f->model));
     OK(param_allocate(model_params(f->model), true));
     golden_weights(model_params(f->model), 0);
 }
@@ -101,8 +101,8 @@ static void check_parameters(int layers, int genes, int64_t expected, double gen
     struct model_cost cost;
     OK(config_create(&config));
     golden_set(config, "model.layers", layers);
-    OK(model_create(config, vocab, &model));
-    OK(model_measure(model, &(struct model_limits){.cells = 4, .tokens = 4 * 2049, .train = true, .threads = 1},
+    OK(model_create(config, vocab, NULL, &model));
+    OK(model_measure(model, &(struct model_limits){.cells = 4, .tokens = 4 * 2049, .train = true, .threads = 1}, NULL,
                      &cost));
     assert_int_equal(cost.parameters, expected);
     const struct param_table *t = model_params(model);
@@ -243,7 +243,7 @@ static void test_dropout_by_layer(void **state)
         set(f.config, "model.dropout=0.3");
         if (constant) set(f.config, "model.dropout_by_layer=constant");
         model_destroy(&f.model);
-        OK(model_create(f.config, f.vocab, &f.model));
+        OK(model_create(f.config, f.vocab, NULL, &f.model));
         OK(param_allocate(model_params(f.model), true));
         golden_weights(model_params(f.model), 0);
         prepare(&f, 1, false);
@@ -337,7 +337,9 @@ struct mixer_scene {
 static void open_mixer(struct mixer_scene *s, const struct config *config)
 {
     *s = (struct mixer_scene){0};
-    struct build build = {config, &s->params, &s->linears, 0, 4, 96};
+    struct model_hold hold = model_hold_all(4);
+    struct build build = {
+        .config = config, .params = &s->params, .linears = &s->linears, .hold = &hold, .layers = 4, .width = 96};
     OK(mixer_create(&build, "mixer", &s->mixer));
     OK(param_allocate(&s->params, false));
     golden_weights(&s->params, 0);
@@ -477,7 +479,7 @@ static void test_refusals(void **state)
     for (int i = 0; i < 2; i++) {
         set(f.config, "model.width=256");
         set(f.config, wrong[i]);
-        assert_int_equal(model_create(f.config, f.vocab, &model), ST_CONFIG);
+        assert_int_equal(model_create(f.config, f.vocab, NULL, &model), ST_CONFIG);
         assert_non_null(strstr(status_message(), "model.heads"));
         assert_null(model);
         status_clear();

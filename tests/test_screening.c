@@ -48,7 +48,7 @@ static void write_model(void)
     text_add(&tsv, "id\tsymbol\tensembl\thgnc\n");
     for (int g = 1; g <= GENES; g++) text_add(&tsv, "%d\tG%d\tENSG%011d\tHGNC:%d\n", g, g, g, g);
     assert_int_equal(vocab_parse(tsv.data, tsv.length, "test", &vocab), ST_OK);
-    assert_int_equal(model_create(config, vocab, &model), ST_OK);
+    assert_int_equal(model_create(config, vocab, NULL, &model), ST_OK);
     struct param_table *t = model_params(model);
     assert_int_equal(param_allocate(t, false), ST_OK);
     param_initialise(t, 5);

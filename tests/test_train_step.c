@@ -38,7 +38,7 @@ static void open_fixture(struct fixture *f, struct comm *comm, const char *extra
     for (int g = 1; g <= GENES; g++) text_add(&tsv, "%d\tGENE%d\tENSG%011d\tHGNC:%d\n", g, g, g, g);
     assert_int_equal(vocab_parse(tsv.data, tsv.length, "test", &f->vocab), ST_OK);
     text_free(&tsv);
-    assert_int_equal(model_create(f->config, f->vocab, &f->model), ST_OK);
+    assert_int_equal(model_create(f->config, f->vocab, NULL, &f->model), ST_OK);
     assert_int_equal(param_allocate(model_params(f->model), true), ST_OK);
     param_initialise(model_params(f->model), 5);
     struct model_limits limits = {.cells = MICRO, .tokens = MICRO * (GENES + 1), .train = true, .threads = 1};

@@ -32,7 +32,7 @@ static enum status write_untrained(struct comm *world, int argc, char **argv)
     TRY(config_create(&config));
     for (int a = 5; a < argc; a++) TRY(config_set(config, argv[a], "command line"));
     TRY(vocab_read(argv[2], &vocab));
-    TRY(model_create(config, vocab, &model));
+    TRY(model_create(config, vocab, NULL, &model));
     TRY(param_allocate(model_params(model), false));
     initialise(model_params(model), (uint64_t)seed, gain);
     struct train_state state = {.seed = (uint64_t)seed, .best_loss = NAN};

@@ -12,6 +12,17 @@ static bool name_decays(const char *name)
     return !strstr(name, "emb") && !strstr(name, "layernorm") && !strstr(name, "bias");
 }
 
+/* Whose the parameter is: its module's, and if it is tied the heads' too. */
+static void place(const struct build *b, struct param *p)
+{
+    bool home = model_hold_has(b->hold, b->module, b->layers);
+    bool read = p->tied && model_hold_has(b->hold, b->layers, b->layers);
+    p->module = b->module;
+    p->elsewhere = !home && !read;
+    p->copy = !home && read;
+    p->two_ends = home && read;
+}
+
 enum status build_param(struct build *build, struct param spec, int *index, const char *format, ...)
 {
     va_list args;
@@ -23,6 +34,7 @@ enum status build_param(struct build *build, struct param spec, int *index, cons
     spec.cols = spec.shape[spec.shape_rank - 1];
     spec.trainable = spec.clip = true;
     spec.decay = name_decays(spec.name);
+    place(build, &spec);
     return param_add(build->params, &spec, index);
 }
 
@@ -47,10 +59,14 @@ struct param build_vector(int64_t cols, enum param_init init)
 
 enum status build_linear(struct build *build, const int *param, int parts, const struct linear **out)
 {
+    *out = NULL;
+    if (build->params->rows[param[0]].elsewhere) return ST_OK;
     return linears_add(build->linears, build->params, param, parts, false, out);
 }
 
 enum status build_linear_fine(struct build *build, int param, const struct linear **out)
 {
+    *out = NULL;
+    if (build->params->rows[param].elsewhere) return ST_OK;
     return linears_add(build->linears, build->params, &param, 1, true, out);
 }

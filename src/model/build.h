@@ -6,17 +6,21 @@
 #include "base/config.h"
 #include "model/linears.h"
 #include "model/param.h"
+#include "model/part.h"
 
 struct build {
     const struct config *config;
     struct param_table *params;
     struct linears *linears;
-    int layer, layers; /* this block's index, and how many there are */
-    int64_t width;     /* D */
+    const struct model_hold *hold; /* what this rank holds of the model */
+    int module;                    /* what is being built: MODULE_EMBEDDING, a block, or `layers` for the heads */
+    int layer, layers;             /* this block's index, and how many there are */
+    int64_t width;                 /* D */
 };
 
-/* Add a parameter named by `format`; spec needs shape_rank, shape and init. rows and cols follow
- * from the shape, `decay` from the name as CellFM's optimiser has it. Local. */
+/* Add a parameter of build->module named by `format`; spec needs shape_rank, shape and init, and `tied` if the heads
+ * read it too. rows and cols follow from the shape, `decay` from the name as CellFM's optimiser has it, and whether
+ * it lies here from build->hold. Local. */
 MUST_CHECK enum status build_param(struct build *build, struct param spec, int *index, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
 
@@ -27,7 +31,8 @@ struct param build_dense(int64_t rows, int64_t cols);
 /* A [cols] vector of zeros or ones. */
 struct param build_vector(int64_t cols, enum param_init init);
 
-/* One linear map over parameters param[0 .. parts); and one that stays in `real` under bf16. Local. */
+/* One linear map over parameters param[0 .. parts); and one that stays in `real` under bf16. NULL if the parameters lie
+ * elsewhere. Local. */
 MUST_CHECK enum status build_linear(struct build *build, const int *param, int parts, const struct linear **out);
 MUST_CHECK enum status build_linear_fine(struct build *build, int param, const struct linear **out);
 

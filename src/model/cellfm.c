@@ -39,7 +39,7 @@ static enum status create_embedding(struct cellfm *c, struct build *b)
     struct param gene = build_xavier(c->gene_rows, c->width, 0.5);
     struct param cls = token_param(c->width, INIT_NORMAL, build_xavier(c->width, c->width, 0.5).init_scale);
     struct param a = {.shape_rank = 2, .shape = {1, 1}, .init = INIT_ZERO};
-    gene.sparse_rows = true;
+    gene.sparse_rows = gene.tied = true;
     gene.zero_rows = 1;
     TRY(build_param(b, gene, &c->param.gene, "gene_emb"));
     TRY(build_param(b, cls, &c->param.cls, "cls_token"));
@@ -84,8 +84,10 @@ static enum status cellfm_create(struct build *b, const struct vocab *vocab, voi
                          .value_width = config_int(b->config, "model.value_width"),
                          .gene_rows = gene_rows_for(vocab->count),
                          .slope = config_real(b->config, "model.slope")};
+    b->module = MODULE_EMBEDDING;
     TRY(create_embedding(c, b));
     TRY(trunk_create(b, "encoder", &c->trunk));
+    b->module = b->layers;
     TRY(create_heads(c, b));
 done:
     if (st != ST_OK) cellfm_destroy(c), c = NULL;
@@ -107,6 +109,7 @@ static void cellfm_take(void *self, struct arena *arena, bool train)
 static void cellfm_refresh(void *self, const struct param_table *t)
 {
     struct cellfm *c = self;
+    if (t->rows[c->param.w1].elsewhere) return;
     value_vector_forward(c->u, param_weight(t, c->param.w1), param_weight(t, c->param.w3), param_weight(t, c->param.a),
                          c->slope, c->value_width);
 }
@@ -117,7 +120,7 @@ static void cellfm_begin_gradient(void *self)
     memset(c->du, 0, (size_t)c->value_width * sizeof(real));
 }
 
-static void cellfm_end_gradient(void *self, struct param_table *t)
+static void cellfm_end_gradient(void *self, const struct param_table *t)
 {
     struct cellfm *c = self;
     value_vector_backward(param_gradient(t, c->param.w1), param_gradient(t, c->param.w3), param_gradient(t, c->param.a),
@@ -127,10 +130,12 @@ static void cellfm_end_gradient(void *self, struct param_table *t)
 
 /* ---- forward ---- */
 
-static struct tensor *embed(const struct cellfm *c, const struct pass *pass)
+static struct tensor *cellfm_embed(const void *self, const struct pass *pass)
 {
+    const struct cellfm *c = self;
     const struct batch *b = pass->batch;
     struct tape *t = pass->tape;
+    tape_segment(t, "embed", 0, NULL);
     struct weight u = {c->u, c->du, tape_trains(t)};
     struct tensor *p = op_value_softmax(t, b ? b->level_value : NULL, pass->sizes.levels, u, c->value_width);
     struct tensor *e = op_linear(t, c->table, p);
@@ -147,11 +152,10 @@ static struct tensor *embed(const struct cellfm *c, const struct pass *pass)
     return x;
 }
 
-static struct tensor *cellfm_encode(const void *self, const struct pass *pass)
+static struct tensor *cellfm_blocks(const void *self, const struct pass *pass, struct model_part part, struct tensor *x)
 {
     const struct cellfm *c = self;
-    tape_segment(pass->tape, "embed", 0, NULL);
-    return trunk_forward(&c->trunk, pass, embed(c, pass));
+    return trunk_forward(&c->trunk, pass, part, x);
 }
 
 static void cellfm_decode(const void *self, const struct pass *pass, struct tensor *h, struct tensor **genewise,
@@ -167,7 +171,7 @@ static void cellfm_decode(const void *self, const struct pass *pass, struct tens
     int32_t *id = tape_take(t, (size_t)read->count * sizeof *id);
     for (int64_t i = 0; id && i < read->count; i++) id[i] = pass->batch->feature[read->index ? read->index[i] : i];
     struct tensor *query =
-        op_table_rows(t, pass_weight(pass, c->param.gene), c->gene_rows, c->width, id, read->count, pass->type);
+        op_table_rows(t, pass_head_weight(pass, c->param.gene), c->gene_rows, c->width, id, read->count, pass->type);
     struct tensor *cls = op_rows(t, h, read->cells.offsets, read->cells.cells); /* the first row of each cell */
     *cellwise = op_decode_cell(t, op_linear(t, c->map, query), cls, read->cells);
     tape_tap(t, "cellwise", *cellwise);
@@ -196,7 +200,8 @@ const struct family family_cellfm = {
     .refresh = cellfm_refresh,
     .begin_gradient = cellfm_begin_gradient,
     .end_gradient = cellfm_end_gradient,
-    .encode = cellfm_encode,
+    .embed = cellfm_embed,
+    .blocks = cellfm_blocks,
     .decode = cellfm_decode,
     .read_out = cellfm_read_out,
 };

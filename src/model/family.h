@@ -15,13 +15,15 @@ struct family {
     void (*take)(void *self, struct arena *arena, bool train);
     /* Redo the prepared segments; called after every change of the weights. */
     void (*refresh)(void *self, const struct param_table *params);
-    /* Before and after the passes of one gradient: clear the gradients of the prepared segments'
+    /* Before and after the backward pass through the embedding: clear the gradients of the prepared segments'
      * results, and carry them on to the parameters. */
     void (*begin_gradient)(void *self);
-    void (*end_gradient)(void *self, struct param_table *params);
-    /* Rows [R, D] of the last layer that pass->read names. */
-    struct tensor *(*encode)(const void *self, const struct pass *pass);
-    /* Predictions [R, 1] of both heads, in `real`, for the rows encode returned. */
+    void (*end_gradient)(void *self, const struct param_table *params);
+    /* Tokens h[S, D] before the first block. */
+    struct tensor *(*embed)(const void *self, const struct pass *pass);
+    /* Through the blocks of a part: [S, D] -> [S, D], after the last block rows [R, D] that pass->read names. */
+    struct tensor *(*blocks)(const void *self, const struct pass *pass, struct model_part part, struct tensor *x);
+    /* Predictions [R, 1] of both heads, in `real`, for the rows the last block returned. */
     void (*decode)(const void *self, const struct pass *pass, struct tensor *h, struct tensor **genewise,
                    struct tensor **cellwise);
     /* vectors[count, D]: the cell-wise head's prediction of genes[i] is vectors[i] . z. */

@@ -65,7 +65,13 @@ static enum status product_for(struct linears *list, int index, enum dtype type,
     return st;
 }
 
-enum status linears_measure(const struct linears *list, enum dtype type, bool train, int threads, size_t *packed_bytes)
+static bool is_in(const struct linears_row *row, const struct param_table *params, struct model_part part, int layers)
+{
+    return model_part_has(part, params->rows[row->param[0]].module, layers);
+}
+
+enum status linears_measure(const struct linears *list, const struct param_table *params, struct model_part part,
+                            int layers, enum dtype type, bool train, int threads, size_t *packed_bytes)
 {
     *packed_bytes = 0;
     for (int i = 0; i < list->count; i++) {
@@ -74,7 +80,8 @@ enum status linears_measure(const struct linears *list, enum dtype type, bool tr
         enum status st = make_product(&list->rows[i]->map, type, train, threads, &product);
         if (st != ST_OK) return st;
         for (int k = i; k < list->count; k++)
-            if (first_alike(list, k) == i) *packed_bytes += product_weight_bytes(product);
+            if (first_alike(list, k) == i && is_in(list->rows[k], params, part, layers))
+                *packed_bytes += product_weight_bytes(product);
         product_destroy(&product);
     }
     return ST_OK;

@@ -4,6 +4,7 @@
 #define CYTOMILL_MODEL_LINEARS_H
 
 #include "model/param.h"
+#include "model/part.h"
 #include "tape/linear.h"
 
 struct linears_row {
@@ -30,8 +31,9 @@ MUST_CHECK enum status linears_prepare(struct linears *list, const struct param_
 void linears_take(struct linears *list, struct arena *arena);
 /* Pack every weight from its masters. Allocates nothing. Local. */
 void linears_pack(struct linears *list);
-/* Bytes of all packed weights, without keeping anything. Local. */
-MUST_CHECK enum status linears_measure(const struct linears *list, enum dtype type, bool train, int threads,
+/* Bytes of the packed weights that a part of a model of `layers` blocks has, without keeping anything. Local. */
+MUST_CHECK enum status linears_measure(const struct linears *list, const struct param_table *params,
+                                       struct model_part part, int layers, enum dtype type, bool train, int threads,
                                        size_t *packed_bytes);
 void linears_free_products(struct linears *list);
 void linears_free(struct linears *list);

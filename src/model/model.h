@@ -1,12 +1,17 @@
 /* A model as the programs see it: built from a configuration and a vocabulary, it turns batches
  * into embeddings, losses, gradients and predictions. Knows no file and no communicator.
  *
- *     TRY(model_create(cfg, vocab, &m));
+ *     TRY(model_create(cfg, vocab, NULL, &m));
  *     TRY(param_allocate(model_params(m), train)); then initialise or read a checkpoint
  *     TRY(model_prepare(m, &(struct model_limits){.cells = 4, .tokens = 8196, .train = true}));
  *     TRY(model_pack(m));                                 after every change of the weights
  *     TRY(model_gradient(m, &batch, scale, step, &loss)); adds into the gradients
- */
+ *
+ * A rank of a pipeline holds parts of a model (model/part.h) and runs them on micro-batches, several of which may be
+ * on their way at once, each in a slot of its own:
+ *     TRY(model_forward_part(m, slot, part, &batch, &how, in, out, &loss));
+ *     TRY(model_backward_part(m, slot, d_out, d_in));
+ *     model_weights_part(m, slot); */
 #ifndef CYTOMILL_MODEL_MODEL_H
 #define CYTOMILL_MODEL_MODEL_H
 
@@ -18,6 +23,7 @@
 #include "cell/batch.h"
 #include "cell/vocab.h"
 #include "model/param.h"
+#include "model/part.h"
 #include "tape/tape.h"
 
 struct model;
@@ -28,12 +34,17 @@ struct model_limits {
     bool train;     /* gradients and dropout wanted */
     int threads;    /* OpenMP threads */
     bool bf16;      /* products in bf16 */
+    int slots;      /* micro-batches on their way at once; 0 means 1 */
+    bool splits;    /* weight gradients wait for model_weights_part; else backward computes them */
+    bool recompute; /* keep only what enters a block, and compute the block again for its backward */
 };
 
-/* What measure mode found. */
+/* What measure mode found, of a part of the model or of all that is held. */
 struct model_cost {
-    int64_t parameters;
-    size_t weight_bytes, packed_bytes, gradient_bytes, moment_bytes, activation_bytes;
+    int64_t parameters; /* of the whole model */
+    size_t weight_bytes, packed_bytes, gradient_bytes, moment_bytes;
+    size_t activation_bytes; /* of all slots */
+    size_t message_bytes;    /* largest activation handed from part to part */
     double forward_flops_per_token, train_flops_per_token;
 };
 
@@ -45,21 +56,27 @@ struct loss_sum {
     double hidden;                           /* number of hidden positions */
 };
 
-/* Build the modules and the parameter table (no weights yet). ST_CONFIG names the key. Local. */
-MUST_CHECK enum status model_create(const struct config *config, const struct vocab *vocab, struct model **out);
+/* Build the modules and the parameter table (no weights yet); `hold` says which parts lie on this rank, NULL all.
+ * ST_CONFIG names the key. Local. */
+MUST_CHECK enum status model_create(const struct config *config, const struct vocab *vocab,
+                                    const struct model_hold *hold, struct model **out);
 void model_destroy(struct model **model);
 
 struct param_table *model_params(struct model *model);
-int model_width(const struct model *model);        /* D */
+int model_width(const struct model *model); /* D */
+int model_layers(const struct model *model);
 const char *model_name(const struct model *model); /* "cellfm-80m": names obsm/X_<model> */
 
-/* Measure only: bytes and FLOPs under these limits, nothing allocated. Local. */
+/* Measure only: bytes and FLOPs of a part under these limits, or with NULL of the parts held; nothing is allocated.
+ * Local. */
 MUST_CHECK enum status model_measure(const struct model *model, const struct model_limits *limits,
-                                     struct model_cost *cost);
+                                     const struct model_part *part, struct model_cost *cost);
 /* Allocate arenas and make every product primitive. Local. ST_MEMORY. */
 MUST_CHECK enum status model_prepare(struct model *model, const struct model_limits *limits);
 /* Repack weights for the products and redo prepared segments. Allocates nothing. Local. */
 MUST_CHECK enum status model_pack(struct model *model);
+
+/* ---- the whole model ---- */
 
 /* Cell embeddings: z[B, D] fp32, the cls rows of the last layer. Depends on each cell, the weights
  * and the instruction set alone. Local. */
@@ -75,6 +92,28 @@ MUST_CHECK enum status model_loss(struct model *model, const struct batch *batch
  * cell id, step). `scale` is 1 / weight of the global batch. *out is added to. Allocates nothing. Local. */
 MUST_CHECK enum status model_gradient(struct model *model, const struct batch *batch, double scale, uint64_t step,
                                       struct loss_sum *out);
+
+/* ---- its parts ---- */
+
+/* A pass for training (gradients and dropout, keyed by step), or for the loss alone. */
+struct model_how {
+    bool train;
+    double scale; /* of the loss's gradient */
+    uint64_t step;
+};
+
+/* Bytes of the activation [S, D] that one part hands to the next. Local. */
+int64_t model_message_bytes(const struct model *model, const struct batch *batch);
+/* Run held part number `part` forward on `batch`, in `slot` (below limits.slots). `in` is the activation from the part
+ * before (NULL if there is none), `out` where the one for the next part goes (likewise); both only during the
+ * call. The last part adds to *loss. The batch must stay until the slot's backward is done. Local. ST_NUMERIC. */
+MUST_CHECK enum status model_forward_part(struct model *model, int slot, int part, const struct batch *batch,
+                                          const struct model_how *how, const void *in, void *out,
+                                          struct loss_sum *loss);
+/* The same slot backward: d_out is the gradient of `out`, d_in where that of `in` goes (NULL as above). Adds to the
+ * gradients of parameters; those of linear maps wait, with limits.splits, for model_weights_part. Local. */
+MUST_CHECK enum status model_backward_part(struct model *model, int slot, const void *d_out, void *d_in);
+void model_weights_part(struct model *model, int slot);
 
 /* Show inner values to `tap` the moment they exist (tape/tape.h): segments "embed", "block" i,
  * "heads"; names "embed", "kv", "qu", "state", "retention", "mixer", "norm1", "gate", "ffn",

@@ -5,6 +5,7 @@
 
 #include "base/hash.h"
 #include "base/rng.h"
+#include "kernel/vector.h"
 
 enum { ALIGN_REALS = 64 / sizeof(real) };
 
@@ -21,11 +22,14 @@ enum status param_add(struct param_table *table, const struct param *row, int *i
     *p = *row;
     p->offset = table->size;
     if (p->rate_scale == 0) p->rate_scale = 1;
-    table->size += (p->rows * p->cols + ALIGN_REALS - 1) / ALIGN_REALS * ALIGN_REALS;
+    if (!p->elsewhere) table->size += param_room(p);
+    if (p->two_ends) p->second_offset = table->second_size, table->second_size += param_room(p);
     if (index_out) *index_out = table->count;
     table->count++;
     return ST_OK;
 }
+
+int64_t param_room(const struct param *p) { return (param_reals(p) + ALIGN_REALS - 1) / ALIGN_REALS * ALIGN_REALS; }
 
 static enum status take(real **out, int64_t size, const char *what)
 {
@@ -46,6 +50,7 @@ enum status param_allocate(struct param_table *table, bool train)
     TRY(take(&table->gradient, table->size, "gradients"));
     TRY(take(&table->moment1, table->size, "first moments"));
     TRY(take(&table->moment2, table->size, "second moments"));
+    if (table->second_size > 0) TRY(take(&table->second, table->second_size, "gradients of tied tensors"));
 done:
     return st;
 }
@@ -54,6 +59,7 @@ void param_initialise(struct param_table *table, uint64_t seed)
 {
     for (int i = 0; i < table->count; i++) {
         const struct param *p = &table->rows[i];
+        if (p->elsewhere) continue;
         real *w = param_weight(table, i);
         struct rng r = rng_at(seed, RNG_INIT, hash_block(p->name, strlen(p->name), 0), 0);
         for (int64_t k = 0; k < p->rows * p->cols; k++) {
@@ -80,10 +86,33 @@ uint64_t param_hash(const struct param_table *table)
     uint64_t hash = 0;
     for (int i = 0; i < table->count; i++) {
         const struct param *p = &table->rows[i];
+        if (p->elsewhere) continue;
         hash = hash_block(p->name, strlen(p->name), hash);
         hash = hash_block(param_weight(table, i), (size_t)(p->rows * p->cols) * sizeof(real), hash);
     }
     return hash;
+}
+
+real *param_head_gradient(const struct param_table *table, int i)
+{
+    const struct param *p = &table->rows[i];
+    return p->two_ends ? table->second + p->second_offset : param_gradient(table, i);
+}
+
+void param_join_row(struct param_table *table, int i, int64_t row)
+{
+    const struct param *p = &table->rows[i];
+    if (!p->two_ends) return;
+    real *second = table->second + p->second_offset + row * p->cols;
+    vector_add(param_gradient(table, i) + row * p->cols, second, p->cols, DTYPE_REAL);
+    memset(second, 0, sizeof *second * (size_t)p->cols);
+}
+
+void param_join(struct param_table *table)
+{
+    for (int i = 0; i < table->count; i++)
+        for (int64_t row = 0; table->rows[i].two_ends && row < table->rows[i].rows; row++)
+            param_join_row(table, i, row);
 }
 
 void param_free(struct param_table *table)
@@ -93,5 +122,6 @@ void param_free(struct param_table *table)
     free(table->gradient);
     free(table->moment1);
     free(table->moment2);
+    free(table->second);
     *table = (struct param_table){0};
 }

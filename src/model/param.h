@@ -17,6 +17,7 @@ struct param {
     int shape_rank;     /* number of dimensions in the published layout */
     int64_t shape[3];   /* those dimensions; product = rows*cols */
     int64_t offset;     /* in reals, into each of the flat arrays */
+    int module;         /* of the model: model/part.h */
     enum param_init init;
     double init_scale; /* sd of INIT_NORMAL, half width of INIT_UNIFORM */
     int64_t zero_rows; /* leading rows that start, and without gradient stay, 0 (pad row) */
@@ -25,6 +26,12 @@ struct param {
     bool sparse_rows;  /* gradient touches few rows (gene table): exchanged by rows */
     bool clip;         /* gradient clipping (train.clip) applies */
     double rate_scale; /* multiplies the learning rate */
+    /* Which of the ranks of a pipeline have it. Every rank's table has all rows, in the same order. */
+    bool tied;             /* the heads read it too */
+    bool elsewhere;        /* other ranks hold it: no memory here, nobody may touch it */
+    bool copy;             /* held here, but another stage holds it too and counts and writes it */
+    bool two_ends;         /* tied, and read at both ends here: it has a second gradient, at */
+    int64_t second_offset; /* in reals */
 };
 
 struct param_table {
@@ -34,6 +41,8 @@ struct param_table {
     real *weight;            /* [size] master weights */
     real *gradient;          /* [size] or NULL (inference) */
     real *moment1, *moment2; /* [size] or NULL */
+    int64_t second_size;
+    real *second; /* [second_size] gradients that the heads give to tied rows, or NULL */
 };
 
 /* Append a row; its offset is rounded so that rows start 64-byte aligned. The returned pointer is
@@ -51,5 +60,15 @@ void param_free(struct param_table *table);
 
 static inline real *param_weight(const struct param_table *t, int i) { return t->weight + t->rows[i].offset; }
 static inline real *param_gradient(const struct param_table *t, int i) { return t->gradient + t->rows[i].offset; }
+static inline int64_t param_reals(const struct param *p) { return p->rows * p->cols; }
+
+/* Reals a row takes in each of the flat arrays. */
+int64_t param_room(const struct param *row);
+/* The gradient that the heads add to: the second one of a row that has two. Both are summed apart, so that one rank adds
+ * the same numbers in the same order as a pipeline whose ends lie on two. Local. */
+real *param_head_gradient(const struct param_table *table, int i);
+/* gradient += second gradient, which is cleared, in row `row` of tensor i; in all rows of all tied tensors. Local. */
+void param_join_row(struct param_table *table, int i, int64_t row);
+void param_join(struct param_table *table);
 
 #endif

@@ -81,6 +81,13 @@ struct weight pass_weight(const struct pass *p, int param)
     return w;
 }
 
+struct weight pass_head_weight(const struct pass *p, int param)
+{
+    struct weight w = pass_weight(p, param);
+    if (w.gradient) w.gradient = param_head_gradient(p->params, param);
+    return w;
+}
+
 struct dropout pass_dropout(const struct pass *p, const struct rows *rows, double share, int site)
 {
     return (struct dropout){.p = p->drops ? share : 0,

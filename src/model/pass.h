@@ -45,8 +45,9 @@ struct pass_sizes pass_sizes_of(const struct batch *batch, enum read read);
  * `batch`, or with NULL takes the same memory for `sizes`. Local. */
 void pass_begin(struct pass *pass, const struct batch *batch, struct pass_sizes sizes, enum read read);
 
-/* A parameter as ops take it. Local. */
+/* A parameter as ops take it; a tied one as the ops of the heads take it. Local. */
 struct weight pass_weight(const struct pass *pass, int param);
+struct weight pass_head_weight(const struct pass *pass, int param);
 /* Dropout of `share` at place `site` of the model for these rows. Local. */
 struct dropout pass_dropout(const struct pass *pass, const struct rows *rows, double share, int site);
 

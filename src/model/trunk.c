@@ -10,6 +10,7 @@ enum status trunk_create(struct build *b, const char *prefix, struct trunk *out)
     TRY(NEW_ARRAY(out->blocks, b->layers));
     for (b->layer = 0; b->layer < b->layers; b->layer++) {
         char name[64];
+        b->module = b->layer;
         snprintf(name, sizeof name, "%s.%d", prefix, b->layer);
         out->count++;
         TRY(block_create(b, name, &out->blocks[b->layer]));
@@ -25,9 +26,10 @@ void trunk_destroy(struct trunk *trunk)
     *trunk = (struct trunk){0};
 }
 
-struct tensor *trunk_forward(const struct trunk *trunk, const struct pass *pass, struct tensor *x)
+struct tensor *trunk_forward(const struct trunk *trunk, const struct pass *pass, struct model_part part,
+                             struct tensor *x)
 {
-    for (int i = 0; i < trunk->count; i++) {
+    for (int i = part.first; i < part.end; i++) {
         const struct rows *read = i + 1 < trunk->count ? &pass->all : &pass->read;
         x = tape_segment(pass->tape, "block", i, x);
         x = block_forward(&trunk->blocks[i], pass, x, read);

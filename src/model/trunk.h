@@ -9,11 +9,13 @@ struct trunk {
     struct block *blocks;
 };
 
-/* build->layers blocks with parameters under "<prefix>.0", "<prefix>.1", ... Local. */
+/* build->layers blocks with parameters under "<prefix>.0", "<prefix>.1", ...; those that build->hold has can run. Local. */
 MUST_CHECK enum status trunk_create(struct build *build, const char *prefix, struct trunk *out);
 void trunk_destroy(struct trunk *trunk);
 
-/* x[S, D] -> [R, D], the rows of pass->read. Local. */
-struct tensor *trunk_forward(const struct trunk *trunk, const struct pass *pass, struct tensor *x);
+/* Blocks [part.first, part.end), which must lie here: x[S, D] -> [S, D], or after the last block of the trunk [R, D],
+ * the rows of pass->read. Local. */
+struct tensor *trunk_forward(const struct trunk *trunk, const struct pass *pass, struct model_part part,
+                             struct tensor *x);
 
 #endif

@@ -74,12 +74,17 @@ void tape_destroy(struct tape **tape)
     *tape = NULL;
 }
 
-void tape_begin(struct tape *t, enum tape_mode mode)
+void tape_again(struct tape *t, enum tape_mode mode, size_t mark)
 {
-    arena_reset(t->arena, 0);
+    arena_reset(t->arena, mark);
     t->mode = mode;
     t->node_count = t->tensor_count = t->segment_count = t->deferred_count = 0;
     t->backward_at = t->undrained = 0;
+}
+
+void tape_begin(struct tape *t, enum tape_mode mode)
+{
+    tape_again(t, mode, 0);
     t->forward_flops = t->backward_flops = 0;
 }
 
@@ -142,7 +147,7 @@ static void *stack_drop(struct tape *t, size_t mark, void *keep, size_t bytes)
 struct tensor *tape_segment(struct tape *t, const char *name, int index, struct tensor *x)
 {
     require(t->segment_count < t->max_nodes, "more segments than the tape was made for");
-    if (x && t->mode == TAPE_INFER) {
+    if (x && t->segment_count > 0 && t->mode == TAPE_INFER) {
         struct segment *old = &t->segments[t->segment_count - 1];
         x->data = stack_drop(t, old->mark, x->data, tensor_bytes(x));
         t->node_count = 0;
@@ -227,6 +232,13 @@ static void node_backward(struct tape *t, struct node *n)
     add_gradients(t, n);
 }
 
+void *tape_start_gradient(struct tape *t, struct tensor *x)
+{
+    void *memory = arena_take(t->arena, tensor_bytes(x));
+    x->gradient = tape_measures(t) ? (void *)t : memory; /* t: "has one" */
+    return memory;
+}
+
 int tape_segment_count(const struct tape *t) { return t->segment_count; }
 
 void tape_backward_segment(struct tape *t, int segment)
@@ -266,6 +278,8 @@ void tape_drain_segment(struct tape *t, int segment)
     s->undrained = false;
     if (--t->undrained == 0) release_backward(t);
 }
+
+bool tape_is_undrained(const struct tape *t, int segment) { return t->segments[segment].undrained; }
 
 void tape_backward(struct tape *t)
 {

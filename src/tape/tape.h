@@ -69,15 +69,21 @@ void tape_destroy(struct tape **tape);
 
 /* Forget everything and start a pass. */
 void tape_begin(struct tape *tape, enum tape_mode mode);
+/* Start another stretch of the same pass: ops and tensors are forgotten, memory below `mark` stays, FLOPs go on. */
+void tape_again(struct tape *tape, enum tape_mode mode, size_t mark);
 bool tape_measures(const struct tape *tape); /* no memory: shapes only */
 bool tape_trains(const struct tape *tape);
 double tape_forward_flops(const struct tape *tape); /* of this pass so far, as executed */
 double tape_backward_flops(const struct tape *tape);
 
-/* Start segment `name` number `index`, whose only input is `x` (NULL for the first). Returns the
+/* Start segment `name` number `index`, whose only input is `x` (NULL, or a tensor of the caller's, for the first). Returns the
  * input as the new segment sees it. While inferring, the activations of the old segment are gone
  * afterwards, all but x, which moves to the bottom of the stack. */
 struct tensor *tape_segment(struct tape *tape, const char *name, int index, struct tensor *x);
+
+/* Gradients may also start at x, a tensor that the last segment hands on: memory for its gradient, which the caller
+ * fills before backward. NULL while measuring. */
+void *tape_start_gradient(struct tape *tape, struct tensor *x);
 
 /* Backward in the two instructions of a pipeline schedule (zero bubble: Qi et al. 2023). The first runs one
  * segment backward, from the last of the pass to the first: gradients of its inputs, and of parameters that are
@@ -87,6 +93,7 @@ struct tensor *tape_segment(struct tape *tape, const char *name, int index, stru
 int tape_segment_count(const struct tape *tape);
 void tape_backward_segment(struct tape *tape, int segment);
 void tape_drain_segment(struct tape *tape, int segment);
+bool tape_is_undrained(const struct tape *tape, int segment); /* ran backward, not drained yet */
 /* Both, segment after segment, from the objectives to the first: the order of least memory. */
 void tape_backward(struct tape *tape);
 
