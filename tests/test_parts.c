@@ -224,22 +224,30 @@ static void compare_all(struct layout l)
 
 /* ---- tests ---- */
 
-static void one_rank(void **state) { compare_all((struct layout){.ranks = 1, .parts = 1, .end = {LAYERS}}); }
+static void one_rank(void **state) { compare_some((struct layout){.ranks = 1, .parts = 1, .end = {LAYERS}}); }
 static void two_ranks(void **state)
 {
     compare_all((struct layout){.ranks = 2, .parts = 2, .end = {2, 5}, .rank = {0, 1}});
 }
+/* The same in the two ways that differ most. */
+static void compare_some(struct layout l)
+{
+    compare(&l);
+    l.all_at_once = l.splits = true;
+    compare(&l);
+}
+
 static void uneven_ranks(void **state)
 {
-    compare_all((struct layout){.ranks = 4, .parts = 4, .end = {1, 3, 4, 5}, .rank = {0, 1, 2, 3}});
+    compare_some((struct layout){.ranks = 4, .parts = 4, .end = {1, 3, 4, 5}, .rank = {0, 1, 2, 3}});
 }
 static void chunks(void **state)
 {
-    compare_all((struct layout){.ranks = 2, .parts = 4, .end = {1, 2, 4, 5}, .rank = {0, 1, 0, 1}});
+    compare_some((struct layout){.ranks = 2, .parts = 4, .end = {1, 2, 4, 5}, .rank = {0, 1, 0, 1}});
 }
 static void both_ends_on_one_rank(void **state)
 {
-    compare_all((struct layout){.ranks = 2, .parts = 3, .end = {1, 4, 5}, .rank = {0, 1, 0}});
+    compare_some((struct layout){.ranks = 2, .parts = 3, .end = {1, 4, 5}, .rank = {0, 1, 0}});
 }
 
 static void a_table_has_all_rows_and_its_own_memory(void **state)
