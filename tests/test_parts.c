@@ -222,13 +222,6 @@ static void compare_all(struct layout l)
 #endif
 }
 
-/* ---- tests ---- */
-
-static void one_rank(void **state) { compare_some((struct layout){.ranks = 1, .parts = 1, .end = {LAYERS}}); }
-static void two_ranks(void **state)
-{
-    compare_all((struct layout){.ranks = 2, .parts = 2, .end = {2, 5}, .rank = {0, 1}});
-}
 /* The same in the two ways that differ most. */
 static void compare_some(struct layout l)
 {
@@ -237,6 +230,13 @@ static void compare_some(struct layout l)
     compare(&l);
 }
 
+/* ---- tests ---- */
+
+static void one_rank(void **state) { compare_some((struct layout){.ranks = 1, .parts = 1, .end = {LAYERS}}); }
+static void two_ranks(void **state)
+{
+    compare_all((struct layout){.ranks = 2, .parts = 2, .end = {2, 5}, .rank = {0, 1}});
+}
 static void uneven_ranks(void **state)
 {
     compare_some((struct layout){.ranks = 4, .parts = 4, .end = {1, 3, 4, 5}, .rank = {0, 1, 2, 3}});
