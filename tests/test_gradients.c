@@ -227,6 +227,60 @@ static void embed(void **state)
     arena_destroy(&arena);
 }
 
+/* ---- mixture of experts ---- */
+
+enum { EXPERTS = 5, CHOSEN = 2 };
+
+/* y = what rows get from places, weighted by the router; a term sum_e balance_e p_e of every row beside it. */
+struct experts_case {
+    struct route_shape route;
+    struct expert_shape rows;
+    struct expert_order order;
+    double *bias, *balance, *p;
+    int32_t *choice;
+};
+
+static void experts_forward(struct gradient_case *c)
+{
+    const struct experts_case *s = c->shape;
+    double *w = c->kept;
+    route_forward(w, s->choice, s->p, c->inputs[0].x, s->bias, &s->route);
+    expert_sort(&s->order, s->choice, ROWS, CHOSEN, EXPERTS);
+    expert_combine(c->y, c->inputs[1].x, c->inputs[2].x, w, s->order.place, &s->rows);
+    c->y[ROWS * WIDTH] = 0;
+    for (int i = 0; i < ROWS * EXPERTS; i++) c->y[ROWS * WIDTH] += s->balance[i % EXPERTS] * s->p[i];
+}
+
+static void experts_with(enum route_rule rule)
+{
+    struct experts_case s = {
+        {ROWS, EXPERTS, CHOSEN, rule},
+        {ROWS, WIDTH, CHOSEN, DTYPE_F64},
+        {test_block(8 * (EXPERTS + 1)), test_block(8 * ROWS * CHOSEN), test_block(8 * ROWS * CHOSEN)},
+        test_doubles(EXPERTS, 71),
+        test_doubles(EXPERTS, 72),
+        test_doubles(ROWS * EXPERTS, 0),
+        test_block(4 * ROWS * CHOSEN)};
+    struct gradient_case c = {.forward = experts_forward, .shape = &s, .kept = test_doubles(ROWS * CHOSEN, 0)};
+    double *dw = test_doubles(ROWS * CHOSEN, 0);
+    input(&c, "logits", ROWS * EXPERTS);
+    double *e = input(&c, "results", ROWS * CHOSEN * WIDTH);
+    input(&c, "base", ROWS * WIDTH);
+    output(&c, ROWS * WIDTH + 1);
+    c.weights[ROWS * WIDTH] = 1;
+    experts_forward(&c);
+    expert_combine_backward(c.inputs[1].d, dw, c.weights, e, c.kept, s.order.place, &s.rows);
+    memcpy(c.inputs[2].d, c.weights, sizeof(double) * ROWS * WIDTH);
+    route_backward(c.inputs[0].d, dw, s.balance, s.choice, c.kept, s.p, &s.route);
+    check_case(&c);
+}
+
+static void experts(void **state)
+{
+    experts_with(ROUTE_SOFTMAX_TOPK);
+    experts_with(ROUTE_TOPK_SOFTMAX);
+}
+
 /* ---- decoders and loss ---- */
 
 static void decode_gene_case(struct gradient_case *c)
@@ -278,7 +332,8 @@ static void loss(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(norm),  cmocka_unit_test(retention),   cmocka_unit_test(gate),        cmocka_unit_test(value),
-        cmocka_unit_test(embed), cmocka_unit_test(decode_gene), cmocka_unit_test(decode_cell), cmocka_unit_test(loss)};
+        cmocka_unit_test(norm),        cmocka_unit_test(retention), cmocka_unit_test(gate),
+        cmocka_unit_test(value),       cmocka_unit_test(embed),     cmocka_unit_test(decode_gene),
+        cmocka_unit_test(decode_cell), cmocka_unit_test(loss),      cmocka_unit_test(experts)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,4 +1,4 @@
-/* Gates, value encoder, embedding, row choice, decoders, loss, Adam and vectors against their plain versions.
+/* Gates, value encoder, embedding, row choice, experts, decoders, loss, Adam and vectors against their plain versions.
  * plan: ranks=1 limit=60 configs=release,sanitize,double
  * Each kernel over shapes that do and do not fill vectors; the same bytes for 1, 2, 3 threads; the
  * value encoder's levels against the published form per token; grouping of rows; instruction sets that
@@ -106,6 +106,42 @@ static void run_rows(struct outputs *o, enum dtype type, bool plain)
     CALL(rows_add, out(o, "added", ROWS * WIDTH, 4, type), y, index, CHOSEN, WIDTH, type);
 }
 
+static struct expert_order order_of(const int32_t *choice, int chosen, int experts)
+{
+    struct expert_order order = {test_block((size_t)(experts + 1) * 8), test_block((size_t)(ROWS * chosen) * 8),
+                                 test_block((size_t)(ROWS * chosen) * 8)};
+    expert_sort(&order, choice, ROWS, chosen, experts);
+    return order;
+}
+
+static void run_experts(struct outputs *o, enum dtype type, bool plain)
+{
+    for (int variant = 0; variant < 4; variant++) {
+        int experts = variant == 3 ? 1 : 11, chosen = variant == 2 ? 11 : variant == 3 ? 1 : 3;
+        struct route_shape s = {ROWS, experts, chosen, variant == 1 ? ROUTE_TOPK_SOFTMAX : ROUTE_SOFTMAX_TOPK};
+        real *logits = test_reals(ROWS * experts, 1), *bias = variant == 0 ? NULL : test_reals(experts, 2);
+        real *dweight = test_reals(ROWS * chosen, 3), *balance = variant == 0 ? test_reals(experts, 4) : NULL;
+        real *weight = out(o, "route weight", ROWS * chosen, 0, DTYPE_REAL);
+        real *probability = out(o, "route probability", ROWS * experts, 0, DTYPE_REAL);
+        int32_t *choice = test_block((size_t)(ROWS * chosen) * 4);
+        CALL(route_forward, weight, choice, probability, logits, bias, &s);
+        real *chosen_by = out(o, "route choice", ROWS * chosen, 0, DTYPE_REAL);
+        for (int i = 0; i < ROWS * chosen; i++) chosen_by[i] = (real)choice[i];
+        CALL(route_backward, out(o, "d logits", ROWS * experts, 5, DTYPE_REAL), dweight, balance, choice, weight,
+             probability, &s);
+
+        struct expert_order order = order_of(choice, chosen, experts);
+        struct expert_shape e = {ROWS, WIDTH, chosen, type};
+        void *results = test_values(ROWS * chosen * WIDTH, 6, type), *dy = test_values(ROWS * WIDTH, 7, type);
+        void *base = variant == 1 ? test_values(ROWS * WIDTH, 8, type) : NULL;
+        const real *w = variant == 2 ? NULL : weight;
+        CALL(expert_combine, out(o, "combined", ROWS * WIDTH, 9, type), results, base, w, order.place, &e);
+        void *dresults = out(o, "d results", ROWS * chosen * WIDTH, 10, type);
+        CALL(expert_combine_backward, dresults, out(o, "d weight", ROWS * chosen, 11, DTYPE_REAL), dy, results, weight,
+             order.place, &e);
+    }
+}
+
 static void run_decoders(struct outputs *o, enum dtype type, bool plain)
 {
     void *a = test_values(ROWS * WIDTH, 1, type), *z = test_values(CELLS * WIDTH, 2, type);
@@ -170,7 +206,7 @@ static void run_adam(struct outputs *o, enum dtype type, bool plain)
 
 typedef void run_function(struct outputs *, enum dtype, bool plain);
 static run_function *const runs[] = {run_gates,    run_softmax_forward,  run_value,     run_embed, run_rows,
-                                     run_decoders, run_loss_and_vectors, run_transpose, run_adam};
+                                     run_decoders, run_loss_and_vectors, run_transpose, run_adam,  run_experts};
 enum { RUNS = sizeof runs / sizeof *runs };
 
 static void kernels_match_plain(void **state)

@@ -167,6 +167,43 @@ static void batch_composition_changes_nothing(void **state)
     for (int t = 0; t < test_type_count; t++) rows_do_not_depend_on_the_batch(test_types[t]);
 }
 
+/* Two weights in turns, a run of no rows, and rows that lie in no run: the bits of a call for each, nothing else touched. */
+static void runs_are_calls_of_their_own(void **state)
+{
+    enum { ROWS = 700, IN = 96, OUT = 160, RUNS = 5 };
+    static const int64_t first[RUNS] = {300, 0, 20, 131, 620}, rows[RUNS] = {259, 1, 0, 129, 80};
+    enum dtype type = test_types[test_type_count - 1];
+    struct arena arena = {0}, second_arena = {0};
+    struct product_weight weight[2];
+    struct product_run runs[RUNS];
+    real *w = test_reals(OUT * IN, 1), *other = test_reals(OUT * IN, 2);
+    struct product *p = make(IN, OUT, 1, type, 3, &arena, &weight[0], (const real *const *)&w);
+    assert_int_equal(arena_create(&second_arena, product_weight_bytes(p) + 4096), ST_OK);
+    weight[1] = product_weight_take(p, &second_arena);
+    product_pack(p, &weight[1], (const real *const *)&other);
+    char *x = test_values(ROWS * IN, 3, type), *dy = test_values(ROWS * OUT, 4, type);
+    char *y = test_values(ROWS * OUT, 5, type), *dx = test_values(ROWS * IN, 6, type);
+    char *want_y = test_values(ROWS * OUT, 5, type), *want_dx = test_values(ROWS * IN, 6, type);
+    for (int add = 0; add < 2; add++) {
+        for (int i = 0; i < RUNS; i++) {
+            runs[i] = (struct product_run){&weight[i % 2], first[i], rows[i]};
+            product_forward(p, dtype_at(want_y, first[i] * OUT, type), dtype_at(x, first[i] * IN, type), &weight[i % 2],
+                            rows[i]);
+            product_backward_data(p, dtype_at(want_dx, first[i] * IN, type), dtype_at(dy, first[i] * OUT, type),
+                                  &weight[i % 2], rows[i], add);
+        }
+        product_forward_runs(p, y, x, runs, RUNS);
+        product_backward_data_runs(p, dx, dy, runs, RUNS, add);
+        assert_memory_equal(y, want_y, ROWS * OUT * dtype_bytes(type));
+        assert_memory_equal(dx, want_dx, ROWS * IN * dtype_bytes(type));
+    }
+    product_forward_runs(p, y, x, runs, 0);
+    product_destroy(&p);
+    arena_destroy(&arena);
+    arena_destroy(&second_arena);
+    test_free_all();
+}
+
 /* Every result of one product on `threads` threads, one after another in memory. */
 static char *all_results(int threads, enum dtype type, size_t *bytes)
 {
@@ -235,8 +272,10 @@ static void poll_is_called_and_nothing_allocated(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(small_shapes_match), cmocka_unit_test(large_shapes_match),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(small_shapes_match),
+                                       cmocka_unit_test(large_shapes_match),
                                        cmocka_unit_test(batch_composition_changes_nothing),
+                                       cmocka_unit_test(runs_are_calls_of_their_own),
                                        cmocka_unit_test(threads_change_nothing),
                                        cmocka_unit_test(poll_is_called_and_nothing_allocated)};
     return cmocka_run_group_tests(tests, NULL, NULL);

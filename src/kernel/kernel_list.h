@@ -5,6 +5,7 @@
 
 #include "kernel/decode.h"
 #include "kernel/embed.h"
+#include "kernel/expert.h"
 #include "kernel/gate.h"
 #include "kernel/isa.h"
 #include "kernel/loss.h"
@@ -70,6 +71,22 @@
       (x, y, index, rows, total, width, type)) \
     X(rows_add, (void *x, const void *y, const int64_t *index, int64_t rows, int64_t width, enum dtype type), \
       (x, y, index, rows, width, type)) \
+    X(route_forward, \
+      (real * weight, int32_t * choice, real * probability, const real *logits, const real *bias, \
+       const struct route_shape *shape), \
+      (weight, choice, probability, logits, bias, shape)) \
+    X(route_backward, \
+      (real * dlogits, const real *dweight, const real *balance, const int32_t *choice, const real *weight, \
+       const real *probability, const struct route_shape *shape), \
+      (dlogits, dweight, balance, choice, weight, probability, shape)) \
+    X(expert_combine, \
+      (void *y, const void *e, const void *base, const real *weight, const int64_t *place, \
+       const struct expert_shape *shape), \
+      (y, e, base, weight, place, shape)) \
+    X(expert_combine_backward, \
+      (void *de, real *dweight, const void *dy, const void *e, const real *weight, const int64_t *place, \
+       const struct expert_shape *shape), \
+      (de, dweight, dy, e, weight, place, shape)) \
     X(decode_gene_forward, \
       (real * p, const void *a, const real *w2, double slope, int64_t rows, int64_t width, enum dtype type), \
       (p, a, w2, slope, rows, width, type)) \

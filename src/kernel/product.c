@@ -190,13 +190,16 @@ void product_pack(struct product *p, struct product_weight *weight, const real *
 struct tiles {
     const struct tiled *tiled;
     void *y;
-    const void *x, *packed;
-    int64_t rows, in, out; /* of this direction */
-    bool accumulate;
+    const void *x;
+    int64_t in, out;       /* of this direction */
+    bool accumulate, back; /* adds to y; goes through the weights' packing for dx */
+    const struct product_run *runs;
+    int count;
 };
 
 /* Rows of one tile through scratch: zero-padded, and in the inner type. */
-static void tile_through_scratch(const struct product *p, const struct tiles *t, struct tile at, int thread)
+static void tile_through_scratch(const struct product *p, const struct tiles *t, struct tile at, const void *packed,
+                                 int thread)
 {
     int64_t rows = t->tiled->rows[at.size], gap = rows - at.count;
     unsigned char *x = thread_scratch(p, thread), *y = x + inner_bytes(p, rows * t->in);
@@ -208,48 +211,66 @@ static void tile_through_scratch(const struct product *p, const struct tiles *t,
         vector_convert(y, inner, dtype_at(t->y, at.first * t->out, type), type, at.count * t->out);
         memset(dtype_at(y, at.count * t->out, inner), 0, (size_t)(gap * t->out) * dtype_bytes(inner));
     }
-    multiply_run(t->tiled->multiply[at.size], thread, y, x, t->packed, library);
+    multiply_run(t->tiled->multiply[at.size], thread, y, x, packed, library);
     vector_convert(dtype_at(t->y, at.first * t->out, type), type, y, inner, at.count * t->out);
 }
 
-static void tile_run(const struct product *p, const struct tiles *t, struct tile at, int thread)
+/* Tile `index` of all runs. */
+static void tile_run(const struct product *p, const struct tiles *t, int64_t index, int thread)
 {
+    const struct product_run *run = t->runs;
+    for (int64_t tiles; index >= (tiles = tiled_count(t->tiled, run->rows)); run++) index -= tiles;
+    const void *packed = t->back ? run->weight->backward : run->weight->forward;
+    struct tile at = tiled_at(t->tiled, run->rows, index);
+    at.first += run->first;
     if (p->inner != p->spec.type || at.count < t->tiled->rows[at.size]) {
-        tile_through_scratch(p, t, at, thread);
+        tile_through_scratch(p, t, at, packed, thread);
         return;
     }
     multiply_run(t->tiled->multiply[at.size], thread, dtype_at(t->y, at.first * t->out, p->spec.type),
-                 dtype_at(t->x, at.first * t->in, p->spec.type), t->packed, thread_scratch(p, thread));
+                 dtype_at(t->x, at.first * t->in, p->spec.type), packed, thread_scratch(p, thread));
 }
 
 /* Which thread runs a tile does not matter: threads take the next one, so that none waits long. */
 static void tiles_run(const struct product *p, const struct tiles *t)
 {
-    int64_t count = tiled_count(t->tiled, t->rows);
+    int64_t count = 0;
+    for (int i = 0; i < t->count; i++) count += tiled_count(t->tiled, t->runs[i].rows);
 #pragma omp parallel num_threads(p->spec.threads)
     {
         omp_set_num_threads(1); /* for this thread's calls into the library only */
         int thread = omp_get_thread_num();
 #pragma omp for schedule(dynamic, 1)
         for (int64_t i = 0; i < count; i++) {
-            tile_run(p, t, tiled_at(t->tiled, t->rows, i), thread);
+            tile_run(p, t, i, thread);
             poll_from_master(thread);
         }
     }
 }
 
+void product_forward_runs(struct product *p, void *y, const void *x, const struct product_run *runs, int count)
+{
+    struct tiles t = {&p->forward, y, x, p->spec.in, p->spec.out, false, false, runs, count};
+    tiles_run(p, &t);
+}
+
+void product_backward_data_runs(struct product *p, void *dx, const void *dy, const struct product_run *runs, int count,
+                                bool accumulate)
+{
+    struct tiles t = {
+        accumulate ? &p->data_add : &p->data, dx, dy, p->spec.out, p->spec.in, accumulate, true, runs, count};
+    tiles_run(p, &t);
+}
+
 void product_forward(struct product *p, void *y, const void *x, const struct product_weight *weight, int64_t rows)
 {
-    struct tiles t = {&p->forward, y, x, weight->forward, rows, p->spec.in, p->spec.out, false};
-    tiles_run(p, &t);
+    product_forward_runs(p, y, x, &(struct product_run){weight, 0, rows}, 1);
 }
 
 void product_backward_data(struct product *p, void *dx, const void *dy, const struct product_weight *weight,
                            int64_t rows, bool accumulate)
 {
-    struct tiles t = {
-        accumulate ? &p->data_add : &p->data, dx, dy, weight->backward, rows, p->spec.out, p->spec.in, accumulate};
-    tiles_run(p, &t);
+    product_backward_data_runs(p, dx, dy, &(struct product_run){weight, 0, rows}, 1, accumulate);
 }
 
 /* ---- dW += dy^T x on buckets of rows ---- */

@@ -67,6 +67,17 @@ void product_backward_data(struct product *product, void *dx, const void *dy, co
 /* dw[parts], each [out/parts, in], += dy^T x. Local. */
 void product_backward_weight(struct product *product, real *const *dw, const void *dy, const void *x, int64_t rows);
 
+/* The same where stretches of rows go through weights of their own, all of this shape: rows that lie in no run are
+ * neither read nor written. Threads share the tiles of all runs. A weight's gradient: product_backward_weight of its
+ * runs. Local. */
+struct product_run {
+    const struct product_weight *weight;
+    int64_t first, rows;
+};
+void product_forward_runs(struct product *product, void *y, const void *x, const struct product_run *runs, int count);
+void product_backward_data_runs(struct product *product, void *dx, const void *dy, const struct product_run *runs,
+                                int count, bool accumulate);
+
 /* Plain versions on unpacked weights, W [out, in]. Local. */
 void product_forward_ref(void *y, const void *x, const real *w, int64_t rows, int64_t in, int64_t out, enum dtype type);
 void product_backward_data_ref(void *dx, const void *dy, const real *w, int64_t rows, int64_t in, int64_t out,
