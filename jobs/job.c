@@ -9,6 +9,7 @@
 #include "base/text.h"
 #include "kernel/isa.h"
 #include "kernel/product.h"
+#include "mpi/watchdog.h"
 
 /* In the order of --help. */
 static const struct shared_option {
@@ -225,6 +226,13 @@ static void watch_for_stop(const struct job *job)
     free(usual);
 }
 
+/* Ranks that train meet every few seconds; elsewhere one may rightly work for long while others wait for it. */
+static double watchdog_limit(const struct job *job)
+{
+    bool trains = strstr(job->spec->sections, "train") != NULL;
+    return trains || config_is_given(job->config, "run.watchdog_s") ? config_real(job->config, "run.watchdog_s") : 0;
+}
+
 bool job_is_first(void)
 {
     const char *names[] = {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"};
@@ -254,6 +262,7 @@ static enum status run_stages(struct job *job)
                        &job->placement));
     TRY(placement_print(&job->world, &job->placement));
     watch_for_stop(job);
+    TRY(watchdog_start(&job->world, job->spec->program, watchdog_limit(job)));
     TRY(comm_agree(&job->world, mem_alloc(&job->state, 1, job->spec->state_bytes, "the program's state")));
     TRY(job->spec->prepare(job));
     if (job->dry_run) {
@@ -295,6 +304,7 @@ int job_main(int argc, char **argv, const struct job_spec *spec)
     if (job.state && job.spec->release) job.spec->release(&job);
     free(job.state);
     config_destroy(&job.config);
+    watchdog_stop();
     comm_close(&job.world);
     return st;
 }

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/text.h"
+#include "mpi/watchdog.h"
 
 static const char *program = "cytomill";
 
@@ -55,6 +56,7 @@ static int badness(enum status st)
 
 enum status comm_agree(struct comm *comm, enum status local)
 {
+    WATCH_EXCHANGE();
     struct {
         int value, rank;
     } mine = {badness(local), comm->rank}, worst;
@@ -72,6 +74,7 @@ enum status comm_agree(struct comm *comm, enum status local)
 
 enum status comm_same(struct comm *comm, const void *data, size_t bytes, const char *what)
 {
+    WATCH_EXCHANGE();
     int64_t size = (int64_t)bytes;
     unsigned char *root = NULL;
     enum status st = ST_OK;
@@ -86,12 +89,17 @@ enum status comm_same(struct comm *comm, const void *data, size_t bytes, const c
     return comm_agree(comm, st);
 }
 
-void comm_barrier(struct comm *comm) { MPI_Barrier(comm->handle); }
+void comm_barrier(struct comm *comm)
+{
+    WATCH_EXCHANGE();
+    MPI_Barrier(comm->handle);
+}
 
 static int piece_of(int64_t left, int64_t limit) { return (int)(left < limit ? left : limit); }
 
 void comm_sum_f64(struct comm *comm, double *x, int64_t count)
 {
+    WATCH_EXCHANGE();
     if (comm->size == 1) return;
     /* Small vectors only (losses, moments, statistics): gather all, add in rank order. */
     enum { BLOCK = 4096 };
@@ -115,8 +123,17 @@ static void reduce_i64(struct comm *comm, int64_t *x, int64_t count, MPI_Op op)
         MPI_Allreduce(MPI_IN_PLACE, x + at, piece_of(count - at, piece_bytes / 8), MPI_INT64_T, op, comm->handle);
 }
 
-void comm_sum_i64(struct comm *comm, int64_t *x, int64_t count) { reduce_i64(comm, x, count, MPI_SUM); }
-void comm_max_i64(struct comm *comm, int64_t *x, int64_t count) { reduce_i64(comm, x, count, MPI_MAX); }
+void comm_sum_i64(struct comm *comm, int64_t *x, int64_t count)
+{
+    WATCH_EXCHANGE();
+    reduce_i64(comm, x, count, MPI_SUM);
+}
+
+void comm_max_i64(struct comm *comm, int64_t *x, int64_t count)
+{
+    WATCH_EXCHANGE();
+    reduce_i64(comm, x, count, MPI_MAX);
+}
 
 /* One block: each rank owns a slice, gets every rank's copy of it, adds in rank order, and the
  * slices are gathered again. Traffic 2(p-1)/p of the block, the same as a ring. */
@@ -144,6 +161,7 @@ static void sum_f32_block(struct comm *comm, float *x, int64_t count, float *scr
 
 void comm_sum_f32(struct comm *comm, float *x, int64_t count)
 {
+    WATCH_EXCHANGE();
     if (comm->size == 1) return;
     enum { BLOCK = 1 << 22 };
     float *scratch = malloc(sizeof *scratch * (BLOCK + (size_t)comm->size * (size_t)comm->size));
@@ -154,6 +172,7 @@ void comm_sum_f32(struct comm *comm, float *x, int64_t count)
 
 int64_t comm_prefix_i64(struct comm *comm, int64_t x)
 {
+    WATCH_EXCHANGE();
     int64_t before = 0;
     MPI_Exscan(&x, &before, 1, MPI_INT64_T, MPI_SUM, comm->handle);
     return comm->rank == 0 ? 0 : before;
@@ -161,12 +180,14 @@ int64_t comm_prefix_i64(struct comm *comm, int64_t x)
 
 void comm_bcast(struct comm *comm, void *data, int64_t bytes, int root)
 {
+    WATCH_EXCHANGE();
     for (int64_t at = 0; at < bytes; at += piece_bytes)
         MPI_Bcast((char *)data + at, piece_of(bytes - at, piece_bytes), MPI_BYTE, root, comm->handle);
 }
 
 void comm_bcast_text(struct comm *comm, char **s, int root)
 {
+    WATCH_EXCHANGE();
     int64_t bytes = comm->rank == root && *s ? (int64_t)strlen(*s) + 1 : 0;
     comm_bcast(comm, &bytes, sizeof bytes, root);
     if (comm->rank != root) *s = bytes ? malloc((size_t)bytes) : NULL;
@@ -177,6 +198,7 @@ void comm_bcast_text(struct comm *comm, char **s, int root)
 enum status comm_exchange(struct comm *comm, const void *send, const int64_t *send_bytes, void **out,
                           int64_t *recv_bytes)
 {
+    WATCH_EXCHANGE();
     enum status st = ST_OK;
     int64_t total = 0;
     char *received = NULL;
@@ -217,6 +239,7 @@ done:
 enum status comm_gather_all(struct comm *comm, const void *mine, int64_t bytes, void **out, int64_t *out_bytes,
                             int64_t *offsets)
 {
+    WATCH_EXCHANGE();
     enum status st = ST_OK;
     int64_t *sizes = NULL;
     char *all = NULL;
@@ -248,12 +271,14 @@ done:
 
 void comm_send(struct comm *comm, const void *data, int64_t bytes, int to, int tag)
 {
+    WATCH_EXCHANGE();
     for (int64_t at = 0; at < bytes; at += piece_bytes)
         MPI_Send((const char *)data + at, piece_of(bytes - at, piece_bytes), MPI_BYTE, to, tag, comm->handle);
 }
 
 void comm_receive(struct comm *comm, void *data, int64_t bytes, int from, int tag)
 {
+    WATCH_EXCHANGE();
     for (int64_t at = 0; at < bytes; at += piece_bytes)
         MPI_Recv((char *)data + at, piece_of(bytes - at, piece_bytes), MPI_BYTE, from, tag, comm->handle,
                  MPI_STATUS_IGNORE);
@@ -261,12 +286,27 @@ void comm_receive(struct comm *comm, void *data, int64_t bytes, int from, int ta
 
 enum status comm_split(struct comm *comm, int color, struct comm *out)
 {
+    WATCH_EXCHANGE();
     *out = (struct comm){0};
     if (MPI_Comm_split(comm->handle, color, comm->rank, &out->handle) != MPI_SUCCESS)
         return fail(ST_COMM, "MPI could not split a communicator of %d ranks", comm->size);
     MPI_Comm_rank(out->handle, &out->rank);
     MPI_Comm_size(out->handle, &out->size);
     find_node(out);
+    return ST_OK;
+}
+
+enum status comm_split_host(struct comm *comm, struct comm *out)
+{
+    WATCH_EXCHANGE();
+    *out = (struct comm){0};
+    if (MPI_Comm_split_type(comm->handle, MPI_COMM_TYPE_SHARED, comm->rank, MPI_INFO_NULL, &out->handle) != MPI_SUCCESS)
+        return fail(ST_COMM, "MPI could not find the ranks that share host %s", comm->host);
+    MPI_Comm_rank(out->handle, &out->rank);
+    MPI_Comm_size(out->handle, &out->size);
+    out->node_rank = out->rank;
+    out->node_size = out->size;
+    memcpy(out->host, comm->host, sizeof out->host);
     return ST_OK;
 }
 

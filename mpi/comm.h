@@ -76,6 +76,8 @@ void comm_receive(struct comm *comm, void *data, int64_t bytes, int from, int ta
 
 /* New communicator of the ranks with equal `color`, ordered by rank. Collective. Close with comm_free. */
 MUST_CHECK enum status comm_split(struct comm *comm, int color, struct comm *out);
+/* New communicator of the ranks that share this rank's host, ordered by rank. Collective. Close with comm_free. */
+MUST_CHECK enum status comm_split_host(struct comm *comm, struct comm *out);
 void comm_free(struct comm *comm);
 
 /* This rank's share [first, first+count) of n items, sizes differing by at most one. Local. */

@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "mpi/watchdog.h"
+
 enum { PIECE_BYTES = 1 << 30 };
 
 /* Open MPI tells the kind of failure through the error class's text. */
@@ -16,6 +18,7 @@ static enum status failed(const char *path, const char *doing, int code)
 
 enum status file_open(struct comm *comm, const char *path, const char *driver, struct shared_file *out)
 {
+    WATCH_EXCHANGE();
     /* Open MPI looks at this variable when the first file is opened. */
     if (strcmp(driver, "romio") == 0) setenv("OMPI_MCA_io", "romio321", 0);
     if (strcmp(driver, "ompio") == 0) setenv("OMPI_MCA_io", "ompio", 0);
@@ -40,6 +43,7 @@ enum status file_write(struct shared_file *file, int64_t offset, const void *dat
 
 enum status file_close(struct comm *comm, struct shared_file *file)
 {
+    WATCH_EXCHANGE();
     if (file->handle == MPI_FILE_NULL) return ST_OK;
     int synced = MPI_File_sync(file->handle), closed = MPI_File_close(&file->handle);
     file->handle = MPI_FILE_NULL;

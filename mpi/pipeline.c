@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "mpi/watchdog.h"
+
 /* Messages of one kind and chunk at this stage, numbered as they come: number k uses buffer k % BUFFERS. */
 enum { BUFFERS = 2 };
 struct channel {
@@ -132,9 +134,11 @@ double pipeline_waited_s(const struct pipeline *p) { return p->waited_s; }
 
 static void wait_for(struct pipeline *p, MPI_Request *request)
 {
+    watchdog_enter("a stage's message (pipeline)");
     double start = comm_now_s();
     MPI_Wait(request, MPI_STATUS_IGNORE);
     p->waited_s += comm_now_s() - start;
+    watchdog_leave();
 }
 
 /* Post receives into the buffers that are free. */

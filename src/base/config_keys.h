@@ -24,6 +24,9 @@
     BOOL("run.oversubscribe", "false", "Allow more ranks times threads than cores.") \
     TEXT("run.stop_file", "", \
          "A file whose appearance ends the job in good order; default OUT/stop (pretrain, sweep), OUT.stop (others).") \
+    REAL("run.watchdog_s", "600", 0, 1e7, "s", \
+         "When one exchange between ranks lasts longer, what each rank is in is printed; after twice that the job " \
+         "ends with exit 8. 0 never; programs that do not train only when it is given.") \
     BOOL("run.fresh", "false", "Refuse an output that already holds work instead of resuming it.") \
     /* ingest */ \
     LIST("ingest.counts", "auto", \
