@@ -24,7 +24,7 @@ static const double h = 4e-3, limit = 2e-2;
 #define OK(call) assert_int_equal((call), ST_OK)
 
 /* Numbers a case differentiates by: inputs, which become tensors, and parameters. */
-enum { LEAVES = 4, LEAF_REALS = 512 };
+enum { LEAVES = 4, LEAF_REALS = 512, EXPERTS = 4 };
 struct leaf {
     int64_t rows, cols;
     bool input;
@@ -38,9 +38,10 @@ struct scene {
     struct leaf leaf[LEAVES];
     int leaves;
     real weights[LEAF_REALS]; /* of the sum that stands for everything after the op */
-    struct linear map;
-    struct product_weight packed;
+    struct linear map, expert[EXPERTS];
+    struct product_weight packed, expert_packed[EXPERTS];
     void *scratch;
+    struct op_route route;
     double error, weight_sum;
 };
 
@@ -112,6 +113,7 @@ static void close_scene(struct scene *s)
     tape_destroy(&s->tape);
     product_destroy(&s->map.product);
     free(s->packed.forward);
+    for (int e = 0; e < EXPERTS; e++) free(s->expert_packed[e].forward);
     free(s->scratch);
     arena_destroy(&s->arena);
 }
@@ -158,22 +160,33 @@ static struct tensor *build_linear_op(struct scene *s)
     return op_linear(s->tape, &s->map, in(s, 0));
 }
 
+static struct product_weight weight_memory(const struct product *product)
+{
+    struct arena measured = {0};
+    product_weight_take(product, &measured);
+    struct arena memory = {.base = aligned_alloc(64, (measured.used_bytes + 63) / 64 * 64),
+                           .size_bytes = measured.used_bytes};
+    return product_weight_take(product, &memory);
+}
+
+/* A map of this shape with its product, scratch and packed weight. */
+static void make_map(struct scene *s, int64_t width, int64_t out, int parts)
+{
+    struct product_spec spec = {
+        .in = width, .out = out, .parts = parts, .type = DTYPE_REAL, .backward = true, .threads = 1};
+    s->map = (struct linear){.in = width, .out = out, .parts = parts, .learns = true};
+    OK(product_create(&spec, &s->map.product));
+    s->packed = weight_memory(s->map.product);
+    s->scratch = aligned_alloc(64, (product_scratch_bytes(s->map.product) + 127) / 64 * 64);
+    product_set_scratch(s->map.product, s->scratch);
+}
+
 static void case_linear(struct scene *s)
 {
     enum { IN = 16, OUT = 8 };
     add_leaf(s, true, 7, IN);
     for (int i = 0; i < 2; i++) add_leaf(s, false, OUT, IN);
-    struct product_spec spec = {
-        .in = IN, .out = 2 * OUT, .parts = 2, .type = DTYPE_REAL, .backward = true, .threads = 1};
-    struct arena measured = {0};
-    s->map = (struct linear){.in = IN, .out = 2 * OUT, .parts = 2, .learns = true};
-    OK(product_create(&spec, &s->map.product));
-    product_weight_take(s->map.product, &measured);
-    struct arena memory = {.base = aligned_alloc(64, (measured.used_bytes + 63) / 64 * 64),
-                           .size_bytes = measured.used_bytes};
-    s->packed = product_weight_take(s->map.product, &memory);
-    s->scratch = aligned_alloc(64, (product_scratch_bytes(s->map.product) + 127) / 64 * 64);
-    product_set_scratch(s->map.product, s->scratch);
+    make_map(s, IN, 2 * OUT, 2);
 }
 
 static struct tensor *build_norm(struct scene *s)
@@ -282,6 +295,73 @@ static struct tensor *build_loss(struct scene *s)
 }
 static void case_loss(struct scene *s) { add_leaf(s, true, 7, 1); }
 
+/* ---- mixture of experts: seven rows, two of four experts each ---- */
+
+static void set_route(struct scene *s) { s->route = (struct op_route){.chosen = 2, .rule = ROUTE_SOFTMAX_TOPK}; }
+
+static struct tensor *build_route(struct scene *s) { return op_route(s->tape, in(s, 0), &s->route).weight; }
+static void case_route(struct scene *s)
+{
+    add_leaf(s, true, 7, EXPERTS);
+    set_route(s);
+}
+
+/* Its input is used twice: the first to go backward writes the gradient, the second adds. */
+static struct tensor *build_dispatch(struct scene *s)
+{
+    static real logits[7 * EXPERTS];
+    for (int i = 0; i < 7 * EXPERTS; i++) logits[i] = (real)sin(1.7 * i);
+    struct op_norm how = {parameter(s, 1), parameter(s, 2), 0.7, 1e-7, {.p = 0}};
+    struct tensor *x = in(s, 0);
+    struct routing routing = op_route(s->tape, tape_wrap(s->tape, logits, DTYPE_REAL, 7, EXPERTS), &s->route);
+    struct tensor *once = op_dispatch(s->tape, x, &routing), *twice = op_dispatch(s->tape, x, &routing);
+    return op_norm_residual(s->tape, once, twice, &how);
+}
+static void case_dispatch(struct scene *s)
+{
+    add_leaf(s, true, 7, 16);
+    for (int i = 0; i < 2; i++) add_leaf(s, false, 1, 16);
+    set_route(s);
+}
+
+static struct tensor *build_combine(struct scene *s)
+{
+    struct tensor *results = in(s, 0), *base = in(s, 2);
+    struct routing routing = op_route(s->tape, in(s, 1), &s->route);
+    return op_combine(s->tape, results, &routing, base);
+}
+static void case_combine(struct scene *s)
+{
+    add_leaf(s, true, 14, 16);
+    add_leaf(s, true, 7, EXPERTS);
+    add_leaf(s, true, 7, 16);
+    set_route(s);
+}
+
+/* Expert 1 has two runs, not in the order of its rows, expert 2 an empty one, expert 3 none. */
+static const struct expert_run expert_runs[] = {{0, 0, 3}, {1, 5, 1}, {1, 3, 2}, {2, 6, 0}};
+static struct tensor *build_expert_linear(struct scene *s)
+{
+    static const struct linear *maps[EXPERTS];
+    for (int e = 0; e < EXPERTS; e++) {
+        struct leaf *leaf = &s->leaf[1 + e % 2];
+        s->expert[e] = s->map;
+        s->expert[e].master[0] = leaf->value;
+        s->expert[e].gradient[0] = leaf->gradient;
+        if (!s->expert_packed[e].forward) s->expert_packed[e] = weight_memory(s->map.product);
+        product_pack(s->map.product, &s->expert_packed[e], s->expert[e].master);
+        s->expert[e].packed = s->expert_packed[e];
+        maps[e] = &s->expert[e];
+    }
+    return op_expert_linear(s->tape, maps, in(s, 0), (struct expert_runs){4, expert_runs});
+}
+static void case_expert_linear(struct scene *s)
+{
+    add_leaf(s, true, 6, 16);
+    for (int e = 0; e < 2; e++) add_leaf(s, false, 8, 16);
+    make_map(s, 16, 8, 1);
+}
+
 static const struct {
     const char *op;
     void (*prepare)(struct scene *s);
@@ -299,6 +379,11 @@ static const struct {
     {"decode_gene", case_decode_gene, build_decode_gene},
     {"decode_cell", case_decode_cell, build_decode_cell},
     {"square_loss", case_loss, build_loss},
+    {"route", case_route, build_route},
+    {"dispatch", case_dispatch, build_dispatch},
+    {"combine", case_combine, build_combine},
+    {"expert_linear", case_expert_linear, build_expert_linear},
+    {"convert", NULL, NULL}, /* rounds: test_conversion */
 };
 enum { CASES = sizeof cases / sizeof *cases };
 
@@ -310,12 +395,65 @@ static void test_gradients_of_all_ops(void **state)
             if (strcmp(cases[c].op, op_table[i]->name) == 0) found = c;
         if (found < 0) print_error("op %s has no gradient test\n", op_table[i]->name);
         assert_true(found >= 0);
+        if (!cases[found].build) continue;
         struct scene s;
         open_scene(&s);
         cases[found].prepare(&s);
         check_differences(&s, cases[found].build, cases[found].op);
         close_scene(&s);
     }
+}
+
+/* The gradient of the balance term against differences of the term itself, computed here; the load is counted. */
+static void test_balance_term(void **state)
+{
+    struct scene s;
+    struct tensor *weight;
+    int64_t load[EXPERTS] = {0};
+    real without[7 * EXPERTS];
+    open_scene(&s);
+    case_route(&s);
+    backward(&s, build_route);
+    memcpy(without, s.leaf[0].gradient, sizeof without);
+    s.route.balance = 0.3;
+    s.route.load = load;
+    backward(&s, build_route);
+    assert_int_equal(load[0] + load[1] + load[2] + load[3], 14);
+    run(&s, build_route, &weight);
+    double scale = 0;
+    for (int i = 0; i < 7 * EXPERTS; i++) {
+        double p[EXPERTS], all = 0, mean = 0, want = 0;
+        for (int e = 0; e < EXPERTS; e++) all += p[e] = exp((double)s.leaf[0].value[i / EXPERTS * EXPERTS + e]);
+        for (int e = 0; e < EXPERTS; e++) mean += (double)load[e] / 28 * p[e] / all; /* load counts two passes */
+        want = 0.3 * EXPERTS / 7 * p[i % EXPERTS] / all * ((double)load[i % EXPERTS] / 28 - mean);
+        scale = fmax(scale, fabs(want));
+        assert_true(fabs(s.leaf[0].gradient[i] - without[i] - want) <= limit * 1e-3);
+    }
+    assert_true(scale > 1e-3);
+    close_scene(&s);
+}
+
+/* To another type and back; gradients take the same way. */
+static struct tensor *build_conversion(struct scene *s)
+{
+    struct tensor *x = in(s, 0);
+    assert_ptr_equal(op_convert(s->tape, x, x->type), x);
+    return op_convert(s->tape, op_convert(s->tape, x, DTYPE_BF16), DTYPE_REAL);
+}
+
+static void test_conversion(void **state)
+{
+    struct scene s;
+    struct tensor *y;
+    open_scene(&s);
+    struct leaf *x = add_leaf(&s, true, 5, 16);
+    backward(&s, build_conversion);
+    run(&s, build_conversion, &y);
+    for (int i = 0; i < 5 * 16; i++) {
+        assert_true(((real *)y->data)[i] == bf16_to_float(bf16_from_float((float)x->value[i])));
+        assert_true(x->gradient[i] == bf16_to_float(bf16_from_float((float)s.weights[i])));
+    }
+    close_scene(&s);
 }
 
 /* ---- the tape itself ---- */
@@ -488,9 +626,14 @@ static void test_measure_is_exact(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_gradients_of_all_ops),    cmocka_unit_test(test_values_used_twice),
-        cmocka_unit_test(test_segments_change_nothing), cmocka_unit_test(test_gradients_stop),
-        cmocka_unit_test(test_measure_is_exact),        cmocka_unit_test(test_weight_gradients_may_come_later),
+        cmocka_unit_test(test_gradients_of_all_ops),
+        cmocka_unit_test(test_values_used_twice),
+        cmocka_unit_test(test_balance_term),
+        cmocka_unit_test(test_conversion),
+        cmocka_unit_test(test_segments_change_nothing),
+        cmocka_unit_test(test_gradients_stop),
+        cmocka_unit_test(test_measure_is_exact),
+        cmocka_unit_test(test_weight_gradients_may_come_later),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

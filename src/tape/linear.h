@@ -7,8 +7,6 @@
 #include "base/real.h"
 #include "kernel/product.h"
 
-struct tensor;
-
 struct linear {
     int64_t in, out; /* widths; out over all parts */
     int parts;
@@ -19,8 +17,5 @@ struct linear {
     struct product *product;               /* shared by maps of the same shape */
     struct product_weight packed;
 };
-
-/* gradient += dy^T x with dy = y's gradient. Local. */
-void linear_weight_gradient(const struct linear *map, const struct tensor *x, const struct tensor *y);
 
 #endif

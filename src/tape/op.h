@@ -7,6 +7,7 @@
 #define CYTOMILL_TAPE_OP_H
 
 #include "kernel/dropout.h"
+#include "kernel/expert.h"
 #include "tape/linear.h"
 #include "tape/tape.h"
 
@@ -98,6 +99,46 @@ struct op_square_loss {
 };
 void op_square_loss(struct tape *tape, struct tensor *p, const struct op_square_loss *how);
 
+/* x in another type; x itself if it has it. */
+struct tensor *op_convert(struct tape *tape, struct tensor *x, enum dtype type);
+
+/* Mixture of experts (kernel/expert.h): from logits[R, E] in `real` K experts for every row. */
+struct op_route {
+    int chosen; /* K */
+    enum route_rule rule;
+    const real *bias; /* [E] on the choice, or NULL */
+    double balance;   /* gradient of balance * E * sum_e f_e P_e is added: f_e share of slots, P_e mean probability */
+    int64_t *load;    /* [E] the slots of each expert are added to it; NULL: not counted */
+};
+/* What a router decided; the order lies in the tape's memory (NULL while measuring) and is known at once. */
+struct routing {
+    int64_t rows;
+    int experts, chosen;
+    struct expert_order order;
+    struct tensor *weight; /* [R, K] in `real` */
+};
+struct routing op_route(struct tape *tape, struct tensor *logits, const struct op_route *how);
+/* The rows [R K, D] in the order of their experts: routing->order. */
+struct tensor *op_dispatch(struct tape *tape, struct tensor *x, const struct routing *routing);
+
+/* Which rows go through which expert. An expert may have several runs, one for each rank that rows came from: its weight
+ * gradient is added run after run, in the order of the list. `list` lives as long as the tape's memory; NULL while
+ * measuring, when only `count` is known. Rows of no run keep what they are. */
+struct expert_run {
+    int expert;
+    int64_t first, rows;
+};
+struct expert_runs {
+    int count;
+    const struct expert_run *list;
+};
+/* y[N, out]: every run through the map of its expert, maps[e] all of one shape. */
+struct tensor *op_expert_linear(struct tape *tape, const struct linear *const *maps, struct tensor *x,
+                                struct expert_runs runs);
+/* y[R, D] = base (NULL: 0) + the results [R K, D] of each row, which lie in the order of experts, times its weights. */
+struct tensor *op_combine(struct tape *tape, struct tensor *results, const struct routing *routing,
+                          struct tensor *base);
+
 /* All ops: one row each, beside the functions it names. */
 #define OP_LIST(X) \
     X(linear) \
@@ -111,7 +152,12 @@ void op_square_loss(struct tape *tape, struct tensor *p, const struct op_square_
     X(rows) \
     X(decode_gene) \
     X(decode_cell) \
-    X(square_loss)
+    X(square_loss) \
+    X(convert) \
+    X(route) \
+    X(dispatch) \
+    X(expert_linear) \
+    X(combine)
 #define X(name) extern const struct op op_row_##name;
 OP_LIST(X)
 #undef X

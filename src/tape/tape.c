@@ -18,8 +18,8 @@ struct segment {
 };
 
 struct deferred {
-    const struct linear *map;
-    const struct tensor *x, *y;
+    const struct node *node;
+    void (*weights)(const struct node *node);
 };
 
 struct tape {
@@ -194,10 +194,10 @@ struct tensor *tape_run(struct tape *t, struct node *n, bool parameters)
 
 /* ---- backward ---- */
 
-void tape_defer(struct tape *t, const struct linear *map, const struct tensor *x, const struct tensor *y)
+void tape_defer(struct tape *t, const struct node *node, void (*weights)(const struct node *node))
 {
     require(t->deferred_count < t->max_nodes, "more weight gradients than the tape was made for");
-    t->deferred[t->deferred_count++] = (struct deferred){map, x, y};
+    t->deferred[t->deferred_count++] = (struct deferred){node, weights};
 }
 
 /* Where the gradients of the inputs go: the first consumer writes x->gradient, later ones add to it,
@@ -273,7 +273,7 @@ void tape_drain_segment(struct tape *t, int segment)
     require(segment < t->segment_count && s->undrained, "weight gradients drained before their backward, or twice");
     for (int i = 0; i < s->deferred_count; i++) {
         const struct deferred *d = &t->deferred[s->first_deferred + i];
-        if (!tape_measures(t)) linear_weight_gradient(d->map, d->x, d->y);
+        if (!tape_measures(t)) d->weights(d->node);
     }
     s->undrained = false;
     if (--t->undrained == 0) release_backward(t);

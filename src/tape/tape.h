@@ -36,7 +36,6 @@ enum { TAPE_INPUTS = 4, TAPE_SAVED = 4, TAPE_ATTR_BYTES = 320 };
 
 struct tape;
 struct op;
-struct linear;
 
 /* A value on the tape: row-major [rows, cols]. Owned by the tape; dies with its segment. */
 struct tensor {
@@ -117,7 +116,8 @@ struct arena *tape_arena(struct tape *tape);
  * and `parameters` (has the op weights to train?). */
 struct node *tape_node(struct tape *tape, const struct op *op);
 struct tensor *tape_run(struct tape *tape, struct node *node, bool parameters);
-/* A linear's backward: remember dW += dY^T X until the segment is drained. */
-void tape_defer(struct tape *tape, const struct linear *map, const struct tensor *x, const struct tensor *y);
+/* In the backward of an op of linear maps: `weights`, which adds dW += dY^T X of this node, runs when the segment is
+ * drained. */
+void tape_defer(struct tape *tape, const struct node *node, void (*weights)(const struct node *node));
 
 #endif
