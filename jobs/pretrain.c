@@ -34,11 +34,13 @@ static void note_step(struct job *job, const struct step_result *r, double secon
                                {"rate", r->rate},
                                {"gradient_norm", r->gradient_norm},
                                {"cells_per_s", r->cells / seconds},
-                               {"tokens_per_s", r->tokens / seconds}};
+                               {"tokens_per_s", r->tokens / seconds},
+                               {"expert_imbalance", r->expert_imbalance}};
+    int known = sizeof m / sizeof *m - (r->expert_imbalance == 0); /* 0: a model without experts */
     const struct metric shown[] = {m[1], m[4], m[8]};
     progress_update(&p->progress, p->state.step, shown, 3);
     if (job->world.rank != 0) return;
-    enum status st = metrics_add(&p->metrics, "train", m, sizeof m / sizeof *m);
+    enum status st = metrics_add(&p->metrics, "train", m, known);
     if (st != ST_OK && p->trainer.pending == ST_OK) p->trainer.pending = st;
 }
 

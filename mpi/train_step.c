@@ -60,6 +60,8 @@ enum status train_step(struct comm *comm, struct trainer *t, const struct batch 
     out->tokens = batch.tokens;
     if (batch.stop || batch.finish) return ST_OK;
 
+    struct expert_layers *experts = model_experts(t->model);
+    experts_begin_step(experts, batch.tokens);
     double over = t->loss_over_rank ? own_weight * comm->size : batch.loss.weight;
     st = compute_gradients(t, micro, count, over > 0 ? 1 / over : 0, step, &done.loss);
     TRY(reducer_agree(comm, t->reducer, st, &done));
@@ -73,6 +75,9 @@ enum status train_step(struct comm *comm, struct trainer *t, const struct batch 
         TRY(comm_agree(comm, fail(ST_NUMERIC, "step %lld: the gradient is not finite though the loss is %g; %s",
                                   (long long)step + 1, done.loss.genewise + done.loss.cellwise, remedy)));
     optimiser_step(t->optimiser, step);
+    comm_sum_i64(comm, experts->load, experts_load_count(experts));
+    experts_end_step(experts, model_params(t->model));
+    out->expert_imbalance = experts_imbalance(experts);
     t->pending = model_pack(t->model);
 done:
     return st;

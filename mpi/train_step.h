@@ -34,6 +34,7 @@ struct step_result {
     double cells, tokens;     /* of the global batch */
     double gradient_norm;     /* before clipping */
     double rate;              /* learning rate used */
+    double expert_imbalance;  /* load of the busiest expert over its layer's mean, the worst layer; 0 without experts */
     struct train_asked asked; /* by any rank; if set, nothing else is */
 };
 

@@ -27,6 +27,20 @@ struct fixture {
 
 static void set(struct config *config, const char *assignment) { OK(config_set(config, assignment, "test")); }
 
+/* Several assignments, with blanks between; NULL for none. */
+static void set_all(struct config *config, const char *assignments)
+{
+    char text[512], *rest = text;
+    snprintf(text, sizeof text, "%s", assignments ? assignments : "");
+    for (char *one; (one = strtok_r(rest, " ", &rest)) != NULL;) set(config, one);
+}
+
+/* What must hold for every feed-forward: SGLU, and experts in every other block. */
+static const char *const kinds[] = {"model.feed_forward=sglu",
+                                    "model.layers=4 model.feed_forward=moe model.experts=5 model.expert_every=2 "
+                                    "model.expert_balance=bias model.shared_expert=true"};
+enum { KINDS = sizeof kinds / sizeof *kinds };
+
 static void prepare(struct fixture *f, int threads, bool low)
 {
     omp_set_num_threads(threads);
@@ -42,12 +56,19 @@ static void open_model(struct fixture *f, const char *extra)
     *f = (struct fixture){.width = 96};
     OK(config_create(&f->config));
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) set(f->config, keys[i]);
-    if (extra) set(f->config, extra);
+    set_all(f->config, extra);
     f->vocab = golden_vocab(GENES);
     OK(batch_create(CELLS, TOKENS, &f->batch));
     OK(model_create(f->config, f->vocab, NULL, &f->model));
     OK(param_allocate(model_params(f->model), true));
     golden_weights(model_params(f->model), 0);
+}
+
+static void open_kind(struct fixture *f, int kind, const char *extra)
+{
+    char text[512];
+    snprintf(text, sizeof text, "%s %s", kinds[kind], extra ? extra : "");
+    open_model(f, text);
 }
 
 static void close_model(struct fixture *f)
@@ -142,12 +163,12 @@ static void test_pad_row_is_zero(void **state)
 
 /* ---- an embedding depends on its cell alone ---- */
 
-static void check_embedding_alone(bool low)
+static void check_embedding_alone(int kind, bool low)
 {
     static const int order[CELLS] = {5, 3, 0, 6, 1, 4, 2};
     struct fixture f;
     static float together[CELLS * 96], shuffled[CELLS * 96], alone[96];
-    open_model(&f, NULL);
+    open_kind(&f, kind, NULL);
     prepare(&f, 1, low);
     fill(&f.batch, all, CELLS);
     OK(model_embed(f.model, &f.batch, together));
@@ -171,10 +192,8 @@ static void check_embedding_alone(bool low)
 
 static void test_embedding_depends_on_its_cell_alone(void **state)
 {
-    check_embedding_alone(false);
-#ifndef CYTOMILL_DOUBLE
-    check_embedding_alone(true);
-#endif
+    for (int kind = 0; kind < KINDS; kind++)
+        for (int low = 0; low <= (sizeof(real) == 4); low++) check_embedding_alone(kind, low);
 }
 
 /* ---- gradients ---- */
@@ -195,11 +214,11 @@ static real *copy_gradient(struct fixture *f)
     return copy;
 }
 
-static void test_gradient_ignores_threads(void **state)
+static void check_gradient_ignores_threads(int kind)
 {
     struct fixture f;
     struct loss_sum loss, first;
-    open_model(&f, "model.dropout=0.3");
+    open_kind(&f, kind, "model.dropout=0.3");
     for (int low = 0; low <= (sizeof(real) == 4); low++) {
         prepare(&f, 1, low);
         fill(&f.batch, all, CELLS);
@@ -215,6 +234,11 @@ static void test_gradient_ignores_threads(void **state)
         free(one);
     }
     close_model(&f);
+}
+
+static void test_gradient_ignores_threads(void **state)
+{
+    for (int kind = 0; kind < KINDS; kind++) check_gradient_ignores_threads(kind);
 }
 
 /* Largest difference of two gradients over the largest entry of that tensor. */
@@ -256,11 +280,11 @@ static void test_dropout_by_layer(void **state)
 }
 
 /* With dropout too: masks are keyed by cell, so a cell's gradient is the same in any batch. */
-static void test_gradients_add_up_over_cells(void **state)
+static void check_gradients_add_up(int kind)
 {
     struct fixture f;
     struct loss_sum whole, parts = {0};
-    open_model(&f, "model.dropout=0.3");
+    open_kind(&f, kind, "model.dropout=0.3");
     prepare(&f, 1, false);
     struct param_table *t = model_params(f.model);
     fill(&f.batch, all, CELLS);
@@ -276,6 +300,11 @@ static void test_gradients_add_up_over_cells(void **state)
     assert_true(parts.weight == whole.weight && parts.hidden == whole.hidden);
     free(together);
     close_model(&f);
+}
+
+static void test_gradients_add_up_over_cells(void **state)
+{
+    for (int kind = 0; kind < KINDS; kind++) check_gradients_add_up(kind);
 }
 
 static void test_dropout_is_keyed_by_step(void **state)
@@ -300,13 +329,13 @@ static void test_dropout_is_keyed_by_step(void **state)
 }
 
 /* Rows that nobody reads are not computed; what is read must not notice. */
-static void test_loss_equals_predictions(void **state)
+static void check_loss_equals_predictions(int kind)
 {
     struct fixture f;
     struct loss_sum loss;
     static float genewise[TOKENS], cellwise[TOKENS];
     double error[2] = {0};
-    open_model(&f, NULL);
+    open_kind(&f, kind, NULL);
     prepare(&f, 1, false);
     fill(&f.batch, all, CELLS);
     OK(model_predict(f.model, &f.batch, genewise, cellwise));
@@ -321,6 +350,11 @@ static void test_loss_equals_predictions(void **state)
     assert_true(loss.genewise_hidden == loss.genewise &&
                 loss.hidden == loss.weight); /* this batch hides all it selects */
     close_model(&f);
+}
+
+static void test_loss_equals_predictions(void **state)
+{
+    for (int kind = 0; kind < KINDS; kind++) check_loss_equals_predictions(kind);
 }
 
 /* ---- the mixer's three entries ---- */
@@ -430,15 +464,12 @@ static void test_switches(void **state)
 
 /* ---- limits ---- */
 
-static void test_step_allocates_nothing(void **state)
+static void check_step_allocates_nothing(int kind)
 {
-#if defined(__SANITIZE_ADDRESS__) || defined(CYTOMILL_DOUBLE)
-    skip(); /* nothing to count with; OpenBLAS takes memory of its own */
-#endif
     struct fixture f;
     struct loss_sum loss = {0};
     static float z[CELLS * 96];
-    open_model(&f, "model.dropout=0.3");
+    open_kind(&f, kind, "model.dropout=0.3");
     for (int low = 0; low <= (sizeof(real) == 4); low++) {
         prepare(&f, 2, low);
         fill(&f.batch, all, CELLS);
@@ -452,12 +483,20 @@ static void test_step_allocates_nothing(void **state)
         assert_int_equal(seen.ours, 0);
         assert_true(seen.library_largest <= 32768); /* oneDNN's argument lists, a few hundred bytes each */
     }
+    close_model(&f);
+}
+
+static void test_step_allocates_nothing(void **state)
+{
+#if defined(__SANITIZE_ADDRESS__) || defined(CYTOMILL_DOUBLE)
+    skip(); /* nothing to count with; OpenBLAS takes memory of its own */
+#endif
+    for (int kind = 0; kind < KINDS; kind++) check_step_allocates_nothing(kind);
     allocations_begin();
     void *own;
     OK(mem_alloc(&own, 1, 1, "a byte"));
     free(own);
     assert_int_equal(allocations_end().ours, 1); /* the counter does count */
-    close_model(&f);
 }
 
 static void test_refusals(void **state)

@@ -2,7 +2,7 @@
  * plan: ranks=1 limit=90 configs=release,sanitize,double
  * However the blocks are cut, whichever parts share a table, with one micro-batch on its way or all, weight gradients at
  * once or late, activations kept or computed again: the losses and every gradient are those of the whole model, bit for
- * bit. A part's table has every row and memory for its own; costs of parts add up to those of the whole. */
+ * bit, with experts too. A part's table has every row and memory for its own; costs of parts add up to those of the whole. */
 #include "kernel_check.h"
 
 #include "golden.h"
@@ -52,6 +52,16 @@ static int open_data(void **state)
         for (int c = 0; c < CELLS - m % 2; c++) add_cell(&micro[m], 10 * m + c);
         batch_find_levels(&micro[m]);
     }
+    return 0;
+}
+
+/* The same with experts in two of the five blocks. */
+static int open_experts(void **state)
+{
+    static const char *const keys[] = {"model.feed_forward=moe", "model.expert_every=2", "model.expert_balance=bias",
+                                       "model.experts=4"};
+    open_data(state);
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) OK(config_set(config, keys[i], "test"));
     return 0;
 }
 
@@ -199,7 +209,7 @@ static void compare(const struct layout *l)
             assert_true(expected == found);
             largest = fmax(largest, fabs(expected));
         }
-        assert_true(largest > 0 || strcmp(t->rows[i].name, "zero_emb") == 0);
+        assert_true(largest > 0 || !t->rows[i].trainable || strcmp(t->rows[i].name, "zero_emb") == 0);
     }
     close_line(&one);
     close_line(&cut);
@@ -331,6 +341,9 @@ int main(void)
         cmocka_unit_test(costs_add_up),
         cmocka_unit_test(recomputing_takes_less_memory_and_more_work),
     };
+    const struct CMUnitTest with_experts[] = {cmocka_unit_test(two_ranks), cmocka_unit_test(chunks),
+                                              cmocka_unit_test(costs_add_up)};
     cmocka_set_message_output(CM_OUTPUT_STDOUT);
-    return cmocka_run_group_tests(tests, open_data, close_data);
+    int failed = cmocka_run_group_tests(tests, open_data, close_data);
+    return failed + cmocka_run_group_tests(with_experts, open_experts, close_data);
 }

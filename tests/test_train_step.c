@@ -33,7 +33,10 @@ static void open_fixture(struct fixture *f, struct comm *comm, const char *extra
     assert_int_equal(config_create(&f->config), ST_OK);
     for (size_t i = 0; i < sizeof sets / sizeof *sets; i++)
         assert_int_equal(config_set(f->config, sets[i], "test"), ST_OK);
-    if (extra) assert_int_equal(config_set(f->config, extra, "test"), ST_OK);
+    char text[512], *rest = text;
+    snprintf(text, sizeof text, "%s", extra ? extra : "");
+    for (char *one; (one = strtok_r(rest, " ", &rest)) != NULL;)
+        assert_int_equal(config_set(f->config, one, "test"), ST_OK);
     text_add(&tsv, "id\tsymbol\tensembl\thgnc\n");
     for (int g = 1; g <= GENES; g++) text_add(&tsv, "%d\tGENE%d\tENSG%011d\tHGNC:%d\n", g, g, g, g);
     assert_int_equal(vocab_parse(tsv.data, tsv.length, "test", &f->vocab), ST_OK);
@@ -162,10 +165,10 @@ static void per_rank_ratios_are_averaged(void **state)
     close_fixture(&share);
 }
 
-static void ranks_stay_equal_and_learn(void **state)
+static void ranks_stay_equal_with(const char *extra)
 {
     struct fixture f;
-    open_fixture(&f, &world, NULL);
+    open_fixture(&f, &world, extra);
     double first = 0, last = 0;
     for (int64_t step = 0; step < 12; step++) {
         struct step_result r = step_ok(&f, &world, step);
@@ -176,6 +179,38 @@ static void ranks_stay_equal_and_learn(void **state)
     assert_int_equal(comm_same(&world, &hash, sizeof hash, "the weights"), ST_OK);
     assert_true(last < 0.9 * first);
     close_fixture(&f);
+}
+
+#define EXPERTS "model.feed_forward=moe model.experts=4 "
+static void ranks_stay_equal_and_learn(void **state)
+{
+    ranks_stay_equal_with(NULL);
+    ranks_stay_equal_with(EXPERTS "model.expert_balance=bias");
+    ranks_stay_equal_with(EXPERTS "model.expert_balance=loss");
+}
+
+/* The load that is evened out is that of the global batch: the same biases, however many ranks share the batch. */
+static void biases_do_not_depend_on_ranks(void **state)
+{
+    struct fixture together, single;
+    open_fixture(&together, &world, EXPERTS "model.expert_balance=bias model.dropout=0");
+    open_fixture(&single, &alone, EXPERTS "model.expert_balance=bias model.dropout=0");
+    struct step_result a = step_ok(&together, &world, 0), b = step_ok(&single, &alone, 0);
+    assert_true(a.expert_imbalance == b.expert_imbalance && a.expert_imbalance > 1 && a.expert_imbalance <= 4);
+    int moved = 0;
+    for (int l = 0; l < 2; l++) {
+        char name[64];
+        snprintf(name, sizeof name, "encoder.%d.ffn.router.bias", l);
+        const real *ours = param_weight(model_params(together.model), param_find(model_params(together.model), name));
+        const real *its = param_weight(model_params(single.model), param_find(model_params(single.model), name));
+        for (int e = 0; e < 4; e++) {
+            assert_true(ours[e] == its[e] && fabs(ours[e]) <= (real)1e-3);
+            moved += ours[e] != 0;
+        }
+    }
+    assert_true(moved >= 4);
+    close_fixture(&together);
+    close_fixture(&single);
 }
 
 static void trouble_of_one_rank_is_everybodys(void **state)
@@ -207,7 +242,7 @@ static void a_step_allocates_nothing(void **state)
 #endif
     struct fixture f;
     struct step_result result;
-    open_fixture(&f, &world, NULL);
+    open_fixture(&f, &world, EXPERTS "model.expert_balance=bias");
     step_ok(&f, &world, 0);
     load(&f, &world, 1);
     allocations_begin();
@@ -222,9 +257,10 @@ int main(int argc, char **argv)
 {
     if (comm_open(&argc, &argv, &world) != ST_OK || comm_split(&world, world.rank, &alone) != ST_OK) return ST_COMM;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(gradients_agree_in_fp32),           cmocka_unit_test(gradients_agree_in_bf16),
-        cmocka_unit_test(per_rank_ratios_are_averaged),      cmocka_unit_test(ranks_stay_equal_and_learn),
-        cmocka_unit_test(trouble_of_one_rank_is_everybodys), cmocka_unit_test(a_step_allocates_nothing),
+        cmocka_unit_test(gradients_agree_in_fp32),       cmocka_unit_test(gradients_agree_in_bf16),
+        cmocka_unit_test(per_rank_ratios_are_averaged),  cmocka_unit_test(ranks_stay_equal_and_learn),
+        cmocka_unit_test(biases_do_not_depend_on_ranks), cmocka_unit_test(trouble_of_one_rank_is_everybodys),
+        cmocka_unit_test(a_step_allocates_nothing),
     };
     cmocka_set_message_output(CM_OUTPUT_STDOUT);
     int failed = cmocka_run_group_tests(tests, NULL, NULL);

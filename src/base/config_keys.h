@@ -86,7 +86,18 @@
          "Licence of the weights: kept in checkpoints, named in every output made with them.") \
     WORD("model.family", "cellfm", "cellfm", "Which family of models.") \
     WORD("model.mixer", "retention", "retention", "How tokens see each other: gated linear retention.") \
-    WORD("model.feed_forward", "sglu", "sglu", "What works on each token alone: SGLU, Wo((Wu x) * (Wv x)).") \
+    WORD("model.feed_forward", "sglu", "sglu|moe", \
+         "What works on each token alone: SGLU, Wo((Wu x) * (Wv x)), or a mixture of SGLU experts.") \
+    INT("model.experts", "8", 1, 512, "", "Experts of a mixture, E.") \
+    INT("model.experts_per_token", "2", 1, 512, "", "Experts that a token goes to, K.") \
+    WORD("model.expert_gate", "softmax-topk", "softmax-topk|topk-softmax", \
+         "Weights of a token's experts: their entries of the softmax over all, or the softmax over the chosen.") \
+    BOOL("model.shared_expert", "false", "One expert beside the mixture that every token takes.") \
+    INT("model.expert_every", "1", 1, 1024, "", "Every n-th block has experts, the others a plain SGLU.") \
+    WORD("model.expert_balance", "loss", "none|loss|bias", \
+         "What keeps experts equally busy: nothing, a term of the loss (Switch), or a bias on the choice.") \
+    REAL("model.expert_balance_weight", "1e-2", 0, 100, "", "Weight of that term of the loss.") \
+    REAL("model.expert_balance_rate", "1e-3", 0, 1, "", "How far that bias moves after a step.") \
     WORD("model.norm", "deepnorm", "deepnorm", "How sub-layers join the residual stream: LN(lambda x + F(x)).") \
     INT("model.layers", "40", 1, 1024, "", "Blocks of the trunk, L.") \
     INT("model.width", "1536", 32, 16384, "", "Width D.") \

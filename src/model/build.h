@@ -4,6 +4,7 @@
 #define CYTOMILL_MODEL_BUILD_H
 
 #include "base/config.h"
+#include "model/experts.h"
 #include "model/linears.h"
 #include "model/param.h"
 #include "model/part.h"
@@ -12,6 +13,7 @@ struct build {
     const struct config *config;
     struct param_table *params;
     struct linears *linears;
+    struct expert_layers *experts; /* needed where model.feed_forward has any */
     const struct model_hold *hold; /* what this rank holds of the model */
     int module;                    /* what is being built: MODULE_EMBEDDING, a block, or `layers` for the heads */
     int layer, layers;             /* this block's index, and how many there are */

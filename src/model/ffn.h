@@ -20,9 +20,13 @@ struct ffn {
 };
 
 extern const struct ffn_kind *const ffn_kinds[]; /* NULL-terminated: the registry */
+extern const struct ffn_kind ffn_sglu;
 
 /* The feed-forward model.feed_forward names. ST_CONFIG. Local. */
 MUST_CHECK enum status ffn_create(struct build *build, const char *prefix, struct ffn **out);
+/* One of this kind: how a kind leaves a block to another. Local. */
+MUST_CHECK enum status ffn_create_kind(const struct ffn_kind *kind, struct build *build, const char *prefix,
+                                       struct ffn **out);
 void ffn_destroy(struct ffn **ffn);
 
 #endif

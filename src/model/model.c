@@ -20,6 +20,7 @@ enum status model_create(const struct config *config, const struct vocab *vocab,
     struct build build = {.config = config,
                           .params = &m->params,
                           .linears = &m->linears,
+                          .experts = &m->experts,
                           .hold = &m->hold,
                           .layers = m->layers,
                           .width = m->width};
@@ -50,6 +51,7 @@ void model_destroy(struct model **model)
     free_slots(m);
     arena_destroy(&m->packed);
     linears_free(&m->linears);
+    experts_free(&m->experts);
     param_free(&m->params);
     free(m->name);
     free(m);
@@ -57,6 +59,7 @@ void model_destroy(struct model **model)
 }
 
 struct param_table *model_params(struct model *m) { return &m->params; }
+struct expert_layers *model_experts(struct model *m) { return &m->experts; }
 int model_width(const struct model *m) { return (int)m->width; }
 int model_layers(const struct model *m) { return m->layers; }
 const char *model_name(const struct model *m) { return m->name; }

@@ -22,6 +22,7 @@
 #include "base/config.h"
 #include "cell/batch.h"
 #include "cell/vocab.h"
+#include "model/experts.h"
 #include "model/param.h"
 #include "model/part.h"
 #include "tape/tape.h"
@@ -63,7 +64,8 @@ MUST_CHECK enum status model_create(const struct config *config, const struct vo
 void model_destroy(struct model **model);
 
 struct param_table *model_params(struct model *model);
-int model_width(const struct model *model); /* D */
+struct expert_layers *model_experts(struct model *model); /* their loads and balance */
+int model_width(const struct model *model);               /* D */
 int model_layers(const struct model *model);
 const char *model_name(const struct model *model); /* "cellfm-80m": names obsm/X_<model> */
 
@@ -116,7 +118,7 @@ MUST_CHECK enum status model_backward_part(struct model *model, int slot, const 
 void model_weights_part(struct model *model, int slot);
 
 /* Show inner values to `tap` the moment they exist (tape/tape.h): segments "embed", "block" i,
- * "heads"; names "embed", "kv", "qu", "state", "retention", "mixer", "norm1", "gate", "ffn",
+ * "heads"; names "embed", "kv", "qu", "state", "retention", "mixer", "norm1", "router", "gate", "ffn",
  * "norm2", "genewise", "cellwise". NULL ends it. After model_prepare. Local. */
 void model_set_tap(struct model *model, tape_tap_fn *tap, void *context);
 

@@ -29,6 +29,7 @@ struct model {
     struct model_hold hold;
     struct param_table params;
     struct linears linears;
+    struct expert_layers experts;
 
     struct model_limits limits; /* below: made by model_prepare */
     enum dtype type;

@@ -31,9 +31,10 @@ struct pass {
     const struct param_table *params;
     const struct batch *batch; /* NULL while measuring */
     struct pass_sizes sizes;
-    enum dtype type;     /* of activations */
-    uint64_t seed, step; /* of dropout */
-    bool drops;          /* dropout on */
+    enum dtype type;      /* of activations */
+    uint64_t seed, step;  /* of dropout */
+    bool drops;           /* dropout on */
+    double balance_scale; /* share of the global batch's tokens: weighs terms that balance experts; 0 without */
     struct rows all, read;
     const uint8_t *key_mask;  /* [S] 0 on hidden genes */
     const float *value_scale; /* [B] 1/sqrt(genes of the cell) */

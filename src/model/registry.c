@@ -8,12 +8,12 @@
 #include "model/norm.h"
 
 extern const struct mixer_kind mixer_retention;
-extern const struct ffn_kind ffn_sglu;
+extern const struct ffn_kind ffn_moe;
 extern const struct norm_kind norm_deepnorm;
 extern const struct family family_cellfm;
 
 const struct mixer_kind *const mixer_kinds[] = {&mixer_retention, NULL};
-const struct ffn_kind *const ffn_kinds[] = {&ffn_sglu, NULL};
+const struct ffn_kind *const ffn_kinds[] = {&ffn_sglu, &ffn_moe, NULL};
 const struct norm_kind *const norm_kinds[] = {&norm_deepnorm, NULL};
 const struct family *const families[] = {&family_cellfm, NULL};
 
@@ -40,13 +40,19 @@ void mixer_destroy(struct mixer **mixer)
     *mixer = NULL;
 }
 
+enum status ffn_create_kind(const struct ffn_kind *kind, struct build *build, const char *prefix, struct ffn **out)
+{
+    *out = NULL;
+    enum status st = kind->create(build, prefix, out);
+    if (*out && !(*out)->kind) (*out)->kind = kind; /* unless the kind left the block to another */
+    return st;
+}
+
 enum status ffn_create(struct build *build, const char *prefix, struct ffn **out)
 {
     const struct ffn_kind *kind = NULL;
     FIND(kind, ffn_kinds, build->config, "model.feed_forward");
-    enum status st = kind->create(build, prefix, out);
-    if (*out) (*out)->kind = kind;
-    return st;
+    return ffn_create_kind(kind, build, prefix, out);
 }
 
 void ffn_destroy(struct ffn **ffn)
