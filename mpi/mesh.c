@@ -32,6 +32,7 @@ enum status mesh_open(struct comm *world, struct mesh_shape shape, struct mesh *
     TRY(comm_split(world, stage * shape.expert + place, &out->data));
     TRY(comm_split(world, replica * shape.expert + place, &out->pipe));
     TRY(comm_split(world, stage * shape.data + replica, &out->expert));
+    TRY(comm_split(world, stage, &out->dense));
 done:
     if (st != ST_OK) mesh_close(out);
     return st;
@@ -39,6 +40,7 @@ done:
 
 void mesh_close(struct mesh *mesh)
 {
+    comm_free(&mesh->dense);
     comm_free(&mesh->expert);
     comm_free(&mesh->pipe);
     comm_free(&mesh->data);

@@ -21,9 +21,10 @@ struct mesh_shape {
 
 struct mesh {
     struct comm world;  /* all ranks, a communicator of its own */
-    struct comm data;   /* ranks that hold the same weights; the ones to sum gradients over */
+    struct comm data;   /* ranks that hold the same weights, experts too */
     struct comm pipe;   /* stages of one pipeline, first to last */
     struct comm expert; /* ranks that share out the experts of a layer */
+    struct comm dense;  /* data x expert: ranks that hold the same weights but for experts */
 };
 
 /* ST_USAGE if the shape does not multiply to the ranks there are: the line names shapes that do. Collective. */

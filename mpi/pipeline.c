@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernel/product.h"
 #include "mpi/watchdog.h"
 
 /* Messages of one kind and chunk at this stage, numbered as they come: number k uses buffer k % BUFFERS. */
@@ -132,6 +133,16 @@ double pipeline_waited_s(const struct pipeline *p) { return p->waited_s; }
 
 /* ---- a step ---- */
 
+/* Let messages move while the stage computes. */
+static void poll_messages(void *context)
+{
+    struct pipeline *p = context;
+    int arrived;
+    for (int i = 0; i < p->schedule->spec.chunks * KINDS; i++)
+        for (int b = 0; b < BUFFERS && p->channels[i].exists; b++)
+            MPI_Test(&p->channels[i].request[b], &arrived, MPI_STATUS_IGNORE);
+}
+
 static void wait_for(struct pipeline *p, MPI_Request *request)
 {
     watchdog_enter("a stage's message (pipeline)");
@@ -209,6 +220,7 @@ enum status pipeline_run(struct comm *pipe, struct pipeline *p, const struct pip
     const struct schedule *s = p->schedule;
     enum status st = ST_OK;
     start_step(p);
+    product_set_poll(poll_messages, p);
     for (int k = s->first[pipe->rank]; k < s->first[pipe->rank + 1]; k++) {
         const struct instruction *i = &s->instructions[k];
         switch (i->op) {
@@ -223,6 +235,7 @@ enum status pipeline_run(struct comm *pipe, struct pipeline *p, const struct pip
         case SCHEDULE_RECEIVE_GRADIENT: buffer_of(p, channel_of(p, i->chunk, kind_of[i->op])); break;
         }
     }
+    product_set_poll(NULL, NULL);
     end_step(p);
     return st;
 }

@@ -2,7 +2,8 @@
  *
  * The stage's own work is three functions of the caller; a message is what one of them filled. There are two buffers
  * for each kind of message and chunk at either end: a receive is posted as soon as its buffer is free, and a
- * send goes on while the stage computes.
+ * send goes on while the stage computes: Open MPI moves data only while somebody looks, so the products' poll point
+ * (kernel/product.h) looks about every millisecond.
  *
  *     struct pipeline_stage stage = {.context = me, forward, backward, weights, message_bytes};
  *     TRY(pipeline_create(&mesh.pipe, &schedule, most_bytes, &pipeline));

@@ -3,7 +3,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-static const char *const names[] = {"gpipe", "1f1b", "interleaved", "zb-h1"};
+static const char *const names[] = {"gpipe", "1f1b", "interleaved", "zb-h1", "forward-only"};
 const char *schedule_name(enum schedule_kind kind) { return names[kind]; }
 
 int schedule_part(const struct schedule_spec *spec, int stage, int chunk) { return chunk * spec->stages + stage; }
@@ -22,6 +22,7 @@ int schedule_limit(const struct schedule_spec *s, int stage)
     case SCHEDULE_1F1B: return least(all, after + 1);
     case SCHEDULE_INTERLEAVED: return least(all, 2 * after + (s->chunks - 1) * s->stages + 1);
     case SCHEDULE_ZB_H1: return least(all, s->stages);
+    case SCHEDULE_FORWARD_ONLY: return 1;
     }
     return all;
 }
@@ -32,7 +33,7 @@ static enum status check_spec(const struct schedule_spec *s)
     if (s->stages < 1 || s->micros < 1 || s->chunks < 1)
         return fail(ST_CONFIG, "a pipeline of %d stages with %d chunks each and %d micro-batches; all are at least 1",
                     s->stages, s->chunks, s->micros);
-    if (!interleaved && s->chunks > 1)
+    if (!interleaved && s->kind != SCHEDULE_FORWARD_ONLY && s->chunks > 1)
         return fail(ST_CONFIG, "schedule %s with %d chunks a stage; only interleaved has more than 1", names[s->kind],
                     s->chunks);
     if (interleaved && s->stages < 2)
@@ -100,7 +101,8 @@ static void consider(const struct play *p, int stage, enum schedule_op op, struc
     if (c.start_s < best->start_s) *best = c;
 }
 
-static bool is_split(const struct schedule_spec *s) { return s->kind == SCHEDULE_ZB_H1; }
+bool schedule_splits(enum schedule_kind kind) { return kind == SCHEDULE_ZB_H1; }
+static bool is_split(const struct schedule_spec *s) { return schedule_splits(s->kind); }
 
 /* What stage `stage` does next; start_s is INFINITY if it cannot know yet or is done. Split, a stage that has put off
  * as many W as it may does one; a stage that would wait does one, too. */
@@ -135,6 +137,7 @@ static void play_forward(struct play *p, int stage, struct work w)
     if (part < last) emit(at, SCHEDULE_SEND_ACTIVATION, w, (part + 1) % s->stages);
     at->clock_s += unit_s;
     at->forwards++;
+    if (s->kind == SCHEDULE_FORWARD_ONLY) at->backwards++, at->weights++; /* it holds nothing */
     *done_at(p, p->forward_s, part, w.micro) = at->clock_s;
 }
 
@@ -183,7 +186,8 @@ static int instruction_count(const struct schedule_spec *s, int stage)
     int count = 0;
     for (int chunk = 0; chunk < s->chunks; chunk++) {
         int part = schedule_part(s, stage, chunk);
-        count += 3 + 2 * (part > 0) + 2 * (part < schedule_parts(s) - 1);
+        int edges = (part > 0) + (part < schedule_parts(s) - 1);
+        count += s->kind == SCHEDULE_FORWARD_ONLY ? 1 + edges : 3 + 2 * edges;
     }
     return count * s->micros;
 }

@@ -22,7 +22,13 @@
 
 #include "base/status.h"
 
-enum schedule_kind { SCHEDULE_GPIPE, SCHEDULE_1F1B, SCHEDULE_INTERLEAVED, SCHEDULE_ZB_H1 };
+enum schedule_kind {
+    SCHEDULE_GPIPE,
+    SCHEDULE_1F1B,
+    SCHEDULE_INTERLEAVED,
+    SCHEDULE_ZB_H1,
+    SCHEDULE_FORWARD_ONLY /* for evaluations: no B, no W, any number of chunks */
+};
 
 enum schedule_op {
     SCHEDULE_FORWARD,
@@ -65,6 +71,8 @@ struct schedule_found {
 };
 
 const char *schedule_name(enum schedule_kind kind);
+/* Has it weight gradients that come later than their B? Local. */
+bool schedule_splits(enum schedule_kind kind);
 /* The part that chunk `chunk` of stage `stage` is, and the number of parts. Local. */
 int schedule_part(const struct schedule_spec *spec, int stage, int chunk);
 int schedule_parts(const struct schedule_spec *spec);
@@ -75,7 +83,7 @@ int schedule_limit(const struct schedule_spec *spec, int stage);
 MUST_CHECK enum status schedule_build(const struct schedule_spec *spec, struct schedule *out);
 void schedule_free(struct schedule *schedule);
 
-/* Play the tables, however they were made: every F, B and W once, each after what it needs; messages received in the
+/* Play the tables, however they were made: every F, B and W (forward only: F) once, each after what it needs; messages received in the
  * order they were sent, at most `buffers` of a kind between two parts on their way (a send waits for room; 2 are enough
  * for every table that schedule_build makes); no stage waits for ever. ST_INTERNAL names the first instruction that
  * breaks this. ST_MEMORY. Local. */

@@ -124,6 +124,7 @@ static void compute(struct simulation *s, int stage, enum schedule_op op)
     if (s->found->busy_s) s->found->busy_s[stage] += takes;
     s->held[stage] += (op == SCHEDULE_FORWARD) - (op == SCHEDULE_WEIGHTS);
     if (s->found->peak && s->held[stage] > s->found->peak[stage]) s->found->peak[stage] = s->held[stage];
+    if (s->spec->kind == SCHEDULE_FORWARD_ONLY) s->held[stage] = 0;
 }
 
 /* The next instruction of a stage, if it can run by now. */
@@ -167,7 +168,8 @@ static enum status check_end(const struct simulation *s)
     for (int stage = 0; stage < s->spec->stages; stage++)
         if (s->next[stage] < s->schedule->first[stage + 1])
             return broken(s, stage, s->schedule->instructions + s->next[stage], "waits for ever");
-    for (int op = SCHEDULE_FORWARD; op <= SCHEDULE_WEIGHTS; op++)
+    int last = s->spec->kind == SCHEDULE_FORWARD_ONLY ? SCHEDULE_FORWARD : SCHEDULE_WEIGHTS;
+    for (int op = SCHEDULE_FORWARD; op <= last; op++)
         for (int part = 0; part < schedule_parts(s->spec); part++)
             for (int micro = 0; micro < s->spec->micros; micro++)
                 if (!*done_of(s, op, part, micro))
@@ -215,7 +217,9 @@ enum status schedule_simulate(const struct schedule *schedule, const struct sche
     TRY(simulation_open(&s));
     TRY(run_all(&s));
     TRY(check_end(&s));
-    double work_s = (times->forward + times->backward + times->weights) * spec->micros * spec->chunks;
+    double each_s = times->forward;
+    if (spec->kind != SCHEDULE_FORWARD_ONLY) each_s += times->backward + times->weights;
+    double work_s = each_s * spec->micros * spec->chunks;
     out->step_s = 0;
     for (int i = 0; i < spec->stages; i++)
         if (s.clock_s[i] > out->step_s) out->step_s = s.clock_s[i];

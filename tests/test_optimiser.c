@@ -153,20 +153,20 @@ static void near(double a, double b) { assert_true(fabs(a - b) <= 1e-12); }
 
 static void rates_follow_the_schedule(void **state)
 {
-    struct schedule s = {.kind = SCHEDULE_CONSTANT, .peak = 1, .end = 0.2, .warmup = 4, .steps = 105};
-    near(schedule_rate(&s, 0), 0.2);
-    near(schedule_rate(&s, 3), 0.8);
-    near(schedule_rate(&s, 4), 1);
-    near(schedule_rate(&s, 104), 1);
-    s.kind = SCHEDULE_LINEAR;
-    near(schedule_rate(&s, 4), 1);
-    near(schedule_rate(&s, 54), 0.6);
-    near(schedule_rate(&s, 104), 0.2);
-    s.kind = SCHEDULE_COSINE;
-    near(schedule_rate(&s, 4), 1);
-    near(schedule_rate(&s, 54), 0.6);
-    near(schedule_rate(&s, 29), 0.2 + 0.8 * (0.5 + sqrt(0.125)));
-    near(schedule_rate(&s, 104), 0.2);
+    struct rate_schedule s = {.kind = RATE_CONSTANT, .peak = 1, .end = 0.2, .warmup = 4, .steps = 105};
+    near(rate_schedule_at(&s, 0), 0.2);
+    near(rate_schedule_at(&s, 3), 0.8);
+    near(rate_schedule_at(&s, 4), 1);
+    near(rate_schedule_at(&s, 104), 1);
+    s.kind = RATE_LINEAR;
+    near(rate_schedule_at(&s, 4), 1);
+    near(rate_schedule_at(&s, 54), 0.6);
+    near(rate_schedule_at(&s, 104), 0.2);
+    s.kind = RATE_COSINE;
+    near(rate_schedule_at(&s, 4), 1);
+    near(rate_schedule_at(&s, 54), 0.6);
+    near(rate_schedule_at(&s, 29), 0.2 + 0.8 * (0.5 + sqrt(0.125)));
+    near(rate_schedule_at(&s, 104), 0.2);
 }
 
 static void refuses_a_warmup_as_long_as_the_run(void **state)

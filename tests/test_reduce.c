@@ -16,6 +16,7 @@
 #include "mpi/reduce.h"
 
 static struct comm world;
+static struct mesh mesh;
 
 enum { GENES = 700, WIDTH = 96, CELLS = 12 };
 
@@ -58,7 +59,7 @@ static void gradients_agree(bool bf16_exchange, double tolerance)
     struct param_table t = table_of(), whole = table_of();
     struct reducer *r;
     struct batch b;
-    assert_int_equal(reducer_create(&world, &t, bf16_exchange, &r), ST_OK);
+    assert_int_equal(reducer_create(&mesh, &t, bf16_exchange, &r), ST_OK);
     assert_int_equal(batch_create(1, GENES, &b), ST_OK);
     int64_t first, count;
     comm_share(&world, CELLS, &first, &count);
@@ -71,7 +72,7 @@ static void gradients_agree(bool bf16_exchange, double tolerance)
             reducer_touch(r, &b);
         }
         for (int c = 0; c < CELLS; c++) add_cell(&whole, c + round);
-        reducer_sum_gradients(&world, r);
+        reducer_sum_gradients(&mesh, r);
         for (int i = 0; i < t.count; i++) {
             double largest = 0, worst = 0;
             for (int64_t k = 0; k < t.rows[i].rows * t.rows[i].cols; k++) {
@@ -96,19 +97,19 @@ static void reports_sum_and_failures_spread(void **state)
 {
     struct param_table t = table_of();
     struct reducer *r;
-    assert_int_equal(reducer_create(&world, &t, false, &r), ST_OK);
+    assert_int_equal(reducer_create(&mesh, &t, false, &r), ST_OK);
     struct step_report report = {
         .loss = {.genewise = 1, .weight = 2 + world.rank}, .cells = 4, .stop = world.rank == world.size - 1};
-    assert_int_equal(reducer_agree(&world, r, ST_OK, &report), ST_OK);
+    assert_int_equal(reducer_agree(&mesh, r, ST_OK, &report), ST_OK);
     assert_true(report.loss.genewise == world.size && report.cells == 4 * world.size && report.stop);
     assert_true(report.loss.weight == 2 * world.size + world.size * (world.size - 1) / 2);
     report = (struct step_report){0};
-    assert_int_equal(reducer_agree(&world, r, ST_OK, &report), ST_OK);
+    assert_int_equal(reducer_agree(&mesh, r, ST_OK, &report), ST_OK);
     assert_false(report.stop);
     bool last = world.rank == world.size - 1;
     assert_non_null(freopen("/dev/null", "w", stderr));
     enum status local = last ? fail(ST_NUMERIC, "test of a failing rank") : ST_OK;
-    assert_int_equal(reducer_agree(&world, r, local, &report), ST_NUMERIC);
+    assert_int_equal(reducer_agree(&mesh, r, local, &report), ST_NUMERIC);
     reducer_destroy(&r);
     param_free(&t);
 }
@@ -116,6 +117,7 @@ static void reports_sum_and_failures_spread(void **state)
 int main(int argc, char **argv)
 {
     if (comm_open(&argc, &argv, &world) != ST_OK) return ST_COMM;
+    if (mesh_open(&world, (struct mesh_shape){0, 1, 1}, &mesh) != ST_OK) return ST_COMM;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(gradients_agree_in_fp32),
         cmocka_unit_test(gradients_agree_in_bf16),
@@ -123,6 +125,7 @@ int main(int argc, char **argv)
     };
     cmocka_set_message_output(CM_OUTPUT_STDOUT);
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    mesh_close(&mesh);
     comm_close(&world);
     return failed;
 }

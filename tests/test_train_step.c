@@ -1,9 +1,10 @@
-/* The step of data-parallel training, with a real model.
- * plan: ranks=1,2,3 limit=90
+/* The step of training, with a real model on meshes.
+ * plan: ranks=1,2,3,4 limit=120
  * Gradients of one global batch of uneven cells agree with those one rank computes alone, 2e-6 of a tensor's
  * largest entry in fp32 exchange and 4e-3 in bf16; per-rank ratios are what CellFM takes; ranks stay bit-equal
  * over steps; a failed rank, an asked stop and a gradient that is not finite are everybody's; a step allocates
- * nothing. */
+ * nothing. Pipelines under every schedule, with and without recomputation, have the weights of one rank after some
+ * steps, bit for bit, and losses without gradients are the same; data x pipe agrees with one rank as data alone does. */
 #include "kernel_check.h"
 
 #include "base/text.h"
@@ -13,9 +14,18 @@
 static struct comm world;
 static struct comm alone; /* this rank by itself */
 
-enum { GENES = 500, BATCH = 7, MICRO = 2, SHARE_MICROS = 4 };
+enum { GENES = 500, BATCH = 7, MICRO = 2, SHARE_MICROS = 4, MOST_PARTS = 16 };
+
+/* How a fixture is laid out; zeros are one stage that keeps everything. */
+struct layout {
+    int stages;
+    enum schedule_kind kind;
+    int chunks;
+    bool recompute;
+};
 
 struct fixture {
+    struct mesh mesh;
     struct config *config;
     struct vocab *vocab;
     struct model *model;
@@ -24,12 +34,34 @@ struct fixture {
     int count;
 };
 
-static void open_fixture(struct fixture *f, struct comm *comm, const char *extra)
+static void open_model(struct fixture *f, const struct layout *l)
+{
+    struct stage_plan plan = {l->kind, l->chunks > 0 ? l->chunks : 1, SHARE_MICROS};
+    struct model_limits limits = {.cells = MICRO, .tokens = MICRO * (GENES + 1), .train = true, .threads = 1};
+    int first[MOST_PARTS + 1], stages = f->mesh.pipe.size;
+    struct model *whole;
+    assert_int_equal(model_create(f->config, f->vocab, NULL, &whole), ST_OK);
+    assert_int_equal(stage_cut(whole, &limits, &plan, stages, first), ST_OK);
+    model_destroy(&whole);
+    struct model_hold hold = stage_hold(&plan, stages, f->mesh.pipe.rank, first);
+    assert_int_equal(model_create(f->config, f->vocab, &hold, &f->model), ST_OK);
+    assert_int_equal(param_allocate(model_params(f->model), true), ST_OK);
+    param_initialise(model_params(f->model), 5);
+    limits.slots = stage_slots(&plan, stages, f->mesh.pipe.rank);
+    limits.splits = schedule_splits(l->kind);
+    limits.recompute = l->recompute;
+    assert_int_equal(model_prepare(f->model, &limits), ST_OK);
+    assert_int_equal(model_pack(f->model), ST_OK);
+    assert_int_equal(stage_create(&f->mesh, f->model, &limits, &plan, &f->trainer.stage), ST_OK);
+}
+
+static void open_layout(struct fixture *f, struct comm *comm, const char *extra, struct layout l)
 {
     static const char *const sets[] = {"model.layers=2",  "model.width=64",    "model.heads=2", "model.value_width=32",
                                        "train.rate=1e-3", "model.dropout=0.1", "run.seed=5"};
     struct text tsv = {0};
     *f = (struct fixture){0};
+    assert_int_equal(mesh_open(comm, (struct mesh_shape){0, l.stages > 0 ? l.stages : 1, 1}, &f->mesh), ST_OK);
     assert_int_equal(config_create(&f->config), ST_OK);
     for (size_t i = 0; i < sizeof sets / sizeof *sets; i++)
         assert_int_equal(config_set(f->config, sets[i], "test"), ST_OK);
@@ -41,15 +73,10 @@ static void open_fixture(struct fixture *f, struct comm *comm, const char *extra
     for (int g = 1; g <= GENES; g++) text_add(&tsv, "%d\tGENE%d\tENSG%011d\tHGNC:%d\n", g, g, g, g);
     assert_int_equal(vocab_parse(tsv.data, tsv.length, "test", &f->vocab), ST_OK);
     text_free(&tsv);
-    assert_int_equal(model_create(f->config, f->vocab, NULL, &f->model), ST_OK);
-    assert_int_equal(param_allocate(model_params(f->model), true), ST_OK);
-    param_initialise(model_params(f->model), 5);
-    struct model_limits limits = {.cells = MICRO, .tokens = MICRO * (GENES + 1), .train = true, .threads = 1};
-    assert_int_equal(model_prepare(f->model, &limits), ST_OK);
-    assert_int_equal(model_pack(f->model), ST_OK);
+    open_model(f, &l);
     assert_int_equal(optimiser_create(f->config, model_params(f->model), &f->trainer.optimiser), ST_OK);
-    assert_int_equal(reducer_create(comm, model_params(f->model), config_word_is(f->config, "train.exchange", "bf16"),
-                                    &f->trainer.reducer),
+    assert_int_equal(reducer_create(&f->mesh, model_params(f->model),
+                                    config_word_is(f->config, "train.exchange", "bf16"), &f->trainer.reducer),
                      ST_OK);
     f->trainer.model = f->model;
     f->trainer.loss_over_rank = config_word_is(f->config, "train.loss_over", "rank");
@@ -57,14 +84,21 @@ static void open_fixture(struct fixture *f, struct comm *comm, const char *extra
         assert_int_equal(batch_create(MICRO, MICRO * (GENES + 1), &f->micro[i]), ST_OK);
 }
 
+static void open_fixture(struct fixture *f, struct comm *comm, const char *extra)
+{
+    open_layout(f, comm, extra, (struct layout){.kind = SCHEDULE_1F1B});
+}
+
 static void close_fixture(struct fixture *f)
 {
+    stage_destroy(&f->trainer.stage);
     reducer_destroy(&f->trainer.reducer);
     optimiser_destroy(&f->trainer.optimiser);
     model_destroy(&f->model);
     vocab_destroy(&f->vocab);
     config_destroy(&f->config);
     for (int i = 0; i < SHARE_MICROS; i++) batch_destroy(&f->micro[i]);
+    mesh_close(&f->mesh);
 }
 
 /* Cell `id`: 3 to 420 genes, counts mostly 1, its own whichever rank makes it. */
@@ -85,11 +119,11 @@ static void append_cell(struct batch *b, int64_t id, int64_t step)
     token_cell_free(&cell);
 }
 
-/* The share of `comm`'s rank of the global batch, in micro-batches. */
-static void load(struct fixture *f, const struct comm *comm, int64_t step)
+/* This replica's share of the global batch, in micro-batches. */
+static void load(struct fixture *f, int64_t step)
 {
     int64_t first, count;
-    comm_share(comm, BATCH, &first, &count);
+    comm_share(&f->mesh.dense, BATCH, &first, &count);
     f->count = 0;
     for (int64_t i = 0; i < count; i++) {
         if (i % MICRO == 0) batch_clear(&f->micro[f->count++]);
@@ -98,12 +132,12 @@ static void load(struct fixture *f, const struct comm *comm, int64_t step)
     for (int i = 0; i < f->count; i++) batch_find_levels(&f->micro[i]);
 }
 
-static struct step_result step_ok(struct fixture *f, struct comm *comm, int64_t step)
+static struct step_result step_ok(struct fixture *f, int64_t step)
 {
     struct step_result result;
-    load(f, comm, step);
-    assert_int_equal(train_step(comm, &f->trainer, f->micro, f->count, ST_OK, (struct train_asked){0}, step, &result),
-                     ST_OK);
+    load(f, step);
+    assert_int_equal(
+        train_step(&f->mesh, &f->trainer, f->micro, f->count, ST_OK, (struct train_asked){0}, step, &result), ST_OK);
     return result;
 }
 
@@ -113,6 +147,7 @@ static double worst_difference(struct param_table *a, struct param_table *b)
     double worst = 0;
     for (int i = 0; i < a->count; i++) {
         double largest = 0, difference = 0;
+        if (a->rows[i].elsewhere || b->rows[i].elsewhere) continue;
         for (int64_t k = 0; k < a->rows[i].rows * a->rows[i].cols; k++) {
             largest = fmax(largest, fabs(param_gradient(a, i)[k]));
             difference = fmax(difference, fabs(param_gradient(a, i)[k] - param_gradient(b, i)[k]));
@@ -127,7 +162,7 @@ static void gradients_agree(const char *exchange, double tolerance)
     struct fixture together, single;
     open_fixture(&together, &world, exchange);
     open_fixture(&single, &alone, exchange);
-    struct step_result a = step_ok(&together, &world, 0), b = step_ok(&single, &alone, 0);
+    struct step_result a = step_ok(&together, 0), b = step_ok(&single, 0);
     assert_true(a.cells == BATCH && b.cells == BATCH && a.loss.weight == b.loss.weight && a.tokens == b.tokens);
     assert_true(fabs(a.loss.genewise - b.loss.genewise) < 1e-5 * b.loss.genewise);
     assert_true(fabs(a.gradient_norm - b.gradient_norm) < 1e-3 * b.gradient_norm);
@@ -144,9 +179,9 @@ static void per_rank_ratios_are_averaged(void **state)
 {
     struct fixture ours, share;
     open_fixture(&ours, &world, "train.loss_over=rank");
-    step_ok(&ours, &world, 0);
+    step_ok(&ours, 0);
     open_fixture(&share, &world, NULL);
-    load(&share, &world, 0);
+    load(&share, 0);
     struct param_table *params = model_params(share.model);
     double weight = 0;
     for (int i = 0; i < share.count; i++) {
@@ -157,7 +192,7 @@ static void per_rank_ratios_are_averaged(void **state)
     for (int i = 0; i < share.count; i++)
         assert_int_equal(model_gradient(share.model, &share.micro[i], 1 / weight, 0, &loss), ST_OK);
     for (int64_t k = 0; k < params->size; k++) params->gradient[k] /= (real)world.size;
-    reducer_sum_gradients(&world, share.trainer.reducer);
+    reducer_sum_gradients(&share.mesh, share.trainer.reducer);
     /* The scale enters before the products there, after them here, and the one entry of value_enc.a is a
      * sum of cancelling terms; the global ratio would differ by percents. */
     assert_true(worst_difference(params, model_params(ours.model)) <= 1e-3);
@@ -171,7 +206,7 @@ static void ranks_stay_equal_with(const char *extra)
     open_fixture(&f, &world, extra);
     double first = 0, last = 0;
     for (int64_t step = 0; step < 12; step++) {
-        struct step_result r = step_ok(&f, &world, step);
+        struct step_result r = step_ok(&f, step);
         if (step == 0) first = r.loss.genewise / r.loss.weight;
         last = r.loss.genewise / r.loss.weight;
     }
@@ -195,7 +230,7 @@ static void biases_do_not_depend_on_ranks(void **state)
     struct fixture together, single;
     open_fixture(&together, &world, EXPERTS "model.expert_balance=bias model.dropout=0");
     open_fixture(&single, &alone, EXPERTS "model.expert_balance=bias model.dropout=0");
-    struct step_result a = step_ok(&together, &world, 0), b = step_ok(&single, &alone, 0);
+    struct step_result a = step_ok(&together, 0), b = step_ok(&single, 0);
     assert_true(a.expert_imbalance == b.expert_imbalance && a.expert_imbalance > 1 && a.expert_imbalance <= 4);
     int moved = 0;
     for (int l = 0; l < 2; l++) {
@@ -220,16 +255,16 @@ static void trouble_of_one_rank_is_everybodys(void **state)
     bool last = world.rank == world.size - 1;
     open_fixture(&f, &world, NULL);
     uint64_t before = param_hash(model_params(f.model));
-    load(&f, &world, 0);
+    load(&f, 0);
     struct train_asked asked = {.stop = last};
-    assert_int_equal(train_step(&world, &f.trainer, f.micro, f.count, ST_OK, asked, 0, &result), ST_OK);
+    assert_int_equal(train_step(&f.mesh, &f.trainer, f.micro, f.count, ST_OK, asked, 0, &result), ST_OK);
     assert_true(result.asked.stop && !result.asked.finish);
     enum status loaded = last ? status_fail(ST_INPUT, __FILE__, __LINE__, "test of a damaged shard") : ST_OK;
-    assert_int_equal(train_step(&world, &f.trainer, f.micro, f.count, loaded, (struct train_asked){0}, 0, &result),
+    assert_int_equal(train_step(&f.mesh, &f.trainer, f.micro, f.count, loaded, (struct train_asked){0}, 0, &result),
                      ST_INPUT);
     if (last && f.count) f.micro[0].target[2] = INFINITY;
     if (last && f.count) f.micro[0].loss_weight[2] = 1;
-    assert_int_equal(train_step(&world, &f.trainer, f.micro, f.count, ST_OK, (struct train_asked){0}, 0, &result),
+    assert_int_equal(train_step(&f.mesh, &f.trainer, f.micro, f.count, ST_OK, (struct train_asked){0}, 0, &result),
                      ST_NUMERIC);
     assert_true(param_hash(model_params(f.model)) == before);
     close_fixture(&f);
@@ -243,13 +278,84 @@ static void a_step_allocates_nothing(void **state)
     struct fixture f;
     struct step_result result;
     open_fixture(&f, &world, EXPERTS "model.expert_balance=bias");
-    step_ok(&f, &world, 0);
-    load(&f, &world, 1);
+    step_ok(&f, 0);
+    load(&f, 1);
     allocations_begin();
-    enum status st = train_step(&world, &f.trainer, f.micro, f.count, ST_OK, (struct train_asked){0}, 1, &result);
+    enum status st = train_step(&f.mesh, &f.trainer, f.micro, f.count, ST_OK, (struct train_asked){0}, 1, &result);
     struct allocations seen = allocations_end(); /* Open MPI's own count as the library's */
     assert_int_equal(st, ST_OK);
     assert_int_equal(seen.ours, 0);
+    close_fixture(&f);
+}
+
+/* ---- pipelines ---- */
+
+/* Rows that lie here hold what one rank has, bit for bit. */
+static void same_as_alone(struct fixture *alone_one, struct fixture *f)
+{
+    struct param_table *a = model_params(alone_one->model), *b = model_params(f->model);
+    for (int i = 0; i < a->count; i++) {
+        if (b->rows[i].elsewhere) continue;
+        size_t bytes = sizeof(real) * (size_t)param_reals(&a->rows[i]);
+        if (memcmp(param_gradient(a, i), param_gradient(b, i), bytes)) print_error("gradient of %s\n", a->rows[i].name);
+        assert_memory_equal(param_gradient(a, i), param_gradient(b, i), bytes);
+        assert_memory_equal(param_weight(a, i), param_weight(b, i), bytes);
+    }
+}
+
+static void check_pipeline(struct layout l, const char *extra)
+{
+    struct fixture single, f;
+    open_layout(&single, &alone, extra, (struct layout){.kind = SCHEDULE_1F1B});
+    l.stages = world.size;
+    open_layout(&f, &world, extra, l);
+    for (int64_t step = 0; step < 3; step++) {
+        struct step_result a = step_ok(&single, step), b = step_ok(&f, step);
+        assert_true(a.loss.genewise == b.loss.genewise && a.loss.hidden == b.loss.hidden);
+        assert_true(a.gradient_norm == b.gradient_norm && a.cells == b.cells && a.tokens == b.tokens);
+        assert_true(a.expert_imbalance == b.expert_imbalance);
+        same_as_alone(&single, &f);
+    }
+    struct loss_sum one = {0}, all = {0};
+    assert_int_equal(stage_loss(&single.mesh.pipe, single.trainer.stage, single.micro, single.count, &one), ST_OK);
+    assert_int_equal(stage_loss(&f.mesh.pipe, f.trainer.stage, f.micro, f.count - 1, &all), ST_OK);
+    all = (struct loss_sum){0};
+    assert_int_equal(stage_loss(&f.mesh.pipe, f.trainer.stage, f.micro, f.count, &all), ST_OK);
+    if (world.rank == world.size - 1) assert_true(one.genewise == all.genewise && one.cellwise == all.cellwise);
+    else assert_true(all.weight == 0);
+    close_fixture(&single);
+    close_fixture(&f);
+}
+
+#define DEEP "model.layers=8 "
+static void pipelines_have_the_weights_of_one_rank(void **state)
+{
+    check_pipeline((struct layout){.kind = SCHEDULE_GPIPE}, DEEP);
+    check_pipeline((struct layout){.kind = SCHEDULE_1F1B}, DEEP);
+    check_pipeline((struct layout){.kind = SCHEDULE_1F1B, .recompute = true}, DEEP);
+    check_pipeline((struct layout){.kind = SCHEDULE_ZB_H1}, DEEP);
+    if (world.size > 1) check_pipeline((struct layout){.kind = SCHEDULE_INTERLEAVED, .chunks = 2}, DEEP);
+}
+
+static void experts_go_through_pipelines(void **state)
+{
+    const char *extra = DEEP EXPERTS "model.expert_balance=bias model.expert_every=2";
+    check_pipeline((struct layout){.kind = SCHEDULE_1F1B, .recompute = true}, extra);
+    check_pipeline((struct layout){.kind = SCHEDULE_ZB_H1}, extra);
+    check_pipeline((struct layout){.kind = SCHEDULE_1F1B}, DEEP EXPERTS "model.expert_balance=loss");
+}
+
+static void data_and_pipe_agree_with_one_rank(void **state)
+{
+    if (world.size % 2) skip();
+    struct fixture single, f;
+    open_layout(&single, &alone, "model.layers=3", (struct layout){.kind = SCHEDULE_1F1B});
+    open_layout(&f, &world, "model.layers=3", (struct layout){.kind = SCHEDULE_1F1B, .stages = 2});
+    struct step_result a = step_ok(&single, 0), b = step_ok(&f, 0);
+    assert_true(a.cells == b.cells && a.tokens == b.tokens && a.loss.weight == b.loss.weight);
+    assert_true(fabs(a.loss.genewise - b.loss.genewise) < 1e-5 * a.loss.genewise);
+    assert_true(worst_difference(model_params(single.model), model_params(f.model)) <= 2e-6);
+    close_fixture(&single);
     close_fixture(&f);
 }
 
@@ -261,6 +367,9 @@ int main(int argc, char **argv)
         cmocka_unit_test(per_rank_ratios_are_averaged),  cmocka_unit_test(ranks_stay_equal_and_learn),
         cmocka_unit_test(biases_do_not_depend_on_ranks), cmocka_unit_test(trouble_of_one_rank_is_everybodys),
         cmocka_unit_test(a_step_allocates_nothing),
+        cmocka_unit_test(pipelines_have_the_weights_of_one_rank),
+        cmocka_unit_test(experts_go_through_pipelines),
+        cmocka_unit_test(data_and_pipe_agree_with_one_rank),
     };
     cmocka_set_message_output(CM_OUTPUT_STDOUT);
     int failed = cmocka_run_group_tests(tests, NULL, NULL);

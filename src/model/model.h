@@ -104,8 +104,8 @@ struct model_how {
     uint64_t step;
 };
 
-/* Bytes of the activation [S, D] that one part hands to the next. Local. */
-int64_t model_message_bytes(const struct model *model, const struct batch *batch);
+/* Bytes of the activation [S, D] that one part hands to the next, under the limits of model_prepare. Local. */
+int64_t model_message_bytes(const struct model *model, int64_t tokens);
 /* Run held part number `part` forward on `batch`, in `slot` (below limits.slots). `in` is the activation from the part
  * before (NULL if there is none), `out` where the one for the next part goes (likewise); both only during the
  * call. The last part adds to *loss. The batch must stay until the slot's backward is done. Local. ST_NUMERIC. */

@@ -226,9 +226,9 @@ static void add_loss(struct loss_sum *sum, const struct loss_sum *x)
     sum->hidden += x->hidden;
 }
 
-int64_t model_message_bytes(const struct model *m, const struct batch *b)
+int64_t model_message_bytes(const struct model *m, int64_t tokens)
 {
-    return b->token_count * m->width * (int64_t)dtype_bytes(m->type);
+    return tokens * m->width * (int64_t)dtype_bytes(m->type);
 }
 
 enum status model_forward_part(struct model *m, int slot, int part, const struct batch *b, const struct model_how *how,

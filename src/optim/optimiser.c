@@ -9,22 +9,22 @@ enum clip_kind { CLIP_NONE, CLIP_VALUE, CLIP_TENSOR, CLIP_GLOBAL };
 
 struct optimiser {
     struct param_table *params; /* borrowed */
-    struct schedule schedule;
+    struct rate_schedule schedule;
     struct adam adam; /* what all rows and steps share */
     enum clip_kind clip;
     double clip_at;
-    double norm;         /* of the whole gradient, by optimiser_measure */
-    double *tensor_norm; /* [params->count] */
+    double norm;    /* of the whole gradient, by optimiser_norm */
+    double *square; /* [params->count] of each tensor's norm */
 };
 
 /* ---- schedule ---- */
 
-struct schedule schedule_from(const struct config *config)
+struct rate_schedule rate_schedule_from(const struct config *config)
 {
-    return (struct schedule){
-        .kind = config_word_is(config, "train.schedule", "cosine")   ? SCHEDULE_COSINE
-                : config_word_is(config, "train.schedule", "linear") ? SCHEDULE_LINEAR
-                                                                     : SCHEDULE_CONSTANT,
+    return (struct rate_schedule){
+        .kind = config_word_is(config, "train.schedule", "cosine")   ? RATE_COSINE
+                : config_word_is(config, "train.schedule", "linear") ? RATE_LINEAR
+                                                                     : RATE_CONSTANT,
         .peak = config_real(config, "train.rate"),
         .end = config_real(config, "train.rate_end"),
         .warmup = config_int(config, "train.warmup"),
@@ -32,16 +32,16 @@ struct schedule schedule_from(const struct config *config)
     };
 }
 
-double schedule_rate(const struct schedule *s, int64_t step)
+double rate_schedule_at(const struct rate_schedule *s, int64_t step)
 {
     if (step < s->warmup) return s->peak * (double)(step + 1) / (double)(s->warmup + 1);
     int64_t span = s->steps - 1 - s->warmup;
     double done = span > 0 ? (double)(step - s->warmup) / (double)span : 0;
     if (done > 1) done = 1;
     switch (s->kind) {
-    case SCHEDULE_COSINE: return s->end + (s->peak - s->end) * 0.5 * (1 + cos(M_PI * done));
-    case SCHEDULE_LINEAR: return s->peak + (s->end - s->peak) * done;
-    case SCHEDULE_CONSTANT: break;
+    case RATE_COSINE: return s->end + (s->peak - s->end) * 0.5 * (1 + cos(M_PI * done));
+    case RATE_LINEAR: return s->peak + (s->end - s->peak) * done;
+    case RATE_CONSTANT: break;
     }
     return s->peak;
 }
@@ -62,7 +62,7 @@ enum status optimiser_create(const struct config *config, struct param_table *pa
     TRY(NEW_ARRAY(o, 1));
     *o = (struct optimiser){
         .params = params,
-        .schedule = schedule_from(config),
+        .schedule = rate_schedule_from(config),
         .adam = {.beta1 = config_real(config, "train.beta1"),
                  .beta2 = config_real(config, "train.beta2"),
                  .eps = config_real(config, "train.eps"),
@@ -74,7 +74,7 @@ enum status optimiser_create(const struct config *config, struct param_table *pa
     if (o->schedule.warmup >= o->schedule.steps && o->schedule.warmup > 0)
         TRY(config_fail(config, "train.warmup", "%lld warm-up steps in a run of %lld; give fewer than train.steps",
                         (long long)o->schedule.warmup, (long long)o->schedule.steps));
-    TRY(NEW_ARRAY(o->tensor_norm, params->count));
+    TRY(NEW_ARRAY(o->square, params->count));
     *out = o;
     o = NULL;
 done:
@@ -85,24 +85,35 @@ done:
 void optimiser_destroy(struct optimiser **optimiser)
 {
     if (!*optimiser) return;
-    free((*optimiser)->tensor_norm);
+    free((*optimiser)->square);
     free(*optimiser);
     *optimiser = NULL;
 }
 
-double optimiser_rate(const struct optimiser *o, int64_t step) { return schedule_rate(&o->schedule, step); }
+double optimiser_rate(const struct optimiser *o, int64_t step) { return rate_schedule_at(&o->schedule, step); }
+
+double *optimiser_squares(struct optimiser *o)
+{
+    for (int i = 0; i < o->params->count; i++) {
+        const struct param *p = &o->params->rows[i];
+        o->square[i] = 0;
+        if (p->trainable && !p->elsewhere && !p->copy)
+            vector_square_sum(&o->square[i], param_gradient(o->params, i), param_reals(p));
+    }
+    return o->square;
+}
+
+double optimiser_norm(struct optimiser *o)
+{
+    double all = 0;
+    for (int i = 0; i < o->params->count; i++) all += o->square[i];
+    return o->norm = sqrt(all);
+}
 
 double optimiser_measure(struct optimiser *o)
 {
-    double all = 0;
-    for (int i = 0; i < o->params->count; i++) {
-        const struct param *p = &o->params->rows[i];
-        double square = 0;
-        if (p->trainable) vector_square_sum(&square, param_gradient(o->params, i), p->rows * p->cols);
-        o->tensor_norm[i] = sqrt(square);
-        all += square;
-    }
-    return o->norm = sqrt(all);
+    optimiser_squares(o);
+    return optimiser_norm(o);
 }
 
 /* Factor that brings a norm down to the limit. */
@@ -113,14 +124,14 @@ void optimiser_step(struct optimiser *o, int64_t step)
     double rate = optimiser_rate(o, step);
     for (int i = 0; i < o->params->count; i++) {
         const struct param *p = &o->params->rows[i];
-        if (!p->trainable) continue;
+        if (!p->trainable || p->elsewhere) continue;
         struct adam adam = o->adam;
         adam.t = step + 1;
         adam.rate = rate * p->rate_scale;
         adam.decay = p->decay ? o->adam.decay : 0;
         enum clip_kind clip = p->clip ? o->clip : CLIP_NONE;
         adam.clip = clip == CLIP_VALUE ? o->clip_at : 0;
-        adam.scale = clip == CLIP_TENSOR   ? shrink(o->tensor_norm[i], o->clip_at)
+        adam.scale = clip == CLIP_TENSOR   ? shrink(sqrt(o->square[i]), o->clip_at)
                      : clip == CLIP_GLOBAL ? shrink(o->norm, o->clip_at)
                                            : 1;
         adam_step(param_weight(o->params, i), o->params->moment1 + p->offset, o->params->moment2 + p->offset,

@@ -15,15 +15,15 @@
 #include "model/param.h"
 
 /* Course of the learning rate, from train.rate, schedule, warmup, rate_end and steps. */
-enum schedule_kind { SCHEDULE_CONSTANT, SCHEDULE_COSINE, SCHEDULE_LINEAR };
-struct schedule {
-    enum schedule_kind kind;
+enum rate_kind { RATE_CONSTANT, RATE_COSINE, RATE_LINEAR };
+struct rate_schedule {
+    enum rate_kind kind;
     double peak, end; /* rate after warm-up; rate of the last step (cosine, linear) */
     int64_t warmup, steps;
 };
-struct schedule schedule_from(const struct config *config);
+struct rate_schedule rate_schedule_from(const struct config *config);
 /* Rate of step 0 … steps-1: peak (step+1)/(warmup+1) during warm-up, then the course. Local. */
-double schedule_rate(const struct schedule *schedule, int64_t step);
+double rate_schedule_at(const struct rate_schedule *schedule, int64_t step);
 
 struct optimiser;
 
@@ -33,11 +33,16 @@ MUST_CHECK enum status optimiser_create(const struct config *config, struct para
                                         struct optimiser **out);
 void optimiser_destroy(struct optimiser **optimiser);
 
-/* L2 norm of the whole gradient (frozen rows left out), before clipping; not finite if any entry is
- * not. Remembers each tensor's norm for the clipping of the step that follows. Local. */
+/* Squares of the norms of the gradient's tensors, before clipping, [rows of the table]: 0 for frozen rows, for rows
+ * that lie elsewhere and for copies. Ranks that hold parts of a model sum them before optimiser_norm. Borrowed. Local. */
+double *optimiser_squares(struct optimiser *optimiser);
+/* L2 norm of the whole gradient from these squares, in the order of the table; not finite if any entry is not. The step
+ * that follows clips by them. Local. */
+double optimiser_norm(struct optimiser *optimiser);
+/* Both, where one rank holds all. Local. */
 double optimiser_measure(struct optimiser *optimiser);
 /* Clip as train.clip says and update weights and moments; the gradient is left as it was. `step`
- * counts from 0. optimiser_measure must have seen this gradient. Local. */
+ * counts from 0. The norm of this gradient must have been taken. Local. */
 void optimiser_step(struct optimiser *optimiser, int64_t step);
 /* Rate the given step uses. Local. */
 double optimiser_rate(const struct optimiser *optimiser, int64_t step);

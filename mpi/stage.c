@@ -1,0 +1,202 @@
+#include "mpi/stage.h"
+
+#include <stdlib.h>
+
+/* A table and what runs it. */
+struct line {
+    struct schedule schedule;
+    struct pipeline *pipeline;
+};
+
+struct stage {
+    struct model *model; /* borrowed */
+    struct line train, loss;
+    int micros, chunks, slots;
+    int *slot_of; /* [micros, chunks] */
+    bool *taken;  /* [slots] */
+    /* of the call that runs */
+    const struct batch *micro;
+    int count;
+    struct model_how how;
+    struct loss_sum *sum;
+};
+
+/* ---- layout ---- */
+
+static struct schedule_spec spec_of(const struct stage_plan *plan, int stages, enum schedule_kind kind)
+{
+    return (struct schedule_spec){.kind = kind, .stages = stages, .chunks = plan->chunks, .micros = plan->micros};
+}
+
+/* FLOPs of training blocks [first, first + 1), with the embedding or the heads if they are at an end. */
+static enum status block_flops(const struct model *model, const struct model_limits *limits, int block, double *flops)
+{
+    struct model_cost cost;
+    enum status st = model_measure(model, limits, &(struct model_part){block, block + 1}, &cost);
+    *flops = cost.train_flops_per_token;
+    return st;
+}
+
+enum status stage_cut(const struct model *model, const struct model_limits *limits, const struct stage_plan *plan,
+                      int stages, int *first)
+{
+    enum status st = ST_OK;
+    int layers = model_layers(model), parts = stages * plan->chunks;
+    double block, begin, end;
+    if (layers < 3 || parts == 1) return mesh_share_layers(layers, parts, 0, 0, first);
+    TRY(block_flops(model, limits, 1, &block));
+    TRY(block_flops(model, limits, 0, &begin));
+    TRY(block_flops(model, limits, layers - 1, &end));
+    TRY(mesh_share_layers(layers, parts, begin / block - 1, end / block - 1, first));
+done:
+    return st;
+}
+
+struct model_hold stage_hold(const struct stage_plan *plan, int stages, int stage, const int *first)
+{
+    struct schedule_spec spec = spec_of(plan, stages, plan->kind);
+    struct model_hold hold = {.count = plan->chunks};
+    for (int c = 0; c < plan->chunks; c++) {
+        int part = schedule_part(&spec, stage, c);
+        hold.part[c] = (struct model_part){first[part], first[part + 1]};
+    }
+    return hold;
+}
+
+int stage_slots(const struct stage_plan *plan, int stages, int stage)
+{
+    struct schedule_spec spec = spec_of(plan, stages, plan->kind);
+    return schedule_limit(&spec, stage);
+}
+
+/* ---- creation ---- */
+
+static void line_close(struct line *line)
+{
+    pipeline_destroy(&line->pipeline);
+    schedule_free(&line->schedule);
+}
+
+static enum status line_open(struct comm *pipe, struct line *line, struct schedule_spec spec, int64_t most_bytes)
+{
+    enum status st = schedule_build(&spec, &line->schedule);
+    TRY(comm_agree(pipe, st));
+    TRY(pipeline_create(pipe, &line->schedule, most_bytes, &line->pipeline));
+done:
+    return st;
+}
+
+static enum status allocate(struct stage *s)
+{
+    enum status st = ST_OK;
+    TRY(NEW_ARRAY(s->slot_of, s->micros * s->chunks));
+    TRY(NEW_ARRAY(s->taken, s->slots));
+    for (int i = 0; i < s->slots; i++) s->taken[i] = false;
+done:
+    return st;
+}
+
+enum status stage_create(struct mesh *mesh, struct model *model, const struct model_limits *limits,
+                         const struct stage_plan *plan, struct stage **out)
+{
+    struct stage *s = NULL;
+    struct comm *pipe = &mesh->pipe;
+    int64_t bytes = model_message_bytes(model, limits->tokens);
+    enum status st = NEW_ARRAY(s, 1);
+    if (st == ST_OK) {
+        *s = (struct stage){.model = model,
+                            .micros = plan->micros,
+                            .chunks = plan->chunks,
+                            .slots = stage_slots(plan, pipe->size, pipe->rank)};
+        st = allocate(s);
+    }
+    TRY(comm_agree(&mesh->world, st));
+    TRY(line_open(pipe, &s->train, spec_of(plan, pipe->size, plan->kind), bytes));
+    TRY(line_open(pipe, &s->loss, spec_of(plan, pipe->size, SCHEDULE_FORWARD_ONLY), bytes));
+done:
+    if (st != ST_OK) stage_destroy(&s);
+    *out = s;
+    return st;
+}
+
+void stage_destroy(struct stage **stage)
+{
+    struct stage *s = *stage;
+    if (!s) return;
+    line_close(&s->train);
+    line_close(&s->loss);
+    free(s->slot_of), free(s->taken), free(s);
+    *stage = NULL;
+}
+
+double stage_waited_s(const struct stage *s)
+{
+    return pipeline_waited_s(s->train.pipeline) + pipeline_waited_s(s->loss.pipeline);
+}
+
+/* ---- what the pipeline calls; micro-batches beyond the count are empty and cost nothing ---- */
+
+static int *slot_of(struct stage *s, int micro, int chunk) { return &s->slot_of[micro * s->chunks + chunk]; }
+
+static int take_slot(struct stage *s)
+{
+    int slot = 0;
+    while (s->taken[slot]) slot++; /* the schedule's limit holds */
+    s->taken[slot] = true;
+    return slot;
+}
+
+static enum status forward(void *context, int micro, int chunk, const void *in, void *out)
+{
+    struct stage *s = context;
+    if (micro >= s->count) return ST_OK;
+    int slot = s->how.train ? take_slot(s) : 0;
+    *slot_of(s, micro, chunk) = slot;
+    return model_forward_part(s->model, slot, chunk, &s->micro[micro], &s->how, in, out, s->sum);
+}
+
+static enum status backward(void *context, int micro, int chunk, const void *d_out, void *d_in)
+{
+    struct stage *s = context;
+    if (micro >= s->count) return ST_OK;
+    return model_backward_part(s->model, *slot_of(s, micro, chunk), d_out, d_in);
+}
+
+static enum status weights(void *context, int micro, int chunk)
+{
+    struct stage *s = context;
+    if (micro >= s->count) return ST_OK;
+    model_weights_part(s->model, *slot_of(s, micro, chunk));
+    s->taken[*slot_of(s, micro, chunk)] = false;
+    return ST_OK;
+}
+
+static int64_t message_bytes(void *context, int micro)
+{
+    const struct stage *s = context;
+    return micro < s->count ? model_message_bytes(s->model, s->micro[micro].token_count) : 0;
+}
+
+static enum status run(struct comm *pipe, struct stage *s, struct line *line, const struct batch *micro, int count,
+                       struct model_how how, struct loss_sum *loss)
+{
+    s->micro = micro;
+    s->count = count;
+    s->how = how;
+    s->sum = loss;
+    struct pipeline_stage calls = {s, forward, backward, weights, message_bytes};
+    enum status st = pipeline_run(pipe, line->pipeline, &calls);
+    for (int i = 0; i < s->slots; i++) s->taken[i] = false; /* a failed step leaves some */
+    return st;
+}
+
+enum status stage_gradient(struct comm *pipe, struct stage *s, const struct batch *micro, int count,
+                           const struct model_how *how, struct loss_sum *loss)
+{
+    return run(pipe, s, &s->train, micro, count, *how, loss);
+}
+
+enum status stage_loss(struct comm *pipe, struct stage *s, const struct batch *micro, int count, struct loss_sum *loss)
+{
+    return run(pipe, s, &s->loss, micro, count, (struct model_how){0}, loss);
+}

@@ -1,0 +1,51 @@
+/* A rank's stage of a pipeline: its parts of a model, and the tables that run micro-batches through all stages.
+ *
+ * Every stage of a pipeline loads the same micro-batches; activations travel, cells do not. One stage is the plain
+ * case: the same tables without messages.
+ *
+ *     TRY(stage_cut(whole, &limits, &plan, stages, first));                  which blocks each part has
+ *     hold = stage_hold(&plan, stages, stage, first);                        model_create(config, vocab, &hold, &model)
+ *     limits.slots = stage_slots(&plan, stages, stage); ...                  model_prepare(model, &limits)
+ *     TRY(stage_create(&mesh, model, &limits, &plan, &stage));
+ *     st = stage_gradient(&mesh.pipe, stage, micro, count, &how, &loss);     then agree on st */
+#ifndef CYTOMILL_MPI_STAGE_H
+#define CYTOMILL_MPI_STAGE_H
+
+#include "model/model.h"
+#include "mpi/mesh.h"
+#include "mpi/pipeline.h"
+
+struct stage_plan {
+    enum schedule_kind kind; /* of training */
+    int chunks;              /* of a stage */
+    int micros;              /* most micro-batches of a step, and of a call of stage_loss */
+};
+
+/* Share the blocks of `model`, which holds all and needs no memory, so that the dearest part costs least, from the FLOPs
+ * of embedding, block and heads: first[parts + 1], parts = stages * chunks. ST_CONFIG if there are too few blocks. Local. */
+MUST_CHECK enum status stage_cut(const struct model *model, const struct model_limits *limits,
+                                 const struct stage_plan *plan, int stages, int *first);
+/* The parts of stage `stage`; the micro-batch chunks that it keeps on their way. Local. */
+struct model_hold stage_hold(const struct stage_plan *plan, int stages, int stage, const int *first);
+int stage_slots(const struct stage_plan *plan, int stages, int stage);
+
+struct stage;
+
+/* A stage of the model (borrowed), which holds and was prepared for what stage_hold and stage_slots say. Collective.
+ * ST_CONFIG, ST_MEMORY agreed. */
+MUST_CHECK enum status stage_create(struct mesh *mesh, struct model *model, const struct model_limits *limits,
+                                    const struct stage_plan *plan, struct stage **out);
+void stage_destroy(struct stage **stage);
+
+/* Gradients of micro-batches [count], added to those of this stage's parameters (the two ends of a tied tensor apart:
+ * reducer_join_ends); the losses are added to *loss on the last stage. The status is this rank's: agree on it. count is
+ * the same on all stages, at most plan.micros. Collective over the pipeline. */
+MUST_CHECK enum status stage_gradient(struct comm *pipe, struct stage *stage, const struct batch *micro, int count,
+                                      const struct model_how *how, struct loss_sum *loss);
+/* Losses alone. Collective over the pipeline. */
+MUST_CHECK enum status stage_loss(struct comm *pipe, struct stage *stage, const struct batch *micro, int count,
+                                  struct loss_sum *loss);
+/* Seconds this rank has waited for messages of other stages. Local. */
+double stage_waited_s(const struct stage *stage);
+
+#endif
