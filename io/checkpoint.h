@@ -18,7 +18,7 @@
 
 #include "cell/vocab.h"
 #include "model/model.h"
-#include "mpi/comm.h"
+#include "mpi/mesh.h"
 
 /* Where training stands, beside the weights. Random numbers need no state: they are keyed by
  * (seed, purpose, cell, step). */
@@ -31,11 +31,10 @@ struct train_state {
     char atlas_hash[SHA256_HEX];
 };
 
-/* Write weights, moments (if `params` has them) and state to `path`. All ranks hold the same table
- * (data parallel); each writes its share. In a folder of checkpoint-<step>.h5 the oldest beyond
- * train.keep are removed. Collective. ST_OUTPUT: nothing is left under the final name, and older
- * checkpoints stay. */
-MUST_CHECK enum status checkpoint_write(struct comm *comm, const char *path, const struct param_table *params,
+/* Write weights, moments (if `params` has them) and state to `path`. Each rank writes its share of the tensors that
+ * lie on it. In a folder of checkpoint-<step>.h5 the oldest beyond train.keep are removed. Collective. ST_OUTPUT:
+ * nothing is left under the final name, and older checkpoints stay. */
+MUST_CHECK enum status checkpoint_write(struct mesh *mesh, const char *path, const struct param_table *params,
                                         const struct config *config, const struct vocab *vocab, const char *model_name,
                                         const struct train_state *state);
 
@@ -50,9 +49,9 @@ MUST_CHECK enum status checkpoint_open_model(struct comm *comm, const char *path
  * not change. ST_CONFIG names the first that differs, with both values. Collective, agreed. */
 MUST_CHECK enum status checkpoint_check_keys(struct comm *comm, const char *path, const struct config *config,
                                              const char *const *keys);
-/* Weights into a table built from that configuration; moments and state too if `state` is not NULL.
- * Names or shapes that do not match are ST_INPUT with the first of them. Every block is verified.
- * Each rank reads its share of the file and sends it to the others. Collective. */
+/* Weights into a table built from that configuration; moments and state too if `state` is not NULL. Ranks of `comm`
+ * hold the same tensors (mesh.data, or all ranks without a pipeline); each reads its share of them and sends it to the
+ * others. Names or shapes that do not match are ST_INPUT with the first of them. Every block is verified. Collective. */
 MUST_CHECK enum status checkpoint_read(struct comm *comm, const char *path, struct param_table *params,
                                        struct train_state *state);
 /* Newest readable checkpoint of a run folder (RUN/checkpoint-<step>.h5): every block of the newest is

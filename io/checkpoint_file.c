@@ -77,16 +77,20 @@ int64_t checkpoint_block_reals(const struct checkpoint_map *map, const struct ch
     return block->rows * map->tensors[block->tensor].row_reals;
 }
 
-void checkpoint_map_share(const struct checkpoint_map *map, int rank, int ranks, int64_t *first, int64_t *last)
+static double shared_reals(const struct checkpoint_map *map, const bool *wanted, int64_t b)
+{
+    const struct checkpoint_block *block = &map->blocks[b];
+    return !wanted || wanted[block->tensor] ? (double)checkpoint_block_reals(map, block) : 0;
+}
+
+void checkpoint_map_share(const struct checkpoint_map *map, const bool *wanted, int ranks, int *owner)
 {
     double total = 0, before = 0;
-    for (int64_t b = 0; b < map->block_count; b++) total += (double)checkpoint_block_reals(map, &map->blocks[b]);
-    *first = *last = 0;
+    for (int64_t b = 0; b < map->block_count; b++) total += shared_reals(map, wanted, b);
     for (int64_t b = 0; b < map->block_count; b++) { /* a block belongs to the rank in whose share it begins */
-        int owner = (int)(before / total * ranks);
-        if (owner < rank) *first = b + 1;
-        if (owner <= rank) *last = b + 1;
-        before += (double)checkpoint_block_reals(map, &map->blocks[b]);
+        double reals = shared_reals(map, wanted, b);
+        owner[b] = reals > 0 ? (int)(before / total * ranks) : -1;
+        before += reals;
     }
 }
 

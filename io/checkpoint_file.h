@@ -41,8 +41,9 @@ MUST_CHECK enum status checkpoint_map_cut(struct checkpoint_map *map);
 /* The map of a parameter table, in the order of its rows. Local. */
 MUST_CHECK enum status checkpoint_map_of(const struct param_table *params, struct checkpoint_map *map);
 void checkpoint_map_free(struct checkpoint_map *map);
-/* Blocks [first, last) of a rank: shares are even in values. Local. */
-void checkpoint_map_share(const struct checkpoint_map *map, int rank, int ranks, int64_t *first, int64_t *last);
+/* owner[block_count] = which of `ranks` ranks has to do with a block: shares are even in values. With `wanted`
+ * [tensor_count] only blocks of those tensors are shared out, the others have owner -1. Local. */
+void checkpoint_map_share(const struct checkpoint_map *map, const bool *wanted, int ranks, int *owner);
 /* Values of a block. */
 int64_t checkpoint_block_reals(const struct checkpoint_map *map, const struct checkpoint_block *block);
 /* XXH3 over what is neither tensor nor checksum. Local. */

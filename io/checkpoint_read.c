@@ -14,6 +14,7 @@ struct reader {
     struct checkpoint_map map; /* tensors in the order of their names */
     hid_t *dataset;            /* [parts * tensors] */
     uint64_t *sum;             /* [block_count] */
+    int *owner;                /* [block_count] who reads it, -1 if nobody needs it */
     float *staged;             /* [largest block] */
 };
 
@@ -96,6 +97,7 @@ static enum status read_checksums(struct reader *r)
     enum status st = ST_OK;
     int64_t largest = 1;
     TRY(NEW_ARRAY(r->sum, r->map.block_count));
+    TRY(NEW_ARRAY(r->owner, r->map.block_count));
     TRY(h5_read(r->file, "checksum", H5T_NATIVE_UINT64, r->map.block_count, r->sum));
     for (int64_t b = 0; b < r->map.block_count; b++) {
         const struct checkpoint_block *block = &r->map.blocks[b];
@@ -128,6 +130,7 @@ static void reader_close(struct reader *r)
     h5_drop(&r->file);
     free(r->dataset);
     free(r->sum);
+    free(r->owner);
     free(r->staged);
     checkpoint_map_free(&r->map);
 }
@@ -160,19 +163,15 @@ static enum status read_blocks(struct comm *comm, struct reader *r, struct param
                                bool moments)
 {
     enum status st = ST_OK;
-    for (int owner = 0; owner < comm->size; owner++) {
-        int64_t first, last;
-        checkpoint_map_share(&r->map, owner, comm->size, &first, &last);
-        for (int64_t b = first; b < last; b++) {
-            const struct checkpoint_block *block = &r->map.blocks[b];
-            if (block->part != PART_WEIGHT && !moments) continue;
-            int64_t count = checkpoint_block_reals(&r->map, block);
-            if (owner == comm->rank && st == ST_OK) st = read_block(r, b);
-            comm_bcast(comm, r->staged, count * (int64_t)sizeof *r->staged, owner);
-            real *to = part_target(params, block->part) + params->rows[row_of[block->tensor]].offset +
-                       block->first_row * r->map.tensors[block->tensor].row_reals;
-            for (int64_t i = 0; i < count; i++) to[i] = r->staged[i];
-        }
+    for (int64_t b = 0; b < r->map.block_count; b++) {
+        const struct checkpoint_block *block = &r->map.blocks[b];
+        if (r->owner[b] < 0 || (block->part != PART_WEIGHT && !moments)) continue;
+        int64_t count = checkpoint_block_reals(&r->map, block);
+        if (r->owner[b] == comm->rank && st == ST_OK) st = read_block(r, b);
+        comm_bcast(comm, r->staged, count * (int64_t)sizeof *r->staged, r->owner[b]);
+        real *to = part_target(params, block->part) + params->rows[row_of[block->tensor]].offset +
+                   block->first_row * r->map.tensors[block->tensor].row_reals;
+        for (int64_t i = 0; i < count; i++) to[i] = r->staged[i];
     }
     return comm_agree(comm, st);
 }
@@ -224,6 +223,19 @@ static enum status match_table(const struct reader *r, const struct param_table 
     return ST_OK;
 }
 
+/* Share out the tensors that lie here. */
+static enum status share_tensors(struct reader *r, const struct param_table *params, const int *row_of, int ranks)
+{
+    enum status st = ST_OK;
+    bool *wanted = NULL;
+    TRY(NEW_ARRAY(wanted, r->map.tensor_count));
+    for (int i = 0; i < r->map.tensor_count; i++) wanted[i] = !params->rows[row_of[i]].elsewhere;
+    checkpoint_map_share(&r->map, wanted, ranks, r->owner);
+done:
+    free(wanted);
+    return st;
+}
+
 /* ---- tensors ---- */
 
 enum status checkpoint_read(struct comm *comm, const char *path, struct param_table *params, struct train_state *state)
@@ -236,6 +248,7 @@ enum status checkpoint_read(struct comm *comm, const char *path, struct param_ta
     st = reader_open(&r, path);
     if (st == ST_OK) st = NEW_ARRAY(row_of, r.map.tensor_count);
     if (st == ST_OK) st = match_table(&r, params, row_of);
+    if (st == ST_OK) st = share_tensors(&r, params, row_of, comm->size);
     if (st == ST_OK && state && r.map.parts == 1)
         st = fail(ST_INPUT, "%s: holds weights only; training cannot resume from it", path);
     TRY(comm_agree(comm, st));
@@ -255,12 +268,12 @@ static void verify(struct comm *comm, const char *path, bool *sound, char reason
 {
     struct checkpoint_small small = {0};
     struct reader r = {.file = H5_NONE};
-    int64_t first = 0, last = 0;
     enum status st = reader_open(&r, path);
     if (st == ST_OK && comm->rank == 0 && (st = checkpoint_small_read(r.file, &small)) != ST_OK)
         status_prefix("%s: ", path);
-    if (st == ST_OK) checkpoint_map_share(&r.map, comm->rank, comm->size, &first, &last);
-    for (int64_t b = first; b < last && st == ST_OK; b++) st = read_block(&r, b);
+    if (st == ST_OK) checkpoint_map_share(&r.map, NULL, comm->size, r.owner);
+    for (int64_t b = 0; b < r.map.block_count && st == ST_OK; b++)
+        if (r.owner[b] == comm->rank) st = read_block(&r, b);
     reader_close(&r);
     checkpoint_small_free(&small);
     int64_t bad = st != ST_OK ? comm->size - comm->rank : 0; /* the lowest rank that found damage tells */

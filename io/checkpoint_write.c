@@ -35,6 +35,7 @@ struct writer {
     int64_t checksum_place, file_bytes;
     float *staged; /* [largest block] */
     uint64_t *sum; /* [block_count] checksums of this rank's blocks */
+    int *owner;    /* [block_count] which of the ranks that hold it writes it, -1 if none of them */
 };
 
 /* ---- layout ---- */
@@ -170,13 +171,16 @@ static enum status write_block(struct writer *w, const struct checkpoint_block *
     return write_at(w, place, w->staged, count * (int64_t)sizeof(float));
 }
 
-static enum status write_share(struct comm *comm, struct writer *w)
+/* This rank's blocks, and after each run of them its checksums. */
+static enum status write_share(struct writer *w, int rank)
 {
     enum status st = ST_OK;
-    int64_t first, last;
-    checkpoint_map_share(&w->map, comm->rank, comm->size, &first, &last);
-    for (int64_t b = first; b < last; b++) TRY(write_block(w, &w->map.blocks[b]));
-    TRY(write_at(w, w->checksum_place + first * 8, w->sum + first, (last - first) * 8));
+    for (int64_t b = 0, end; b < w->map.block_count; b = end) {
+        for (end = b; end < w->map.block_count && w->owner[end] == rank; end++)
+            TRY(write_block(w, &w->map.blocks[end]));
+        if (end > b) TRY(write_at(w, w->checksum_place + b * 8, w->sum + b, (end - b) * 8));
+        else end = b + 1;
+    }
 done:
     return st;
 }
@@ -241,7 +245,21 @@ static enum status writer_allocate(struct writer *w, const struct param_table *p
     TRY(NEW_ARRAY(w->staged, largest));
     TRY(NEW_ARRAY(w->sum, w->map.block_count));
     TRY(NEW_ARRAY(w->place, datasets));
+    TRY(NEW_ARRAY(w->owner, w->map.block_count));
 done:
+    return st;
+}
+
+/* Share out the tensors that lie here and that no other stage writes. */
+static enum status share_tensors(struct writer *w, int ranks)
+{
+    enum status st = ST_OK;
+    bool *wanted = NULL;
+    TRY(NEW_ARRAY(wanted, w->map.tensor_count));
+    for (int i = 0; i < w->map.tensor_count; i++) wanted[i] = !w->params->rows[i].elsewhere && !w->params->rows[i].copy;
+    checkpoint_map_share(&w->map, wanted, ranks, w->owner);
+done:
+    free(wanted);
     return st;
 }
 
@@ -252,6 +270,7 @@ static void writer_free(struct writer *w)
     free(w->staged);
     free(w->sum);
     free(w->place);
+    free(w->owner);
     checkpoint_map_free(&w->map);
 }
 
@@ -272,10 +291,11 @@ static bool uses_posix(const struct comm *comm, const char *driver)
     return strcmp(driver, "posix") == 0 || (strcmp(driver, "auto") == 0 && comm->node_size == comm->size);
 }
 
-enum status checkpoint_write(struct comm *comm, const char *path, const struct param_table *params,
+enum status checkpoint_write(struct mesh *mesh, const char *path, const struct param_table *params,
                              const struct config *config, const struct vocab *vocab, const char *model_name,
                              const struct train_state *state)
 {
+    struct comm *comm = &mesh->world;
     const char *driver = config_text(config, "run.io");
     struct writer w = {
         .params = params, .fd = -1, .shared = {.handle = MPI_FILE_NULL}, .posix = uses_posix(comm, driver)};
@@ -285,9 +305,10 @@ enum status checkpoint_write(struct comm *comm, const char *path, const struct p
                          .state = state};
     signal(SIGXFSZ, SIG_IGN); /* a file size limit must be an error here, not a signal */
     enum status st = writer_allocate(&w, params, path);
+    if (st == ST_OK) st = share_tensors(&w, mesh->dense.size);
     TRY(comm_agree(comm, st));
     TRY(open_laid_out(comm, &w, &c, driver));
-    st = comm_agree(comm, write_share(comm, &w)); /* a failed rank still closes the file with the others */
+    st = comm_agree(comm, write_share(&w, mesh->dense.rank)); /* a failed rank still closes the file with the others */
     enum status closed = close_file(comm, &w);
     if (st == ST_OK) st = closed;
     if (st != ST_OK) goto done;

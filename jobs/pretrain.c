@@ -1,4 +1,4 @@
-/* cytomill-pretrain: a model trained on an atlas by masked expression, data parallel over ranks. */
+/* cytomill-pretrain: a model trained on an atlas by masked expression, by replicas of a pipeline of ranks. */
 #include <math.h>
 #include <stdlib.h>
 
@@ -12,7 +12,7 @@ static enum status save(struct job *job)
 {
     struct pretrain *p = job->state;
     char *path = text_format("%s/checkpoint-%lld.h5", config_text(job->config, "run.out"), (long long)p->state.step);
-    enum status st = checkpoint_write(&job->world, path, model_params(p->model), job->config, p->vocab,
+    enum status st = checkpoint_write(&p->mesh, path, model_params(p->model), job->config, p->vocab,
                                       model_name(p->model), &p->state);
     if (st == ST_OK) p->saved_step = p->state.step;
     free(path);
@@ -83,7 +83,7 @@ static enum status one_step(struct job *job, struct train_asked asked, struct st
     int micro_count = 0;
     enum status loaded =
         loader_next(p->loader, p->state.cells_seen, p->state.global_batch, p->state.step, &micro, &micro_count);
-    return train_step(&job->world, &p->trainer, micro, micro_count, loaded, asked, p->state.step, result);
+    return train_step(&p->mesh, &p->trainer, micro, micro_count, loaded, asked, p->state.step, result);
 }
 
 /* What is due after `step` steps; the last step's evaluation and checkpoint come after the loop. */
@@ -180,7 +180,7 @@ static const struct job_spec spec = {
     .reads = "an atlas (cytomill-ingest), a configuration",
     .writes = "RUN/checkpoint-<step>.h5, RUN/metrics.jsonl, RUN/learning.tsv, RUN/run.json",
     .example = "mpirun -n 2 cytomill-pretrain --config configs/demo.yaml --atlas build/pbmc3k --out build/run",
-    .sections = "run data model train",
+    .sections = "run data model train mesh",
     .takes = TAKES_ATLAS | TAKES_SEED | TAKES_KERNELS | TAKES_IO | TAKES_CELLS | TAKES_FRESH,
     .state_bytes = sizeof(struct pretrain),
     .prepare = pretrain_prepare,

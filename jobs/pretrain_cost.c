@@ -41,15 +41,16 @@ done:
     return st;
 }
 
-static void print_memory(const struct job *job, const struct model_cost *cost, size_t exchange_bytes)
+/* Of the rank that needs most. */
+static void print_memory(const struct job *job, const struct model_cost *cost, size_t exchanged)
 {
     char all[32], weights[32], moments[32], activations[32], exchange[32], parameters[32];
     size_t states = cost->gradient_bytes + cost->moment_bytes, packed = cost->weight_bytes + cost->packed_bytes;
-    text_bytes((double)(states + packed + cost->activation_bytes + exchange_bytes), all);
+    text_bytes((double)(states + packed + cost->activation_bytes + exchanged), all);
     text_bytes((double)packed, weights);
     text_bytes((double)states, moments);
     text_bytes((double)cost->activation_bytes, activations);
-    text_bytes((double)exchange_bytes, exchange);
+    text_bytes((double)exchanged, exchange);
     comm_note(&job->world,
               "model: %s parameters; %s a rank (weights %s, gradients and moments %s, activations %s, exchange %s)",
               text_count(cost->parameters, parameters), all, weights, moments, activations, exchange);
@@ -73,6 +74,24 @@ static void print_time(const struct job *job, const struct model_cost *cost, dou
               step_s < 60 ? step : text_duration(step_s, step), run, (long long)(steps > 0 ? steps : 0));
 }
 
+static size_t exchange_bytes(const struct job *job, size_t message_bytes)
+{
+    const struct pretrain *p = job->state;
+    bool in_bf16 = config_word_is(job->config, "train.exchange", "bf16");
+    return reducer_bytes(model_params(p->model), p->mesh.dense.size, in_bf16) +
+           stage_bytes(&p->plan, p->mesh.pipe.size, p->mesh.pipe.rank, message_bytes);
+}
+
+/* Each figure's largest over the ranks. */
+static void take_largest(struct comm *world, struct model_cost *cost, int64_t *exchange)
+{
+    int64_t x[6] = {(int64_t)cost->weight_bytes, (int64_t)cost->packed_bytes,     (int64_t)cost->gradient_bytes,
+                    (int64_t)cost->moment_bytes, (int64_t)cost->activation_bytes, *exchange};
+    comm_max_i64(world, x, 6);
+    cost->weight_bytes = (size_t)x[0], cost->packed_bytes = (size_t)x[1], cost->gradient_bytes = (size_t)x[2];
+    cost->moment_bytes = (size_t)x[3], cost->activation_bytes = (size_t)x[4], *exchange = x[5];
+}
+
 enum status pretrain_print_cost(struct job *job)
 {
     struct pretrain *p = job->state;
@@ -82,9 +101,10 @@ enum status pretrain_print_cost(struct job *job)
     if (st == ST_OK) st = trial_rate(model_width(p->model), p->limits.bf16, p->limits.threads, &rate);
     TRY(comm_agree(&job->world, st));
     comm_sum_f64(&job->world, &rate, 1);
-    print_memory(
-        job, &cost,
-        reducer_bytes(model_params(p->model), job->world.size, config_word_is(job->config, "train.exchange", "bf16")));
+    comm_sum_f64(&p->mesh.pipe, &cost.train_flops_per_token, 1);
+    int64_t exchange = (int64_t)exchange_bytes(job, cost.message_bytes);
+    take_largest(&job->world, &cost, &exchange);
+    print_memory(job, &cost, (size_t)exchange);
     print_time(job, &cost, rate);
 done:
     return st;

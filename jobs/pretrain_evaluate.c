@@ -9,36 +9,33 @@
 /* Masks of held-out cells are drawn at a step that no training reaches: the same in every evaluation. */
 #define EVALUATION_STEP INT64_MAX
 
-/* A micro-batch of `count` positions. */
+/* `count` positions, as many as fit into one go through the pipeline. The stages have the same cells: the last has the
+ * losses, and the references are scored there, too. Collective over the pipeline; not agreed. */
 static enum status evaluate_cells(struct pretrain *p, int64_t first, int64_t count, struct evaluation *out)
 {
-    enum status st = ST_OK;
     struct batch *micro;
     int micro_count;
+    struct comm *pipe = &p->mesh.pipe;
+    enum status st = loader_next(p->held_out, first, count, EVALUATION_STEP, &micro, &micro_count);
+    TRY(comm_agree(pipe, st));
+    st = stage_loss(pipe, p->stage, micro, micro_count, &out->loss);
     const double *total = loader_totals(p->held_out);
-    TRY(loader_next(p->held_out, first, count, EVALUATION_STEP, &micro, &micro_count));
-    for (int i = 0; i < micro_count; total += micro[i++].cell_count) {
-        struct loss_sum loss = {0};
-        TRY(model_loss(p->model, &micro[i], &loss));
+    for (int i = 0; i < micro_count && pipe->rank == pipe->size - 1; total += micro[i++].cell_count)
         reference_score(p->survey.reference, &micro[i], total, &out->reference);
-        out->loss.genewise += loss.genewise;
-        out->loss.cellwise += loss.cellwise;
-        out->loss.weight += loss.weight;
-        out->loss.genewise_hidden += loss.genewise_hidden;
-        out->loss.cellwise_hidden += loss.cellwise_hidden;
-        out->loss.hidden += loss.hidden;
-    }
+    TRY(comm_agree(pipe, st));
 done:
     return st;
 }
 
-/* This rank's share of the positions; all ranks go through the same number of micro-batches. */
+/* This replica's share of the positions; all go through the same number of rounds. */
 static enum status evaluate_share(struct job *job, bool may_stop, struct evaluation *out)
 {
     struct pretrain *p = job->state;
+    const struct comm *replicas = &p->mesh.dense;
     enum status st = ST_OK;
-    int64_t first, count, most = (out->cells + job->world.size - 1) / job->world.size, step = p->limits.cells;
-    comm_share(&job->world, out->cells, &first, &count);
+    int64_t first, count, most = (out->cells + replicas->size - 1) / replicas->size;
+    int64_t step = (int64_t)p->limits.cells * p->plan.loss_micros;
+    comm_share(replicas, out->cells, &first, &count);
     for (int64_t at = 0; at < most; at += step) {
         if (st == ST_OK && at < count) st = evaluate_cells(p, first + at, count - at < step ? count - at : step, out);
         if (may_stop) TRY(comm_agree(&job->world, st == ST_OK && stop_asked() ? ST_REQUEUE : st));

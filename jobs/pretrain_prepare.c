@@ -10,21 +10,14 @@
 #include "jobs/pretrain_cost.h"
 #include "jobs/pretrain_state.h"
 #include "kernel/isa.h"
-#include "kernel/product.h"
 
 /* ---- configuration ---- */
 
 static enum status check_configuration(const struct job *job)
 {
     const struct config *c = job->config;
-    int64_t batch = config_int(c, "train.batch");
     if (!*config_text(c, "run.atlas")) return fail(ST_USAGE, "which atlas? give --atlas FOLDER or run.atlas");
     if (!*config_text(c, "run.out")) return fail(ST_USAGE, "where to? give --out FOLDER or run.out");
-    if (job->world.size > batch)
-        return config_fail(
-            c, "train.batch",
-            "%d ranks, but the global batch has %lld cells; start at most %lld ranks or raise train.batch",
-            job->world.size, (long long)batch, (long long)batch);
     return kernel_select(config_text(c, "run.isa"));
 }
 
@@ -151,8 +144,6 @@ done:
     return st;
 }
 
-static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-
 static enum status make_loaders(struct job *job)
 {
     struct pretrain *p = job->state;
@@ -166,8 +157,8 @@ static enum status make_loaders(struct job *job)
                                .genes = p->survey.train_genes,
                                .seed = (uint64_t)config_int(c, "run.seed"),
                                .batch = config_int(c, "train.batch"),
-                               .rank = job->world.rank,
-                               .ranks = job->world.size,
+                               .rank = p->mesh.dense.rank,
+                               .ranks = p->mesh.dense.size,
                                .micro_cells = p->limits.cells,
                                .ahead = config_int(c, "data.read_ahead")};
     plan.sampler = (struct sampler){.kind = p->survey.balance ? SAMPLE_WEIGHTED : SAMPLE_PERMUTATION,
@@ -180,7 +171,7 @@ static enum status make_loaders(struct job *job)
     if (p->survey.held_out_count == 0) return ST_OK;
     plan.rows = p->survey.held_out;
     plan.genes = NULL;
-    plan.batch = plan.ahead = p->limits.cells;
+    plan.batch = plan.ahead = (int64_t)p->limits.cells * p->plan.loss_micros;
     plan.rank = 0;
     plan.ranks = 1; /* the caller asks for its own positions */
     plan.seed = 0;  /* the same masks whatever the seed of the run */
@@ -240,7 +231,8 @@ static enum status start_or_resume(struct job *job)
     struct pretrain *p = job->state;
     enum status st = ST_OK;
     if (p->resume_from) {
-        TRY(checkpoint_read(&job->world, p->resume_from, model_params(p->model), &p->state));
+        st = checkpoint_read(&p->mesh.data, p->resume_from, model_params(p->model), &p->state);
+        TRY(comm_agree(&job->world, st));
         TRY(comm_agree(&job->world, check_state(job)));
         p->saved_step = p->state.step;
         comm_note(&job->world, "resuming from %s, step %lld", p->resume_from, (long long)p->state.step);
@@ -256,18 +248,6 @@ done:
 }
 
 /* ---- model ---- */
-
-static struct model_limits limits_of(const struct job *job)
-{
-    const struct config *c = job->config;
-    int64_t share = (config_int(c, "train.batch") + job->world.size - 1) / job->world.size;
-    int cells = (int)smaller(config_int(c, "train.micro_batch"), share);
-    return (struct model_limits){.cells = cells,
-                                 .tokens = (int64_t)cells * (config_int(c, "model.max_genes") + 1),
-                                 .train = true,
-                                 .threads = job->placement.threads,
-                                 .bf16 = product_choose_bf16(config_text(c, "run.precision"))};
-}
 
 static enum status prepare_model(struct job *job)
 {
@@ -292,17 +272,18 @@ enum status pretrain_prepare(struct job *job)
     TRY(comm_agree(&job->world, read_vocabulary(job)));
     TRY(find_checkpoint(job));
     TRY(look_at_cells(job));
-    p->limits = limits_of(job);
+    TRY(pretrain_lay_out(job));
     job_note_kernels(job, p->limits.bf16);
-    TRY(comm_agree(&job->world, model_create(job->config, p->vocab, NULL, &p->model)));
     TRY(pretrain_print_cost(job));
     if (job->dry_run) goto done;
     TRY(comm_agree(&job->world, prepare_model(job)));
     TRY(start_or_resume(job));
     TRY(comm_agree(&job->world, model_pack(p->model)));
-    TRY(reducer_create(&job->world, model_params(p->model), config_word_is(job->config, "train.exchange", "bf16"),
+    TRY(stage_create(&p->mesh, p->model, &p->limits, &p->plan, &p->stage));
+    TRY(reducer_create(&p->mesh, model_params(p->model), config_word_is(job->config, "train.exchange", "bf16"),
                        &p->reducer));
     p->trainer = (struct trainer){.model = p->model,
+                                  .stage = p->stage,
                                   .optimiser = p->optimiser,
                                   .reducer = p->reducer,
                                   .loss_over_rank = config_word_is(job->config, "train.loss_over", "rank")};
@@ -316,6 +297,7 @@ void pretrain_release(struct job *job)
     metrics_close(&p->metrics);
     loader_destroy(&p->loader);
     loader_destroy(&p->held_out);
+    stage_destroy(&p->stage);
     reducer_destroy(&p->reducer);
     optimiser_destroy(&p->optimiser);
     model_destroy(&p->model);
@@ -323,6 +305,8 @@ void pretrain_release(struct job *job)
     vocab_destroy(&p->vocab);
     atlas_close(&p->atlas);
     free(p->lookup);
+    free(p->first);
     free(p->rows);
     free(p->resume_from);
+    mesh_close(&p->mesh);
 }

@@ -21,6 +21,10 @@ struct pretrain {
     struct survey survey;
     struct loader *loader, *held_out;
     /* model */
+    struct mesh mesh;
+    struct stage_plan plan;
+    int *first; /* [parts + 1] block that each part begins with */
+    struct stage *stage;
     struct model *model;
     struct model_limits limits;
     struct optimiser *optimiser;
@@ -44,6 +48,10 @@ struct evaluation {
 /* pretrain_prepare.c: data, model and what a run will cost. Collective, agreed. */
 MUST_CHECK enum status pretrain_prepare(struct job *job);
 void pretrain_release(struct job *job);
+
+/* pretrain_layout.c: mesh, stages and the model's parts on this rank, without memory. Collective, agreed. ST_CONFIG or
+ * ST_USAGE names what does not divide. */
+MUST_CHECK enum status pretrain_lay_out(struct job *job);
 
 /* pretrain_evaluate.c. `cells` of the held-out ones (0 all), the same ones and the same masks each
  * time. With `may_stop`, ST_REQUEUE when asked to stop between two micro-batches; an evaluation during the training runs

@@ -37,6 +37,8 @@ enum status comm_open(int *argc, char ***argv, struct comm *world)
     *world = (struct comm){.handle = MPI_COMM_WORLD};
     MPI_Comm_rank(world->handle, &world->rank);
     MPI_Comm_size(world->handle, &world->size);
+    world->world_rank = world->rank;
+    world->world_size = world->size;
     find_node(world);
     return ST_OK;
 }
@@ -63,8 +65,8 @@ enum status comm_agree(struct comm *comm, enum status local)
     MPI_Allreduce(&mine, &worst, 1, MPI_2INT, MPI_MAXLOC, comm->handle);
     enum status st = worst.value == 0 ? ST_OK : worst.value == 1 ? ST_REQUEUE : (enum status)(worst.value - 1);
     if (st != ST_OK && st != ST_REQUEUE && worst.rank == comm->rank && *status_message()) {
-        fprintf(stderr, "%s: error[%d %s]: rank %d of %d on %s: %s\n", program, (int)st, status_word(st), comm->rank,
-                comm->size, comm->host, status_message());
+        fprintf(stderr, "%s: error[%d %s]: rank %d of %d on %s: %s\n", program, (int)st, status_word(st),
+                comm->world_rank, comm->world_size, comm->host, status_message());
         if (getenv("CYTOMILL_WHERE")) fprintf(stderr, "  at %s\n", status_where());
         fflush(stderr);
     }
@@ -287,7 +289,7 @@ void comm_receive(struct comm *comm, void *data, int64_t bytes, int from, int ta
 enum status comm_split(struct comm *comm, int color, struct comm *out)
 {
     WATCH_EXCHANGE();
-    *out = (struct comm){0};
+    *out = (struct comm){.world_rank = comm->world_rank, .world_size = comm->world_size};
     if (MPI_Comm_split(comm->handle, color, comm->rank, &out->handle) != MPI_SUCCESS)
         return fail(ST_COMM, "MPI could not split a communicator of %d ranks", comm->size);
     MPI_Comm_rank(out->handle, &out->rank);

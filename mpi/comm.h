@@ -19,7 +19,8 @@
 struct comm {
     MPI_Comm handle;
     int rank, size;
-    int node_rank, node_size; /* among the ranks that share this host */
+    int world_rank, world_size; /* among all ranks of the job: for messages */
+    int node_rank, node_size;   /* among the ranks that share this host */
     char host[64];
 };
 

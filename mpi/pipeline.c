@@ -8,7 +8,7 @@
 #include "mpi/watchdog.h"
 
 /* Messages of one kind and chunk at this stage, numbered as they come: number k uses buffer k % BUFFERS. */
-enum { BUFFERS = 2 };
+enum { BUFFERS = PIPELINE_BUFFERS };
 struct channel {
     bool exists, receives;
     int peer, tag, count; /* messages of a step */

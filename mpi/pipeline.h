@@ -15,6 +15,8 @@
 #include "mpi/comm.h"
 #include "mpi/schedule.h"
 
+enum { PIPELINE_BUFFERS = 2 }; /* for each kind of message and chunk */
+
 struct pipeline;
 
 /* What a stage computes. `in` is the activation received (NULL on the first part), `out` where the activation to

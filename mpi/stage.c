@@ -11,9 +11,9 @@ struct line {
 struct stage {
     struct model *model; /* borrowed */
     struct line train, loss;
-    int micros, chunks, slots;
-    int *slot_of; /* [micros, chunks] */
-    bool *taken;  /* [slots] */
+    int micros, chunks, slots; /* micros: of a training step or a loss, whichever has more */
+    int *slot_of;              /* [micros, chunks] */
+    bool *taken;               /* [slots] */
     /* of the call that runs */
     const struct batch *micro;
     int count;
@@ -23,9 +23,14 @@ struct stage {
 
 /* ---- layout ---- */
 
-static struct schedule_spec spec_of(const struct stage_plan *plan, int stages, enum schedule_kind kind)
+static struct schedule_spec train_spec(const struct stage_plan *plan, int stages)
 {
-    return (struct schedule_spec){.kind = kind, .stages = stages, .chunks = plan->chunks, .micros = plan->micros};
+    return (struct schedule_spec){plan->kind, stages, plan->chunks, plan->micros};
+}
+
+static struct schedule_spec loss_spec(const struct stage_plan *plan, int stages)
+{
+    return (struct schedule_spec){SCHEDULE_FORWARD_ONLY, stages, plan->chunks, plan->loss_micros};
 }
 
 /* FLOPs of training blocks [first, first + 1), with the embedding or the heads if they are at an end. */
@@ -54,7 +59,7 @@ done:
 
 struct model_hold stage_hold(const struct stage_plan *plan, int stages, int stage, const int *first)
 {
-    struct schedule_spec spec = spec_of(plan, stages, plan->kind);
+    struct schedule_spec spec = train_spec(plan, stages);
     struct model_hold hold = {.count = plan->chunks};
     for (int c = 0; c < plan->chunks; c++) {
         int part = schedule_part(&spec, stage, c);
@@ -65,8 +70,19 @@ struct model_hold stage_hold(const struct stage_plan *plan, int stages, int stag
 
 int stage_slots(const struct stage_plan *plan, int stages, int stage)
 {
-    struct schedule_spec spec = spec_of(plan, stages, plan->kind);
+    struct schedule_spec spec = train_spec(plan, stages);
     return schedule_limit(&spec, stage);
+}
+
+size_t stage_bytes(const struct stage_plan *plan, int stages, int stage, size_t message_bytes)
+{
+    struct schedule_spec spec = train_spec(plan, stages);
+    size_t edges = 0;
+    for (int c = 0; c < plan->chunks; c++) {
+        int part = schedule_part(&spec, stage, c);
+        edges += (part > 0) + (part < schedule_parts(&spec) - 1);
+    }
+    return edges * 3 * PIPELINE_BUFFERS * message_bytes; /* activation and gradient in training, activation in a loss */
 }
 
 /* ---- creation ---- */
@@ -105,14 +121,14 @@ enum status stage_create(struct mesh *mesh, struct model *model, const struct mo
     enum status st = NEW_ARRAY(s, 1);
     if (st == ST_OK) {
         *s = (struct stage){.model = model,
-                            .micros = plan->micros,
+                            .micros = plan->micros > plan->loss_micros ? plan->micros : plan->loss_micros,
                             .chunks = plan->chunks,
                             .slots = stage_slots(plan, pipe->size, pipe->rank)};
         st = allocate(s);
     }
     TRY(comm_agree(&mesh->world, st));
-    TRY(line_open(pipe, &s->train, spec_of(plan, pipe->size, plan->kind), bytes));
-    TRY(line_open(pipe, &s->loss, spec_of(plan, pipe->size, SCHEDULE_FORWARD_ONLY), bytes));
+    TRY(line_open(pipe, &s->train, train_spec(plan, pipe->size), bytes));
+    TRY(line_open(pipe, &s->loss, loss_spec(plan, pipe->size), bytes));
 done:
     if (st != ST_OK) stage_destroy(&s);
     *out = s;

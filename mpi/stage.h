@@ -18,7 +18,8 @@
 struct stage_plan {
     enum schedule_kind kind; /* of training */
     int chunks;              /* of a stage */
-    int micros;              /* most micro-batches of a step, and of a call of stage_loss */
+    int micros;              /* most micro-batches of a step, */
+    int loss_micros;         /* and of a call of stage_loss */
 };
 
 /* Share the blocks of `model`, which holds all and needs no memory, so that the dearest part costs least, from the FLOPs
@@ -28,6 +29,8 @@ MUST_CHECK enum status stage_cut(const struct model *model, const struct model_l
 /* The parts of stage `stage`; the micro-batch chunks that it keeps on their way. Local. */
 struct model_hold stage_hold(const struct stage_plan *plan, int stages, int stage, const int *first);
 int stage_slots(const struct stage_plan *plan, int stages, int stage);
+/* Bytes of the buffers for messages of up to `message_bytes`. Local. */
+size_t stage_bytes(const struct stage_plan *plan, int stages, int stage, size_t message_bytes);
 
 struct stage;
 
@@ -42,7 +45,7 @@ void stage_destroy(struct stage **stage);
  * the same on all stages, at most plan.micros. Collective over the pipeline. */
 MUST_CHECK enum status stage_gradient(struct comm *pipe, struct stage *stage, const struct batch *micro, int count,
                                       const struct model_how *how, struct loss_sum *loss);
-/* Losses alone. Collective over the pipeline. */
+/* Losses alone, of at most plan.loss_micros. Collective over the pipeline. */
 MUST_CHECK enum status stage_loss(struct comm *pipe, struct stage *stage, const struct batch *micro, int count,
                                   struct loss_sum *loss);
 /* Seconds this rank has waited for messages of other stages. Local. */

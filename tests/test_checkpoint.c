@@ -77,7 +77,10 @@ static enum status write_as(struct comm *comm, const char *path, const struct pa
         .step = step, .cells_seen = step * 8, .global_batch = 8, .seed = UINT64_MAX, .best_loss = NAN};
     assert_int_equal(vocab_parse(vocabulary, strlen(vocabulary), "test", &vocab), ST_OK);
     memset(state.atlas_hash, 'a', sizeof state.atlas_hash - 1);
-    enum status st = checkpoint_write(comm, path, t, config, vocab, "test-model", &state);
+    struct mesh mesh;
+    assert_int_equal(mesh_open(comm, (struct mesh_shape){0, 1, 1}, &mesh), ST_OK);
+    enum status st = checkpoint_write(&mesh, path, t, config, vocab, "test-model", &state);
+    mesh_close(&mesh);
     vocab_destroy(&vocab);
     config_destroy(&config);
     return st;

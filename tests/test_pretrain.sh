@@ -164,7 +164,7 @@ refused 3 "model.heads" "$dir/new" --set model.heads=3
 refused 7 "not finite\|loss is" "$dir/nan" --set train.rate=10 --set train.decay=10 --set train.decay_kind=decoupled --set train.checkpoint_every=1
 ls "$dir/nan"/checkpoint-*.h5 >/dev/null 2>&1 || fail "a run that diverged keeps no checkpoint"
 mpirun -n 3 cytomill-pretrain --config "$dir/tiny.yaml" --atlas "$dir/atlas-a" --out "$dir/new" --set train.batch=2 >"$dir/log" 2>&1
-[ $? -eq 3 ] && grep -q "error\[3 .*3 ranks, but the global batch has 2 cells" "$dir/log" || fail "more ranks than cells"
+[ $? -eq 3 ] && grep -q "error\[3 .*3 replicas, but the global batch has 2 cells" "$dir/log" || fail "more ranks than cells"
 [ -z "$(find "$dir/new" -mindepth 1 2>/dev/null)" ] || fail "a refused run left something"
 
 # donors are held out whole, and cells can be drawn equally often from every donor

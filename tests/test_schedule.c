@@ -164,12 +164,31 @@ static void impossible_shapes_are_refused(void **state)
     }
 }
 
+/* p stages fill one after another, then a micro-batch leaves in every unit of time; B and W take none. */
+static void evaluations_go_forward_only(void **state)
+{
+    for (int p = 1; p <= MOST_STAGES; p++)
+        for (int v = 1; v <= 3; v++)
+            for (int m = 1; m <= MOST_MICROS; m++) {
+                struct schedule_spec spec = {SCHEDULE_FORWARD_ONLY, p, v, m};
+                struct schedule s = build(spec);
+                struct schedule_found found = play(&s, (struct schedule_times){1, 5, 5, 0}, 2, NULL);
+                assert_int_equal(schedule_limit(&spec, p - 1), 1);
+                if (v == 1) assert_true(fabs(found.step_s - (m + p - 1)) < 1e-12);
+                else assert_true(found.step_s >= m * v + p - 1 - 1e-12);
+                schedule_free(&s);
+            }
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_shape_plays_to_its_end), cmocka_unit_test(bubbles_are_those_of_the_formulas),
-        cmocka_unit_test(one_forward_one_backward),     cmocka_unit_test(messages_take_their_time),
-        cmocka_unit_test(a_broken_table_is_refused),    cmocka_unit_test(a_deadlock_is_found),
-        cmocka_unit_test(impossible_shapes_are_refused)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(evaluations_go_forward_only),
+                                       cmocka_unit_test(every_shape_plays_to_its_end),
+                                       cmocka_unit_test(bubbles_are_those_of_the_formulas),
+                                       cmocka_unit_test(one_forward_one_backward),
+                                       cmocka_unit_test(messages_take_their_time),
+                                       cmocka_unit_test(a_broken_table_is_refused),
+                                       cmocka_unit_test(a_deadlock_is_found),
+                                       cmocka_unit_test(impossible_shapes_are_refused)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

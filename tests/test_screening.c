@@ -54,7 +54,10 @@ static void write_model(void)
     param_initialise(t, 5);
     for (int64_t i = 0; i < t->size; i++) t->weight[i] *= 4; /* cells at the usual start are all alike */
     struct train_state state = {.best_loss = NAN};
-    assert_int_equal(checkpoint_write(&world, checkpoint, t, config, vocab, "tiny", &state), ST_OK);
+    struct mesh mesh;
+    assert_int_equal(mesh_open(&world, (struct mesh_shape){0, 1, 1}, &mesh), ST_OK);
+    assert_int_equal(checkpoint_write(&mesh, checkpoint, t, config, vocab, "tiny", &state), ST_OK);
+    mesh_close(&mesh);
     model_destroy(&model);
     vocab_destroy(&vocab);
     config_destroy(&config);

@@ -36,7 +36,7 @@ struct fixture {
 
 static void open_model(struct fixture *f, const struct layout *l)
 {
-    struct stage_plan plan = {l->kind, l->chunks > 0 ? l->chunks : 1, SHARE_MICROS};
+    struct stage_plan plan = {l->kind, l->chunks > 0 ? l->chunks : 1, SHARE_MICROS, SHARE_MICROS + 1};
     struct model_limits limits = {.cells = MICRO, .tokens = MICRO * (GENES + 1), .train = true, .threads = 1};
     int first[MOST_PARTS + 1], stages = f->mesh.pipe.size;
     struct model *whole;

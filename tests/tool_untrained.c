@@ -25,6 +25,7 @@ static enum status write_untrained(struct comm *world, int argc, char **argv)
     struct config *config = NULL;
     struct vocab *vocab = NULL;
     struct model *model = NULL;
+    struct mesh mesh = {0};
     int64_t seed = 0;
     double gain = 1;
     if (argc < 5 || !text_to_int(argv[3], &seed) || !text_to_real(argv[4], &gain))
@@ -36,8 +37,10 @@ static enum status write_untrained(struct comm *world, int argc, char **argv)
     TRY(param_allocate(model_params(model), false));
     initialise(model_params(model), (uint64_t)seed, gain);
     struct train_state state = {.seed = (uint64_t)seed, .best_loss = NAN};
-    TRY(checkpoint_write(world, argv[1], model_params(model), config, vocab, model_name(model), &state));
+    TRY(mesh_open(world, (struct mesh_shape){0, 1, 1}, &mesh));
+    TRY(checkpoint_write(&mesh, argv[1], model_params(model), config, vocab, model_name(model), &state));
 done:
+    mesh_close(&mesh);
     model_destroy(&model);
     vocab_destroy(&vocab);
     config_destroy(&config);

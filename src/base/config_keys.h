@@ -152,6 +152,20 @@
         "Training cells that the references of the evaluation are fitted on; 0 all.") \
     REAL("train.max_seconds", "0", 0, 1e9, "s", \
          "Stop in good order after this long (exit 0, checkpoint written); 0 never.") \
+    BOOL("train.recompute", "false", \
+         "Keep only what enters a block and compute the block again for its backward: a third more work, far less " \
+         "memory.") \
+    /* mesh */ \
+    INT("mesh.data", "0", 0, 1e6, "ranks", \
+        "Replicas that share the cells of a step; 0: as many as the ranks of the job allow.") \
+    INT("mesh.pipe", "1", 1, 1024, "ranks", "Stages of the pipeline: each holds some of the blocks.") \
+    INT("mesh.expert", "1", 1, 1024, "ranks", "Ranks that share out the experts of a layer.") \
+    WORD("mesh.schedule", "1f1b", "gpipe|1f1b|interleaved|zb-h1", \
+         "Order of micro-batches in the pipeline: zb-h1 puts off weight gradients to where a stage would wait, " \
+         "interleaved gives a stage several chunks of blocks.") \
+    INT("mesh.chunks", "1", 1, 32, "", "Chunks of a stage; more than 1 only with mesh.schedule interleaved.") \
+    LIST("mesh.layers", "", \
+         "Blocks of each stage (of each chunk: first chunks of all stages, then second ones); empty: shared by cost.") \
     /* embed */ \
     INT("embed.chunk", "256", 1, 65536, "cells", "Cells of a chunk of the ledger: what a killed job loses per rank.") \
     INT("embed.tokens", "8192", 64, 1e8, "tokens", \

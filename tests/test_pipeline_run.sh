@@ -1,0 +1,78 @@
+#!/usr/bin/env bash
+# plan: limit=120
+# cytomill-pretrain over pipelines: whatever the stages, schedule, chunks and recomputation, the checkpoints of a run
+# with one replica are byte for byte those of one rank; a run goes on with other stages, and with other replicas to
+# rounding; every wrong mesh is one line and exit code before anything is written.
+set -u
+. tests/job_checks
+
+make_folder() { # folder cells
+    mkdir -p "$1"
+    gunzip -c configs/genes/vocabulary.tsv.gz | awk -F'\t' 'NR > 1 && $3 != "" { print $3 "\t" $2; if (++n == 300) exit }' >"$1/genes.tsv"
+    awk -v cells="$2" -v dir="$1" 'BEGIN {
+        srand(4)
+        for (c = 1; c <= cells; c++) {
+            print "CELL" c > (dir "/barcodes.tsv")
+            for (g = 1; g <= 300; g++) if (rand() < 0.1 + 0.3 * (c % 5) / 5) { n++; line[n] = g " " c " " 1 + int(3 * rand()) } }
+        print "%%MatrixMarket matrix coordinate integer general" > (dir "/matrix.mtx")
+        print 300, cells, n > (dir "/matrix.mtx")
+        for (i = 1; i <= n; i++) print line[i] > (dir "/matrix.mtx") }'
+}
+make_folder "$dir/a" 120
+cytomill-ingest "$dir/a" --out "$dir/atlas" >"$dir/log" 2>&1 || fail "no atlas"
+cat >"$dir/tiny.yaml" <<'EOF2'
+model: {name: tiny, layers: 7, width: 32, heads: 2, value_width: 16, min_genes: 10, max_genes: 200}
+train: {steps: 6, batch: 9, micro_batch: 2, rate: 2e-3, checkpoint_every: 3, evaluate_every: 3, evaluate_cells: 8, clip: global}
+run: {precision: fp32, seed: 3}
+EOF2
+pretrain() { # ranks out option...
+    local ranks=$1 out=$2; shift 2
+    mpirun -n "$ranks" cytomill-pretrain --config "$dir/tiny.yaml" --atlas "$dir/atlas" --out "$out" "$@" >"$dir/log" 2>&1
+}
+same() { # name what
+    cmp "$dir/one/checkpoint-6.h5" "$dir/$1/checkpoint-6.h5" || fail "$2: other weights than one rank's"
+    cmp "$dir/one/learning.tsv" "$dir/$1/learning.tsv" || fail "$2: another last evaluation than one rank's"
+}
+pretrain 1 "$dir/one" || fail "one rank"
+
+number=0
+for how in "2 1f1b" "3 1f1b" "4 zb-h1" "3 gpipe" "3 zb-h1" "2 interleaved chunks=3" "3 interleaved chunks=2" "3 1f1b layers=1,4,2" "2 1f1b recompute"; do
+    read -r ranks schedule more <<<"$how"
+    set=(--set mesh.pipe="$ranks" --set mesh.schedule="$schedule")
+    case $more in recompute) set+=(--set train.recompute=true) ;; ?*) set+=(--set "mesh.$more") ;; esac
+    number=$((number + 1))
+    pretrain "$ranks" "$dir/p$number" "${set[@]}" || fail "$how"
+    [ "$more" = recompute ] && continue # its configuration says so
+    same "p$number" "$how"
+done
+grep -q "2 stages with .* blocks; 1f1b with 5 micro-batches of 2 cells: stages stand idle for 17 %" "$dir/log" || fail "the layout is not told"
+
+# a run goes on under another mesh
+pretrain 2 "$dir/turn" --set mesh.pipe=2 --set train.max_seconds=0.001 || fail "a short run"
+step=$(basename "$(ls "$dir"/turn/checkpoint-*.h5)" .h5)
+[ "$step" = checkpoint-6 ] && fail "the run was not interrupted"
+pretrain 3 "$dir/turn" --set mesh.pipe=3 || fail "two stages, then three"
+cmp "$dir/one/checkpoint-6.h5" "$dir/turn/checkpoint-6.h5" || fail "two stages, then three: other weights than one rank's"
+pretrain 4 "$dir/data" --set mesh.pipe=2 || fail "two replicas of two stages"
+loss() { sed -n 's/.*"kind":"train","step":6,"loss":\([0-9.]*\).*/\1/p' "$dir/$1/metrics.jsonl"; }
+awk -v a="$(loss one)" -v b="$(loss data)" 'BEGIN { exit !(b > 0 && (a-b)^2 < 1e-6*a*a) }' ||
+    fail "two replicas of two stages: loss $(loss data), not $(loss one)"
+cytomill-embed --model "$dir/data" "$dir/atlas" --out "$dir/embedding.h5ad" >"$dir/log" 2>&1 || fail "embedding from four ranks' checkpoint"
+
+# wrong meshes
+refused() { # ranks, exit code, words of the error line, option...
+    pretrain "$1" "$dir/new" "${@:4}"
+    check_error $? "$2" "$3" "$1 ranks, ${*:4}"
+    [ ! -e "$dir/new" ] || fail "a refused mesh left something"
+}
+refused 3 2 "3 ranks cannot be cut into 2 stages" --set mesh.pipe=2
+refused 3 2 "has 6 ranks and this job has 3" --set mesh.pipe=3 --set mesh.data=2
+refused 2 3 "mesh.pipe .*8 chunks need as many blocks, the model has 7" --set mesh.pipe=2 --set mesh.chunks=8 --set mesh.schedule=interleaved
+refused 2 3 "mesh.chunks .*schedule 1f1b has one chunk" --set mesh.pipe=2 --set mesh.chunks=2
+refused 1 3 "mesh.schedule .*interleaved needs at least 2 stages" --set mesh.schedule=interleaved
+refused 2 3 "mesh.layers .*3 numbers for 2 stages" --set mesh.pipe=2 --set mesh.layers=2,3,2
+refused 2 3 "mesh.layers .*the parts have 6 blocks together, the model has 7" --set mesh.pipe=2 --set mesh.layers=3,3
+refused 2 3 "mesh.layers .*'0' is no number of blocks" --set mesh.pipe=2 --set mesh.layers=0,7
+refused 3 3 "train.recompute .*schedule zb-h1 keeps" --set mesh.pipe=3 --set mesh.schedule=zb-h1 --set train.recompute=true
+refused 4 3 "train.batch .*2 replicas, but the global batch has 1 cells" --set mesh.pipe=2 --set train.batch=1
+exit 0
