@@ -309,7 +309,7 @@ static void check_pipeline(struct layout l, const char *extra)
     open_layout(&single, &alone, extra, (struct layout){.kind = SCHEDULE_1F1B});
     l.stages = world.size;
     open_layout(&f, &world, extra, l);
-    for (int64_t step = 0; step < 3; step++) {
+    for (int64_t step = 0; step < 2; step++) {
         struct step_result a = step_ok(&single, step), b = step_ok(&f, step);
         assert_true(a.loss.genewise == b.loss.genewise && a.loss.hidden == b.loss.hidden);
         assert_true(a.gradient_norm == b.gradient_norm && a.cells == b.cells && a.tokens == b.tokens);
@@ -327,7 +327,7 @@ static void check_pipeline(struct layout l, const char *extra)
     close_fixture(&f);
 }
 
-#define DEEP "model.layers=8 "
+#define DEEP "model.layers=8 model.width=32 "
 static void pipelines_have_the_weights_of_one_rank(void **state)
 {
     check_pipeline((struct layout){.kind = SCHEDULE_GPIPE}, DEEP);
@@ -366,10 +366,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(gradients_agree_in_fp32),       cmocka_unit_test(gradients_agree_in_bf16),
         cmocka_unit_test(per_rank_ratios_are_averaged),  cmocka_unit_test(ranks_stay_equal_and_learn),
         cmocka_unit_test(biases_do_not_depend_on_ranks), cmocka_unit_test(trouble_of_one_rank_is_everybodys),
-        cmocka_unit_test(a_step_allocates_nothing),
-        cmocka_unit_test(pipelines_have_the_weights_of_one_rank),
-        cmocka_unit_test(experts_go_through_pipelines),
-        cmocka_unit_test(data_and_pipe_agree_with_one_rank),
+        cmocka_unit_test(a_step_allocates_nothing),      cmocka_unit_test(pipelines_have_the_weights_of_one_rank),
+        cmocka_unit_test(experts_go_through_pipelines),  cmocka_unit_test(data_and_pipe_agree_with_one_rank),
     };
     cmocka_set_message_output(CM_OUTPUT_STDOUT);
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
