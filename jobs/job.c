@@ -7,6 +7,7 @@
 
 #include "base/stop.h"
 #include "base/text.h"
+#include "jobs/job_ranks.h"
 #include "kernel/isa.h"
 #include "kernel/product.h"
 #include "mpi/watchdog.h"
@@ -243,20 +244,10 @@ bool job_is_first(void)
     return true;
 }
 
-static enum status same_everywhere(struct job *job)
-{
-    char *text = config_yaml(job->config, NULL);
-    enum status st = comm_same(&job->world, text, strlen(text), "the configuration");
-    if (st == ST_OK)
-        st = comm_same(&job->world, job_version_text(), strlen(job_version_text()), "the program's version");
-    free(text);
-    return st;
-}
-
 static enum status run_stages(struct job *job)
 {
     enum status st = ST_OK;
-    TRY(same_everywhere(job));
+    TRY(job_compare_ranks(&job->world, job));
     TRY(placement_find(&job->world, (int)config_int(job->config, "run.threads"),
                        config_bool(job->config, "run.oversubscribe") || getenv("CYTOMILL_OVERSUBSCRIBE"),
                        &job->placement));
