@@ -139,6 +139,12 @@
     WORD("train.clip", "tensor", "none|value|tensor|global", \
          "Gradient clipping: by value, per tensor (as published) or by global norm.") \
     REAL("train.clip_at", "1", 0, 1e9, "", "Limit of clipping.") \
+    WORD("train.on_nan", "stop", "stop|skip", \
+         "A step whose loss or gradient is not finite ends the run, or is left out (no update).") \
+    REAL("train.spike_factor", "0", 0, 1e9, "", \
+         "A gradient norm above this many times the median of the last 64 steps is a spike; 0: nothing is.") \
+    WORD("train.on_spike", "skip", "skip|stop", "What becomes of a spike, as train.on_nan.") \
+    INT("train.max_skips", "10", 0, 1e9, "steps", "More left-out steps in a row end the run.") \
     WORD("train.loss_over", "global", "global|rank", \
          "Loss as one ratio over the global batch, or CellFM's mean of per-rank ratios.") \
     WORD("train.exchange", "fp32", "fp32|bf16", "Precision in which gradients travel between ranks.") \
