@@ -77,16 +77,14 @@ done:
     return st;
 }
 
-enum status tiled_create(const struct multiply_spec *spec, int64_t largest, struct tiled *out)
+/* Try sizes until equal rows come out equal, then small ones. */
+static enum status find_sizes(const struct multiply_spec *spec, int64_t largest, struct tiled *out)
 {
     const int64_t sizes[] = {largest, largest - 2, 120, 112, 96, 64, 32, 1};
     struct multiply_spec s = *spec;
     enum status st = ST_OK;
     struct trial t = {0};
     bool equal = false;
-    int threads = omp_get_max_threads();
-    omp_set_num_threads(1); /* as in use: a trial shared among the library's threads cuts rows elsewhere */
-    *out = (struct tiled){{NULL}, {0}};
     for (size_t i = 0; !equal && i < sizeof sizes / sizeof *sizes; i++) {
         multiply_destroy(&out->multiply[0]);
         trial_free(&t);
@@ -98,8 +96,63 @@ enum status tiled_create(const struct multiply_spec *spec, int64_t largest, stru
     }
     TRY(find_small(out, &t, s));
 done:
-    omp_set_num_threads(threads);
     trial_free(&t);
+    return st;
+}
+
+/* What trials found, the latest of them: a model has few shapes and makes each again and again. */
+enum { KNOWN = 64 };
+static struct known {
+    struct multiply_spec spec; /* without rows and threads */
+    int64_t largest, rows[TILED_SIZES];
+} known[KNOWN];
+static int known_count;
+
+static bool is_known(const struct known *k, const struct multiply_spec *s, int64_t largest)
+{
+    return k->spec.n == s->n && k->spec.k == s->k && k->spec.type == s->type && k->spec.c_type == s->c_type &&
+           k->spec.accumulate == s->accumulate && k->spec.left_packed == s->left_packed && k->spec.plain == s->plain &&
+           k->largest == largest;
+}
+
+static const struct known *find_known(const struct multiply_spec *spec, int64_t largest)
+{
+    for (int i = 0; i < known_count && i < KNOWN; i++)
+        if (is_known(&known[i], spec, largest)) return &known[i];
+    return NULL;
+}
+
+static void remember(const struct multiply_spec *spec, int64_t largest, const struct tiled *found)
+{
+    known[known_count++ % KNOWN] =
+        (struct known){*spec, largest, {found->rows[0], found->multiply[1] ? found->rows[1] : 0}};
+}
+
+static enum status make_known(const struct multiply_spec *spec, const struct known *k, struct tiled *out)
+{
+    enum status st = ST_OK;
+    struct multiply_spec s = *spec;
+    for (int i = 0; i < TILED_SIZES; i++) {
+        s.m = out->rows[i] = k->rows[i];
+        if (s.m) TRY(multiply_create(&s, &out->multiply[i]));
+    }
+done:
+    return st;
+}
+
+enum status tiled_create(const struct multiply_spec *spec, int64_t largest, struct tiled *out)
+{
+    enum status st;
+    int threads = omp_get_max_threads();
+    omp_set_num_threads(1); /* as in use: a trial shared among the library's threads cuts rows elsewhere */
+    *out = (struct tiled){{NULL}, {0}};
+#pragma omp critical(tiled_known)
+    {
+        const struct known *found = find_known(spec, largest);
+        st = found ? make_known(spec, found, out) : find_sizes(spec, largest, out);
+        if (!found && st == ST_OK) remember(spec, largest, out);
+    }
+    omp_set_num_threads(threads);
     return st;
 }
 
