@@ -1,0 +1,154 @@
+/* What a training will cost on a cluster, before a node hour is spent: memory, time and traffic of a layout, and the
+ * best layouts for a number of nodes.
+ *
+ * Nothing is allocated for the model and nothing communicates. Bytes are those that measure mode and the modules
+ * themselves report; time is built from a few rates of the machine (typed, or measured by cytomill-plan --calibrate):
+ *     pass of a block    pass_s + tokens FLOPs / (flops_per_s share)      forward, backward and weights each
+ *     pipeline           the schedule's table played with these times (schedule.h); the dearest stage counts
+ *     spread             cells differ in length: the longest of d replicas, sd sqrt(cells) z(d) tokens above the mean
+ *     exchange           2 (d - 1) / d of the gradient (reduce.h), over links and inside nodes, and its messages
+ *     update             PLAN_UPDATE_BYTES of memory traffic for every parameter of the rank
+ *     checkpoint         interval of Young (1974) and Daly (2006), sqrt(2 C M) to first order
+ * Loading cells and held-out evaluations are left out: thousandths of a step for models that need a cluster.
+ *
+ *     TRY(plan_open(&job, &machine, &plan));
+ *     TRY(plan_search(plan, &(struct plan_wanted){0}, &found));       found.best[0] is the one to take
+ *     plan_close(&plan); */
+#ifndef CYTOMILL_MPI_PLAN_H
+#define CYTOMILL_MPI_PLAN_H
+
+#include "base/config.h"
+#include "cell/vocab.h"
+#include "model/model.h"
+#include "mpi/schedule.h"
+
+enum {
+    PLAN_UPDATE_BYTES = 44, /* of a parameter in a step: gradient cleared, measured, Adam, packing */
+    PLAN_TRIAL = 3,         /* blocks of the model that calibration runs: one of each kind */
+    PLAN_MOST = 6           /* layouts that a search tells */
+};
+
+/* Share of a node's memory that ranks may take; the rest is the system's. */
+#define PLAN_MEMORY_SHARE 0.9
+/* A simpler layout is taken when it is at most this much slower. */
+#define PLAN_SIMPLER 1.10
+
+/* All ranks of a node run the same; "of a rank" counts all its threads. */
+struct plan_machine {
+    int nodes, ranks_per_node, threads;          /* OpenMP threads of a rank */
+    double node_bytes;                           /* memory of a node */
+    double process_bytes;                        /* of a rank, before there is a model */
+    double flops_per_s;                          /* of a rank, in large products */
+    double block_share, first_share, last_share; /* of that in a training pass: of a block, of the first with the
+                                                    embedding, of the last with the heads */
+    double pass_s;                               /* of a pass through a block, whatever its size */
+    double forward_part, weights_part;           /* of a training pass's time; the rest is backward */
+    double memory_bytes_per_s;                   /* of a rank, streaming */
+    double update_share;                         /* of that in the optimiser and in packing */
+    double shared_bytes_per_s;                   /* of all ranks of a node together, between them */
+    double link_bytes_per_s;                     /* of a node, to others, each way */
+    double latency_s;                            /* of a message */
+    double disk_bytes_per_s;                     /* of all nodes together */
+    double node_mtbf_s;                          /* mean time between failures of one node */
+};
+
+struct plan_job {
+    const struct config *config; /* model.*, train.*; borrowed, as is vocab */
+    const struct vocab *vocab;
+    bool bf16, exchange_bf16;
+    int64_t batch, steps;
+    int max_genes;
+    double genes, genes_sd; /* of a cell, as the model sees it: mean and standard deviation */
+};
+
+struct plan_layout {
+    int data, pipe; /* replicas, stages */
+    enum schedule_kind schedule;
+    int chunks, micro_batch; /* of a stage; cells */
+    bool recompute;
+};
+
+/* Bytes of the rank that needs most. */
+struct plan_memory {
+    double weights, packed, gradients, moments, activations, exchange, messages, process;
+};
+
+/* Seconds of a step. Compute is that of the dearest stage. */
+struct plan_time {
+    double forward, backward, weights; /* backward recomputes too */
+    double idle;                       /* waiting within the pipeline */
+    double spread;                     /* waiting for the replica with the longest cells */
+    double exchange, tied, update;
+};
+
+/* Bytes in a step. */
+struct plan_traffic {
+    double gradients; /* sent by a rank, to replicas */
+    double tied;      /* sent by a rank at an end of the pipeline: rows of the table that both ends read */
+    double messages;  /* sent by a stage: activations and their gradients */
+    double off_node;  /* out of the busiest node's link */
+};
+
+struct plan_estimate {
+    struct plan_layout layout;
+    int micros; /* micro-batches of a step */
+    struct plan_memory memory;
+    double rank_bytes, node_bytes;
+    bool fits;
+    struct plan_time time;
+    double step_s, bubble; /* idle share of all stages' time within the pipeline */
+    struct plan_traffic traffic;
+    double checkpoint_bytes, checkpoint_s, interval_s; /* seconds between two checkpoints that waste least */
+    double run_s;                                      /* all steps, with checkpoints and expected failures */
+    char reason[160];                                  /* why it is taken, or what limits it */
+};
+
+/* What must be as it is; 0 leaves it open. */
+struct plan_wanted {
+    int data, pipe, chunks, micro_batch;
+    bool has_schedule, has_recompute;
+    enum schedule_kind schedule;
+    bool recompute;
+};
+
+struct plan_found {
+    int count; /* 0: nothing fits and no layout is worth telling */
+    struct plan_estimate best[PLAN_MOST];
+};
+
+struct plan;
+
+/* Measure the model of `job` (borrowed, as is machine). ST_CONFIG. Local. */
+MUST_CHECK enum status plan_open(const struct plan_job *job, const struct plan_machine *machine, struct plan **out);
+void plan_close(struct plan **plan);
+
+int64_t plan_parameters(const struct plan *plan);
+/* FLOPs of training on a cell of mean length. Local. */
+double plan_cell_flops(const struct plan *plan);
+
+/* Everything about one layout. ST_CONFIG if it does not go with the model or the batch. Local. */
+MUST_CHECK enum status plan_estimate(const struct plan *plan, const struct plan_layout *layout,
+                                     struct plan_estimate *out);
+/* The layers of a layout: parts p c + s (schedule.h) have blocks first[part] to first[part + 1]; first[parts + 1].
+ * Local. ST_CONFIG: fewer blocks than parts. */
+MUST_CHECK enum status plan_share_layers(const struct plan *plan, const struct plan_layout *layout, int *first);
+/* The best layouts of all ranks, the one to take first, each with its reason; one that does not fit is told only if it
+ * is simpler than all that do. ST_CONFIG: none fits; the line says what would. Local. */
+MUST_CHECK enum status plan_search(const struct plan *plan, const struct plan_wanted *wanted, struct plan_found *out);
+/* Fewest nodes on which some layout fits, 0 if none would do. ST_CONFIG. Local. */
+MUST_CHECK enum status plan_least_nodes(const struct plan *plan, int *nodes);
+
+/* ---- the formulas, for tests and calibration ---- */
+
+/* As schedule_simulate with two buffers, of any number of micro-batches: beyond a few fillings of the pipeline each
+ * adds the same, so the rest is extrapolated. Only step_s and bubble are found. Local. */
+MUST_CHECK enum status plan_play(const struct schedule_spec *spec, const struct schedule_times *times,
+                                 struct schedule_found *out);
+/* Seconds to sum `bytes` of gradients, fp32 (`wire` of them sent back and forth), over `ranks`. Local. */
+double plan_exchange_s(const struct plan_machine *machine, double bytes, double wire, int ranks);
+/* Standard deviations by which the largest of `count` normal numbers is expected above the mean. Local. */
+double plan_longest(int count);
+/* Seconds between checkpoints that take c_s each, on a machine that fails every m_s. Local. */
+double plan_interval_s(double c_s, double m_s);
+
+#endif
