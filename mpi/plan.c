@@ -5,21 +5,28 @@
 
 #include "mpi/mesh.h"
 #include "mpi/reduce.h"
+#include "mpi/stage.h"
 
 /* ---- the model ---- */
 
-/* Training FLOPs of a token in a part, when cells have their mean length. */
-static enum status measure_flops(const struct plan *p, struct model_part part, double *flops)
+/* Training FLOPs of a token in each block, the first with the embedding and the last with the heads, when cells have
+ * their mean length. */
+static enum status measure_flops(struct plan *p)
 {
-    const struct plan_job *job = p->job;
+    enum status st = ST_OK;
     struct model_cost cost;
     struct model_limits limits = {.cells = 1,
                                   .tokens = (int64_t)p->step_tokens,
                                   .train = true,
                                   .threads = p->machine->threads,
-                                  .bf16 = job->bf16};
-    enum status st = model_measure(p->model, &limits, &part, &cost);
-    *flops = st == ST_OK ? cost.train_flops_per_token : 0;
+                                  .bf16 = p->job->bf16};
+    TRY(NEW_ARRAY(p->flops, p->layers));
+    for (int block = 0; block < p->layers; block++) {
+        TRY(model_measure(p->model, &limits, &(struct model_part){block, block + 1}, &cost));
+        p->flops[block] = cost.train_flops_per_token;
+        p->cell_flops += p->flops[block] * p->step_tokens;
+    }
+done:
     return st;
 }
 
@@ -30,12 +37,8 @@ enum status plan_open(const struct plan_job *job, const struct plan_machine *mac
     TRY(NEW_ARRAY(p, 1));
     *p = (struct plan){.job = job, .machine = machine, .step_tokens = job->genes + 1};
     TRY(model_create(job->config, job->vocab, NULL, &p->model));
-    int layers = p->layers = model_layers(p->model), middle = layers / 2;
-    TRY(measure_flops(p, (struct model_part){0, 1}, &p->first_flops));
-    TRY(measure_flops(p, (struct model_part){middle, middle + 1}, &p->block_flops));
-    TRY(measure_flops(p, (struct model_part){layers - 1, layers}, &p->last_flops));
-    TRY(measure_flops(p, (struct model_part){0, layers}, &p->cell_flops));
-    p->cell_flops *= p->step_tokens;
+    p->layers = model_layers(p->model);
+    TRY(measure_flops(p));
 done:
     if (st != ST_OK) plan_close(&p);
     *out = p;
@@ -46,6 +49,7 @@ void plan_close(struct plan **plan)
 {
     if (!*plan) return;
     model_destroy(&(*plan)->model);
+    free((*plan)->flops);
     free(*plan);
     *plan = NULL;
 }
@@ -75,9 +79,8 @@ static struct schedule_times block_times(const struct plan *p, double flops, dou
 static struct schedule_times times_of_block(const struct plan *p, int block, double tokens)
 {
     const struct plan_machine *m = p->machine;
-    if (block == 0) return block_times(p, p->first_flops, m->first_share, tokens);
-    if (block == p->layers - 1) return block_times(p, p->last_flops, m->last_share, tokens);
-    return block_times(p, p->block_flops, m->block_share, tokens);
+    double share = block == 0 ? m->first_share : block == p->layers - 1 ? m->last_share : m->block_share;
+    return block_times(p, p->flops[block], share, tokens);
 }
 
 static double sum_s(struct schedule_times t) { return t.forward + t.backward + t.weights; }
@@ -102,9 +105,11 @@ static struct schedule_times times_of_stage(const struct plan *p, const struct p
 
 enum status plan_share_layers(const struct plan *p, const struct plan_layout *l, int *first)
 {
-    double block = sum_s(block_times(p, p->block_flops, p->machine->block_share, p->step_tokens));
+    int last = p->layers - 1;
+    if (plan_parts(l) == 1 || p->layers < 3) return mesh_share_layers(p->layers, plan_parts(l), 0, 0, first);
+    double block = sum_s(times_of_block(p, 1, p->step_tokens));
     double before = sum_s(times_of_block(p, 0, p->step_tokens)) / block - 1;
-    double after = p->layers > 1 ? sum_s(times_of_block(p, p->layers - 1, p->step_tokens)) / block - 1 : 0;
+    double after = sum_s(times_of_block(p, last, p->step_tokens)) / block - 1;
     return mesh_share_layers(p->layers, plan_parts(l), before, after, first);
 }
 
@@ -281,24 +286,15 @@ done:
 
 /* ---- memory ---- */
 
-int plan_slots(const struct plan_estimate *e, int stage)
+/* As cytomill-pretrain has it (jobs/pretrain_layout.c). */
+static struct stage_plan stage_plan_of(const struct plan_estimate *e)
 {
     const struct plan_layout *l = &e->layout;
-    struct schedule_spec spec = {l->schedule, l->pipe, l->chunks, e->micros};
-    return l->pipe > 1 ? schedule_limit(&spec, stage) : 1;
+    int least = l->pipe > 1 ? 2 * l->pipe : e->micros;
+    return (struct stage_plan){l->schedule, l->chunks, e->micros, e->micros < least ? least : e->micros};
 }
 
-static struct model_hold hold_of(const struct plan_layout *l, const int *first, int stage)
-{
-    struct model_hold hold = {.count = l->chunks};
-    for (int chunk = 0; chunk < l->chunks; chunk++) {
-        int part = chunk * l->pipe + stage;
-        hold.part[chunk] = (struct model_part){first[part], first[part + 1]};
-    }
-    return hold;
-}
-
-static struct model_limits limits_of(const struct plan *p, const struct plan_estimate *e, int stage)
+static struct model_limits limits_of(const struct plan *p, const struct plan_estimate *e, int slots)
 {
     const struct plan_layout *l = &e->layout;
     int64_t share = (p->job->batch + l->data - 1) / l->data;
@@ -308,20 +304,9 @@ static struct model_limits limits_of(const struct plan *p, const struct plan_est
                                  .train = true,
                                  .threads = p->machine->threads,
                                  .bf16 = p->job->bf16,
-                                 .slots = plan_slots(e, stage),
-                                 .splits = l->schedule == SCHEDULE_ZB_H1 && l->pipe > 1,
+                                 .slots = slots,
+                                 .splits = schedule_splits(l->schedule),
                                  .recompute = l->recompute};
-}
-
-/* Two buffers for each message that a chunk of the stage sends or receives (pipeline.h). */
-static double message_room(const struct plan_layout *l, int stage, size_t bytes)
-{
-    int channels = 0;
-    for (int chunk = 0; chunk < l->chunks; chunk++) {
-        int part = chunk * l->pipe + stage;
-        channels += 2 * (part > 0) + 2 * (part < plan_parts(l) - 1);
-    }
-    return l->pipe > 1 ? 2.0 * channels * (double)bytes : 0;
 }
 
 static double sum_bytes(const struct plan_memory *m)
@@ -336,8 +321,10 @@ static enum status measure_stage(const struct plan *p, const struct plan_estimat
     enum status st = ST_OK;
     struct model *model = NULL;
     struct model_cost cost;
-    struct model_hold hold = hold_of(&e->layout, first, stage);
-    struct model_limits limits = limits_of(p, e, stage);
+    int stages = e->layout.pipe;
+    struct stage_plan line = stage_plan_of(e);
+    struct model_hold hold = stage_hold(&line, stages, stage, first);
+    struct model_limits limits = limits_of(p, e, stage_slots(&line, stages, stage));
     TRY(model_create(p->job->config, p->job->vocab, &hold, &model));
     TRY(model_measure(model, &limits, NULL, &cost));
     *out = (struct plan_memory){.weights = (double)cost.weight_bytes,
@@ -347,7 +334,7 @@ static enum status measure_stage(const struct plan *p, const struct plan_estimat
                                 .activations = (double)cost.activation_bytes,
                                 .exchange =
                                     (double)reducer_bytes(model_params(model), e->layout.data, p->job->exchange_bf16),
-                                .messages = message_room(&e->layout, stage, cost.message_bytes),
+                                .messages = (double)stage_bytes(&line, stages, stage, cost.message_bytes),
                                 .process = p->machine->process_bytes};
 done:
     model_destroy(&model);

@@ -9,7 +9,7 @@ struct plan {
     const struct plan_machine *machine;
     struct model *model; /* without memory */
     int layers;
-    double first_flops, block_flops, last_flops; /* of training, a token: the first block with the embedding, ... */
+    double *flops; /* [layers] of training, a token: the first block with the embedding, the last with the heads */
     double cell_flops;
     double step_tokens; /* of a cell of mean length, cls included */
 };
@@ -28,7 +28,5 @@ struct plan_held plan_held_by(const struct plan *plan, const struct plan_layout 
 
 static inline int plan_ranks(const struct plan_machine *machine) { return machine->nodes * machine->ranks_per_node; }
 static inline int plan_parts(const struct plan_layout *l) { return l->pipe * l->chunks; }
-/* Micro-batches on their way at once on a stage. */
-int plan_slots(const struct plan_estimate *estimate, int stage);
 
 #endif

@@ -124,7 +124,7 @@ static struct plan_memory measured(struct model_hold hold, int data, int micro_b
                             (double)cost.moment_bytes,
                             (double)cost.activation_bytes,
                             (double)reducer_bytes(model_params(model), data, false),
-                            4.0 * edges * (double)cost.message_bytes,
+                            6.0 * edges * (double)cost.message_bytes,
                             machine.process_bytes};
     model_destroy(&model);
     return m;
