@@ -15,6 +15,7 @@ static const char *program = "cytomill";
 static int64_t piece_bytes = 1 << 30;
 
 void comm_set_piece(int64_t bytes) { piece_bytes = bytes; }
+int64_t comm_piece(void) { return piece_bytes; }
 
 void comm_set_program(const char *name) { program = name; }
 

@@ -35,6 +35,7 @@ void comm_set_program(const char *name);
 /* Cut transfers into pieces of at most `bytes` (a multiple of 8, 1 GiB at start); the same on all ranks. Tests
  * make it small. Local. */
 void comm_set_piece(int64_t bytes);
+int64_t comm_piece(void);
 
 /* The agreed status: worst code over ranks (any error beats ST_REQUEUE beats ST_OK). If it is an
  * error, the lowest rank that has it prints the one line

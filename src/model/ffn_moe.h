@@ -10,7 +10,7 @@
 
 /* x[R, D] -> rows[R K, D] in expert order, and what was decided. Local. */
 struct tensor *moe_route(const struct ffn *moe, const struct pass *pass, struct tensor *x, struct routing *routing);
-/* rows[N, D] -> [N, D] through the experts of the runs. Local. */
+/* rows[N, D] -> [N, D] through the experts of the runs, numbered from the first one that lies here. Local. */
 struct tensor *moe_experts(const struct ffn *moe, const struct pass *pass, struct tensor *rows,
                            struct expert_runs runs);
 /* results[R K, D] in expert order -> y[R, D]; x as moe_route had it, for the shared expert. Local. */
