@@ -1,11 +1,11 @@
 /* Rows on their way to the ranks that hold their experts, and back.
  *
  * k ranks share E experts: rank r holds experts [r E/k, (r+1) E/k). Each rank has rows in the order of their experts
- * ("at home"); an owner has room for `capacity` rows ("away"). What comes to an owner is one sequence: by source rank, and
- * from each source by expert. It is taken in rounds of at most `capacity` rows, each a piece of the sequence that begins
- * at row 0 of the room; the rows of one source for one expert stay together in one round if they fit in one at all, so
- * that a weight gradient, which is added run after run (tape/op.h: expert_runs), does not depend on the capacity. Every rank
- * knows the counts of all, so rounds are agreed without another message.
+ * ("at home"); an owner has room for `capacity` rows ("away"). What comes to an owner is one sequence: by source rank,
+ * and from each source by expert. It is taken in rounds of at most `capacity` rows, each a piece of the sequence that
+ * begins at row 0 of the room; the rows of one source for one expert stay together in one round if they fit in one at
+ * all, so that a weight gradient, which is added run after run (tape/op.h: expert_runs), does not depend on the
+ * capacity. Every rank knows the counts of all, so rounds are agreed without another message.
  *
  *     TRY(expert_exchange_create(&mesh.expert, E, capacity, most_row_bytes, &x));
  *     expert_exchange_count(&mesh.expert, x, counts);            begins; counts[E] may go at once
@@ -18,8 +18,8 @@
  *         expert_exchange_return(&mesh.expert, x, round, results, home_results, row_bytes);
  *         expert_exchange_finish(&mesh.expert, x);
  *     }
- * Gradients travel the same ways: those of results are sent, those of rows return. One exchange has one transfer on its way;
- * several exchanges may, if every rank begins them in the same order. Nothing allocates after creation. */
+ * Gradients travel the same ways: those of results are sent, those of rows return. One exchange has one transfer on its
+ * way; several exchanges may, if every rank begins them in the same order. Nothing allocates after creation. */
 #ifndef CYTOMILL_MPI_EXPERT_EXCHANGE_H
 #define CYTOMILL_MPI_EXPERT_EXCHANGE_H
 
@@ -34,7 +34,7 @@ MUST_CHECK enum status expert_exchange_create(struct comm *expert, int experts, 
                                               int64_t most_row_bytes, struct expert_exchange **out);
 void expert_exchange_destroy(struct expert_exchange **x);
 
-/* Begin to tell all ranks this rank's counts[E]: rows for each expert (0: it has none and only takes part). Collective. */
+/* Begin to tell all ranks this rank's counts[E], rows for each expert, all 0 if it has none. Collective. */
 void expert_exchange_count(struct comm *expert, struct expert_exchange *x, const int64_t *counts);
 /* Rounds these counts take, the same on every rank; 0 if there is no row at all. Waits for the counts. Collective. */
 int expert_exchange_rounds(struct comm *expert, struct expert_exchange *x);

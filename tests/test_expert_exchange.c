@@ -1,7 +1,7 @@
 /* Rows to the ranks that hold their experts and back.
  * plan: ranks=1,2,3,4 limit=90
- * For every pattern (even, one hot expert, one hot rank, experts and ranks without rows, ragged sources, no row at all), room
- * from ample to one row, whole transfers and small pieces: each row comes back with what one rank computes, bit for bit;
+ * For every pattern (even, one hot expert, one hot rank, experts and ranks without rows, ragged sources, no row at
+ * all), room from ample to one row, whole transfers and small pieces: each row comes back with what one rank computes;
  * runs are by expert and source, within the room, and never split where they fit; what an expert sums run after run is
  * the same bits in ample and tight room; two exchanges at once; nothing allocates; ranks that do not divide the experts
  * are refused; on two ranks more than 2^31 bytes go from one to the other. */

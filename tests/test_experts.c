@@ -1,6 +1,6 @@
 /* Blocks with a mixture of experts, on one rank.
  * plan: ranks=1 limit=90 configs=release,sanitize,double
- * Against plain loops over the chosen experts, for every pattern of load (even, one expert with all rows, one with none,
+ * Against plain loops over the chosen experts, for every pattern of load (even, one expert with all rows, one without,
  * K = 1, K = E, no row, one row), 1e-6 of the largest entry; every gradient against central differences in the double
  * build; the same bits for 1, 2, 3 threads; bf16 within its rounding; the loss term and the bias rule make a model that
  * trains use its experts evenly; names, starts and refusals. */
@@ -322,7 +322,7 @@ static void test_threads_change_nothing(void **state)
     omp_set_num_threads(1);
 }
 
-/* An expert's weight gradient is summed over its rows alone, in their order: without the rows of others it is the same. */
+/* An expert's weight gradient is summed over its rows alone, in their order: without others' rows it is the same. */
 static void test_weight_gradient_is_of_own_rows(void **state)
 {
     enum { EXPERT = 2 };

@@ -1,5 +1,5 @@
-/* The layers with experts of a model, as the trainer sees them: how many slots each expert got in a step, and the two ways
- * to keep that even (model.expert_balance):
+/* The layers with experts of a model, as the trainer sees them: how many slots each expert got in a step, and the two
+ * ways to keep that even (model.expert_balance):
  *   loss   a term of the loss pulls the router (kernel/expert.h), weighed by each micro-batch's share of the global
  *          batch's tokens
  *   bias   after a step each expert's bias on the choice goes up by a fixed rate if it got less than the mean, else

@@ -121,8 +121,8 @@ struct routing op_route(struct tape *tape, struct tensor *logits, const struct o
 /* The rows [R K, D] in the order of their experts: routing->order. */
 struct tensor *op_dispatch(struct tape *tape, struct tensor *x, const struct routing *routing);
 
-/* Which rows go through which expert. An expert may have several runs, one for each rank that rows came from: its weight
- * gradient is added run after run, in the order of the list. `list` lives as long as the tape's memory; NULL while
+/* Which rows go through which expert. An expert may have several runs, one for each rank that rows came from: its
+ * weight gradient is added run after run, in the order of the list. `list` lives as long as the tape's memory; NULL while
  * measuring, when only `count` is known. Rows of no run keep what they are. */
 struct expert_run {
     int expert;
