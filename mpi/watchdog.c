@@ -58,7 +58,7 @@ static void write_note(const char *name, bool inside)
     __atomic_thread_fence(__ATOMIC_RELEASE);
     mine->inside = inside;
     mine->since_s = clock_s();
-    if (name) snprintf(mine->name, sizeof mine->name, "%s", name);
+    if (name) memccpy(mine->name, name, 0, sizeof mine->name - 1); /* the last byte stays 0 */
     __atomic_store_n(&mine->turn, turn + 2, __ATOMIC_RELEASE);
 }
 
