@@ -1,4 +1,4 @@
-/* What the tests of experts share: one feed-forward of block 1 of 2 by itself, with weights that are no accident and rows
+/* What the tests of experts share: one feed-forward of block 1 of 2 by itself, with rows
  * that bf16 holds exactly. Header only, so that every test stays one file. */
 #ifndef CYTOMILL_TESTS_EXPERT_SCENE_H
 #define CYTOMILL_TESTS_EXPERT_SCENE_H

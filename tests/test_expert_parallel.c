@@ -1,6 +1,6 @@
 /* A mixture of experts shared out among ranks is the mixture on one rank, bit for bit.
  * plan: ranks=1,2,3,4 limit=60
- * Every rank has rows of its own; they travel to the ranks that hold their experts (mpi/expert_exchange.h), in one round
+ * Every rank has rows of its own; they travel to the ranks that hold their experts (mpi/expert_exchange.h), in a round
  * or several, and the three steps of model/ffn_moe.h run around the exchange: results, gradients of rows, router and
  * shared expert are those of the rank alone; an expert's weight gradient is that of one rank which takes the rows of
  * source after source. */
