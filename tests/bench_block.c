@@ -115,7 +115,15 @@ static void scene_open(struct scene *s, int threads, enum dtype type)
     *s = (struct scene){.offsets = {0, TOKENS}, .value_scale = 0.022f, .type = type};
     for (int i = 0; i < TOKENS; i++) s->cell_id[i] = 1, s->position[i] = i, s->keys[i] = i % 6 != 3;
     require(config_create(&s->config));
-    struct build build = {s->config, &s->params, &s->linears, 1, 2, WIDTH};
+    struct model_hold hold = model_hold_all(2);
+    struct build build = {.config = s->config,
+                          .params = &s->params,
+                          .linears = &s->linears,
+                          .hold = &hold,
+                          .module = 1,
+                          .layer = 1,
+                          .layers = 2,
+                          .width = WIDTH};
     require(block_create(&build, "encoder.1", &s->block));
     require(param_allocate(&s->params, true));
     param_initialise(&s->params, 1);
