@@ -12,6 +12,7 @@
 static const struct verb {
     const char *name, *purpose;
 } verbs[] = {{"ingest", "count matrices of any source -> one atlas"},
+             {"plan", "configuration and cluster -> memory, time and layout of a training, its batch file"},
              {"pretrain", "atlas -> trained model (checkpoint, metrics)"},
              {"embed", "model and cells -> embeddings (.h5ad)"},
              {"sweep", "model and cells -> scores of all gene perturbations, ranked hits"},

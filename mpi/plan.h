@@ -105,7 +105,8 @@ struct plan_estimate {
 
 /* What must be as it is; 0 leaves it open. */
 struct plan_wanted {
-    int data, pipe, chunks, micro_batch;
+    int data, pipe, chunks;
+    int most_micro; /* cells of a micro-batch at most; 0: 16 */
     bool has_schedule, has_recompute;
     enum schedule_kind schedule;
     bool recompute;

@@ -60,14 +60,18 @@ done:
     return st;
 }
 
-/* Micro-batches of 1, 2, 4, ... cells up to the replica's share, without and with recomputation. */
+/* 1, 2, 4, ... up to the most itself; 0 behind it. */
+static int after_micro(int micro, int most) { return micro >= most ? 0 : 2 * micro < most ? 2 * micro : most; }
+
+/* Micro-batches of few cells and of many, up to the replica's share, without and with recomputation. */
 static enum status add_pipe(const struct plan *p, const struct plan_wanted *w, int pipe, struct candidates *all)
 {
     enum status st = ST_OK;
     struct plan_layout l = {.data = plan_ranks(p->machine) / pipe, .pipe = pipe, .chunks = 1};
     int64_t share = (p->job->batch + l.data - 1) / l.data;
-    int from = w->micro_batch ? w->micro_batch : 1, most = w->micro_batch ? from : share < 16 ? (int)share : 16;
-    for (l.micro_batch = from; l.micro_batch <= most; l.micro_batch *= 2)
+    int most = w->most_micro ? w->most_micro : 16;
+    if (share < most) most = (int)share;
+    for (l.micro_batch = 1; l.micro_batch > 0; l.micro_batch = after_micro(l.micro_batch, most))
         for (int again = 0; again < 2; again++) {
             l.recompute = again;
             if (w->has_recompute && w->recompute != l.recompute) continue;

@@ -46,10 +46,10 @@ check_options() { # program words
 # may stand in a file, which programs share.
 declare -A refuses=(
     [ingest]="atlas model precision isa io cells" [pretrain]="model" [embed]="seed io" [sweep]="io"
-    [pca]="model seed precision isa io fresh" [score]="model seed precision isa io fresh"
+    [plan]="atlas model seed io cells fresh" [pca]="model seed precision isa io fresh" [score]="model seed precision isa io fresh"
     [umap]="atlas model precision isa io cells fresh" [report]="model precision isa io fresh")
 shared="atlas model out seed threads precision isa io cells stop-file oversubscribe fresh"
-printf 'run: {model: m, seed: 3, precision: fp32, isa: generic, io: posix, cells: "x > 1", atlas: a}\n' >"$out/shared.yaml"
+printf 'run: {model: m, seed: 3, precision: fp32, isa: generic, io: posix, cells: "x > 1", atlas: a}\ncluster: {cores: 2, memory_gib: 512, fp32_gflops: 1, memory_gb_per_s: 1}\n' >"$out/shared.yaml"
 check_shared() { # verb, program words
     local verb=$1 option tried=; shift
     [ "$RANKS" = 1 ] || return 0

@@ -172,6 +172,41 @@
     INT("mesh.chunks", "1", 1, 32, "", "Chunks of a stage; more than 1 only with mesh.schedule interleaved.") \
     LIST("mesh.layers", "", \
          "Blocks of each stage (of each chunk: first chunks of all stages, then second ones); empty: shared by cost.") \
+    /* cluster: what a training is planned for (cytomill-plan) */ \
+    INT("cluster.nodes", "1", 1, 1e6, "nodes", "Nodes that the training may take.") \
+    INT("cluster.ranks_per_node", "1", 1, 1024, "ranks", "Ranks of a node: best one for each NUMA domain.") \
+    INT("cluster.cores", "0", 0, 65536, "cores", "Cores of a node; 0: not known.") \
+    REAL("cluster.memory_gib", "0", 0, 1e6, "GiB", "Memory of a node; 0: not known.") \
+    REAL("cluster.bf16_gflops", "0", 0, 1e6, "GFLOP/s", \
+         "Large bf16 products on one core while all are busy; 0: not known.") \
+    REAL("cluster.fp32_gflops", "0", 0, 1e6, "GFLOP/s", "The same in fp32.") \
+    REAL("cluster.block_share", "0.8", 0.001, 1000, "", "Share of that rate that training a block reaches.") \
+    REAL("cluster.first_share", "0.7", 0.001, 1000, "", "The same of the first block with the embedding.") \
+    REAL("cluster.last_share", "0.6", 0.001, 1000, "", "The same of the last block with the heads.") \
+    REAL("cluster.pass_us", "100", 0, 1e9, "us", "What a pass through a block takes however few its tokens.") \
+    REAL("cluster.forward_part", "0.32", 0, 1, "", "Part of a block's training that is its forward pass.") \
+    REAL("cluster.weights_part", "0.34", 0, 1, "", "Part of it that is gradients of weights.") \
+    REAL("cluster.memory_gb_per_s", "0", 0, 1e6, "GB/s", \
+         "Memory traffic of a node when all cores stream; 0: not known.") \
+    REAL("cluster.update_share", "0.5", 0.001, 1000, "", "Share of that rate that the optimiser's step reaches.") \
+    REAL("cluster.shared_gb_per_s", "0", 0, 1e6, "GB/s", \
+         "Messages between the ranks of a node, all together; 0: an eighth of cluster.memory_gb_per_s.") \
+    REAL("cluster.link_gbit_per_s", "0", 0, 1e6, "Gbit/s", "Link of a node to the others; 0: not known.") \
+    REAL("cluster.latency_us", "2", 0, 1e6, "us", "Latency of a message.") \
+    REAL("cluster.disk_gb_per_s", "1", 1e-6, 1e6, "GB/s", "What all nodes together write to the file system.") \
+    REAL("cluster.node_mtbf_hours", "50000", 0.01, 1e9, "hours", "Mean time between failures of one node.") \
+    REAL("cluster.process_mib", "150", 0, 1e6, "MiB", "Memory of a rank without a model: program, MPI, gene tables.") \
+    REAL("cluster.time_limit_hours", "24", 0.01, 1e6, "hours", \
+         "Longest job of the queue; a longer training goes back into it.") \
+    /* plan */ \
+    TEXT("plan.cluster", "", "File with a section cluster; what --config and --set give wins over it.") \
+    REAL("plan.genes", "0", 0, 1e6, "genes", \
+         "Genes of a cell that the model sees, the mean over cells; 0: model.max_genes.") \
+    REAL("plan.genes_sd", "0", 0, 1e6, "genes", "Standard deviation of that number.") \
+    TEXT("plan.calibrate", "", \
+         "File to write the measured part of a section cluster to: this machine, with this model.") \
+    TEXT("plan.sbatch", "", "Batch file to write for the layout that is planned.") \
+    TEXT("plan.json", "", "File to write the plan to, for programs.") \
     /* embed */ \
     INT("embed.chunk", "256", 1, 65536, "cells", "Cells of a chunk of the ledger: what a killed job loses per rank.") \
     INT("embed.tokens", "8192", 64, 1e8, "tokens", \

@@ -1,0 +1,145 @@
+/* cytomill-plan: what a training will cost on a cluster, and how to lay it out, before a node hour is spent. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/text.h"
+#include "jobs/data_path.h"
+#include "jobs/plan_state.h"
+#include "kernel/isa.h"
+#include "kernel/product.h"
+
+static bool calibrates(const struct job *job) { return *config_text(job->config, "plan.calibrate"); }
+
+static enum status read_vocabulary(struct job *job)
+{
+    struct planning *p = job->state;
+    enum status st = ST_OK;
+    char *path = NULL;
+    TRY(data_path_vocabulary(config_text(job->config, "data.vocabulary"), &path));
+    TRY(vocab_read(path, &p->vocab));
+done:
+    free(path);
+    return st;
+}
+
+/* Training in bf16: as the configuration says; auto follows the cluster file, which is of another machine. */
+static bool trains_bf16(const struct job *job)
+{
+    const struct config *c = job->config;
+    bool known = config_real(c, "cluster.bf16_gflops") > 0 || config_real(c, "cluster.fp32_gflops") > 0;
+    if (config_word_is(c, "run.precision", "auto") && known && !calibrates(job))
+        return config_real(c, "cluster.bf16_gflops") > 0;
+    return product_choose_bf16(config_text(c, "run.precision"));
+}
+
+static enum status describe_job(struct job *job)
+{
+    struct planning *p = job->state;
+    const struct config *c = job->config;
+    int64_t genes = config_int(c, "model.max_genes");
+    double mean = config_real(c, "plan.genes");
+    if (mean > (double)genes)
+        return config_fail(c, "plan.genes", "the model sees no more than %lld genes of a cell (model.max_genes)",
+                           (long long)genes);
+    if (config_int(c, "mesh.expert") > 1)
+        return config_fail(c, "mesh.expert", "cytomill-plan plans replicas and stages; leave it 1");
+    p->job = (struct plan_job){.config = c,
+                               .vocab = p->vocab,
+                               .bf16 = trains_bf16(job),
+                               .exchange_bf16 = config_word_is(c, "train.exchange", "bf16"),
+                               .batch = config_int(c, "train.batch"),
+                               .steps = config_int(c, "train.steps"),
+                               .max_genes = (int)genes,
+                               .genes = mean > 0 ? mean : (double)genes,
+                               .genes_sd = config_real(c, "plan.genes_sd")};
+    return ST_OK;
+}
+
+static enum status prepare_local(struct job *job)
+{
+    struct planning *p = job->state;
+    enum status st = ST_OK;
+    TRY(kernel_select(config_text(job->config, "run.isa")));
+    TRY(plan_read_cluster(job->config));
+    TRY(read_vocabulary(job));
+    TRY(describe_job(job));
+    if (!calibrates(job)) TRY(plan_machine_from(job->config, p->job.bf16, &p->machine));
+done:
+    return st;
+}
+
+static enum status prepare(struct job *job) { return comm_agree(&job->world, prepare_local(job)); }
+
+/* What the configuration fixes; a micro-batch is only bounded, as results do not depend on it. */
+static struct plan_wanted wanted_by(const struct config *c)
+{
+    struct plan_wanted w = {.data = (int)config_int(c, "mesh.data")};
+    if (config_is_given(c, "mesh.pipe")) w.pipe = (int)config_int(c, "mesh.pipe");
+    if (config_is_given(c, "mesh.chunks")) w.chunks = (int)config_int(c, "mesh.chunks");
+    if (config_is_given(c, "train.micro_batch")) w.most_micro = (int)config_int(c, "train.micro_batch");
+    w.has_recompute = config_is_given(c, "train.recompute");
+    w.recompute = config_bool(c, "train.recompute");
+    w.has_schedule = config_is_given(c, "mesh.schedule");
+    for (int k = 0; k < SCHEDULE_FORWARD_ONLY; k++)
+        if (config_word_is(c, "mesh.schedule", schedule_name((enum schedule_kind)k)))
+            w.schedule = (enum schedule_kind)k;
+    return w;
+}
+
+static enum status plan_and_tell(struct job *job)
+{
+    struct planning *p = job->state;
+    enum status st = ST_OK;
+    char *report = NULL;
+    struct plan_wanted wanted = wanted_by(job->config);
+    TRY(plan_open(&p->job, &p->machine, &p->plan));
+    TRY(plan_search(p->plan, &wanted, &p->found));
+    TRY(plan_report(job, &wanted, &report));
+    if (*config_text(job->config, "plan.json")) TRY(plan_write_json(job));
+    if (*config_text(job->config, "plan.sbatch")) TRY(plan_write_batch(job));
+    fputs(report, stdout);
+done:
+    free(report);
+    return st;
+}
+
+static enum status run(struct job *job)
+{
+    if (calibrates(job)) return plan_calibrate(job);
+    return comm_agree(&job->world, job->world.rank == 0 ? plan_and_tell(job) : ST_OK);
+}
+
+static void release(struct job *job)
+{
+    struct planning *p = job->state;
+    plan_close(&p->plan);
+    vocab_destroy(&p->vocab);
+}
+
+static const struct job_option options[] = {
+    {"cluster", "FILE", "plan.cluster", "section cluster: nodes, cores, memory, rates"},
+    {"nodes", "N", "cluster.nodes", "nodes the training may take"},
+    {"genes", "N", "plan.genes", "mean genes of a cell that the model sees; 0 = model.max_genes"},
+    {"calibrate", "FILE", "plan.calibrate", "instead: measure this machine with this model and write FILE"},
+    {"sbatch", "FILE", "plan.sbatch", "write a batch file for the layout"},
+    {"json", "FILE", "plan.json", "write the plan for programs"},
+    {0}};
+
+static const struct job_spec spec = {
+    .program = "cytomill-plan",
+    .purpose = "say what a training will take on a cluster, and the best way to lay it out, before it is started",
+    .usage = "--config FILE --cluster FILE [--sbatch FILE] | --config FILE --calibrate FILE",
+    .reads = "a configuration as cytomill-pretrain takes it, a cluster file; no atlas",
+    .writes = "the plan to stdout; with the options FILE: a cluster file, a batch file, JSON",
+    .example = "cytomill-plan --config configs/cellfm-800m.yaml --cluster configs/cluster.yaml --nodes 64",
+    .sections = "run data model train mesh cluster plan",
+    .options = options,
+    .takes = TAKES_KERNELS,
+    .stop_beside = true,
+    .state_bytes = sizeof(struct planning),
+    .prepare = prepare,
+    .run = run,
+    .release = release,
+};
+
+int main(int argc, char **argv) { return job_main(argc, argv, &spec); }

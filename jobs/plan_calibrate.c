@@ -1,0 +1,371 @@
+/* Measures what a plan is built from: parts of the configured model, the optimiser's step, the exchange, memory. */
+#include <math.h>
+#include <omp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/progress.h"
+#include "base/rng.h"
+#include "base/text.h"
+#include "cell/tokenize.h"
+#include "jobs/plan_state.h"
+#include "kernel/product.h"
+#include "mpi/reduce.h"
+#include "optim/optimiser.h"
+
+enum { ROUNDS = 5 };
+
+enum pass { FORWARD, BACKWARD, WEIGHTS, PASSES };
+
+/* Three blocks of the model, one of each kind, and a micro-batch of even cells. */
+struct trial {
+    struct model *model;
+    struct model_limits limits;
+    struct batch batch;
+    void *activation, *gradient;
+    double seconds[PLAN_TRIAL][PASSES]; /* medians */
+    double flops[PLAN_TRIAL];           /* of a token in training */
+};
+
+static double median(double *x, int count)
+{
+    for (int i = 1; i < count; i++)
+        for (int k = i; k > 0 && x[k] < x[k - 1]; k--) {
+            double t = x[k];
+            x[k] = x[k - 1], x[k - 1] = t;
+        }
+    return x[count / 2];
+}
+
+/* ---- the trial ---- */
+
+/* Genes spread over the vocabulary, counts as they are: half of them 1. */
+static enum status add_cell(struct trial *t, const struct plan_job *job, const struct token_rules *rules, int which,
+                            int genes)
+{
+    struct token_cell cell = {0};
+    enum status st = ST_OK;
+    struct rng r = rng_at(1, RNG_TEST, (uint64_t)which, 0);
+    int64_t all = job->vocab->count;
+    TRY(token_cell_reserve(&cell, genes));
+    for (int i = 0; i < genes; i++) {
+        cell.gene[i] = (int32_t)(1 + (i * all + which * 37 % all) / genes);
+        cell.counts[i] = 1 + floorf((float)(-log(1 - rng_uniform(&r)) / log(2)));
+        cell.total += cell.counts[i];
+    }
+    cell.count = genes;
+    token_append_train(&t->batch, &cell, rules, which, 1, 0);
+done:
+    token_cell_free(&cell);
+    return st;
+}
+
+static enum status fill_batch(struct trial *t, const struct plan_job *job, int cells, int genes)
+{
+    enum status st = ST_OK;
+    struct token_rules rules = token_rules_from(job->config);
+    batch_clear(&t->batch);
+    for (int c = 0; c < cells; c++) TRY(add_cell(t, job, &rules, c, genes));
+    batch_find_levels(&t->batch);
+done:
+    return st;
+}
+
+static enum status trial_open(struct job *job, struct trial *t)
+{
+    const struct planning *p = job->state;
+    enum status st = ST_OK;
+    struct model_hold hold = {PLAN_TRIAL, {{0, 1}, {1, 2}, {2, 3}}};
+    int64_t micro = config_int(job->config, "train.micro_batch");
+    int cells = (int)(micro < p->job.batch ? micro : p->job.batch);
+    t->limits = (struct model_limits){.cells = cells,
+                                      .tokens = (int64_t)cells * (p->job.max_genes + 1),
+                                      .train = true,
+                                      .threads = job->placement.threads,
+                                      .bf16 = p->job.bf16,
+                                      .slots = PLAN_TRIAL,
+                                      .splits = true};
+    TRY(config_put(job->config, "model.layers", "3", "calibration"));
+    TRY(model_create(job->config, p->vocab, &hold, &t->model));
+    TRY(param_allocate(model_params(t->model), true));
+    param_initialise(model_params(t->model), 1);
+    TRY(model_prepare(t->model, &t->limits));
+    TRY(model_pack(t->model));
+    TRY(batch_create(cells, t->limits.tokens, &t->batch));
+    TRY(mem_alloc(&t->activation, (size_t)model_message_bytes(t->model, t->limits.tokens), 1, "an activation"));
+    TRY(mem_alloc(&t->gradient, (size_t)model_message_bytes(t->model, t->limits.tokens), 1, "a gradient"));
+done:
+    return st;
+}
+
+static void trial_close(struct trial *t)
+{
+    free(t->activation), free(t->gradient);
+    batch_destroy(&t->batch);
+    model_destroy(&t->model);
+    *t = (struct trial){0};
+}
+
+/* Each part forward, then back, as a pipeline of one rank would. */
+static enum status run_parts(struct trial *t, uint64_t step, double (*seconds)[PASSES])
+{
+    enum status st = ST_OK;
+    const int last = PLAN_TRIAL - 1;
+    struct model_how how = {.train = true, .scale = 1e-3, .step = step};
+    struct loss_sum loss = {0};
+    for (int part = 0; part <= last; part++) {
+        double start = clock_s();
+        TRY(model_forward_part(t->model, part, part, &t->batch, &how, part ? t->activation : NULL,
+                               part < last ? t->activation : NULL, &loss));
+        seconds[part][FORWARD] = clock_s() - start;
+    }
+    for (int part = last; part >= 0; part--) {
+        double start = clock_s();
+        TRY(model_backward_part(t->model, part, part < last ? t->gradient : NULL, part ? t->gradient : NULL));
+        double between = clock_s();
+        model_weights_part(t->model, part);
+        seconds[part][BACKWARD] = between - start;
+        seconds[part][WEIGHTS] = clock_s() - between;
+    }
+done:
+    return st;
+}
+
+/* All ranks at once, as in training: they share memory and power. */
+static enum status time_parts(struct comm *comm, struct trial *t)
+{
+    enum status st = ST_OK;
+    double seconds[ROUNDS + 1][PLAN_TRIAL][PASSES], x[ROUNDS];
+    struct model_limits limits = t->limits;
+    limits.cells = t->batch.cell_count;
+    limits.tokens = t->batch.token_count;
+    for (int round = 0; round <= ROUNDS && st == ST_OK; round++) st = run_parts(t, (uint64_t)round, seconds[round]);
+    TRY(comm_agree(comm, st));
+    for (int part = 0; part < PLAN_TRIAL; part++) {
+        struct model_cost cost;
+        TRY(model_measure(t->model, &limits, &(struct model_part){part, part + 1}, &cost));
+        t->flops[part] = cost.train_flops_per_token;
+        for (int pass = 0; pass < PASSES; pass++) {
+            for (int round = 0; round < ROUNDS; round++) x[round] = seconds[round + 1][part][pass];
+            t->seconds[part][pass] = median(x, ROUNDS);
+        }
+    }
+    comm_sum_f64(comm, &t->seconds[0][0], PLAN_TRIAL * PASSES);
+    for (int i = 0; i < PLAN_TRIAL * PASSES; i++) (&t->seconds[0][0])[i] /= comm->size;
+done:
+    return st;
+}
+
+static double train_s(const struct trial *t, int part)
+{
+    return t->seconds[part][FORWARD] + t->seconds[part][BACKWARD] + t->seconds[part][WEIGHTS];
+}
+
+/* ---- shares of the block's time ---- */
+
+/* Two sizes: a full micro-batch, and one cell (of half the genes, if that is a full one). */
+static enum status measure_parts(struct job *job, struct trial *t, struct plan_machine *m)
+{
+    const struct planning *p = job->state;
+    enum status st = ST_OK;
+    int genes = (int)(p->job.genes < p->vocab->count ? p->job.genes : p->vocab->count);
+    TRY(comm_agree(&job->world, fill_batch(t, &p->job, 1, t->limits.cells > 1 ? genes : genes / 2)));
+    TRY(time_parts(&job->world, t));
+    double few = (double)t->batch.token_count, few_s = train_s(t, 1);
+    TRY(comm_agree(&job->world, fill_batch(t, &p->job, t->limits.cells, genes)));
+    TRY(time_parts(&job->world, t));
+    double many = (double)t->batch.token_count, many_s = train_s(t, 1);
+    double each_s = (many_s - few_s) / (many - few), fixed_s = few_s - each_s * few;
+    if (fixed_s < 0 || each_s <= 0) fixed_s = 0, each_s = many_s / many;
+    m->pass_s = fixed_s / PASSES;
+    m->block_share = t->flops[1] / (each_s * m->flops_per_s);
+    m->first_share = t->flops[0] * many / ((train_s(t, 0) - fixed_s) * m->flops_per_s);
+    m->last_share = t->flops[2] * many / ((train_s(t, 2) - fixed_s) * m->flops_per_s);
+    double all_s = 0, forward_s = 0, weights_s = 0;
+    for (int part = 0; part < PLAN_TRIAL; part++) {
+        all_s += train_s(t, part) - fixed_s;
+        forward_s += t->seconds[part][FORWARD] - m->pass_s;
+        weights_s += t->seconds[part][WEIGHTS] - m->pass_s;
+    }
+    m->forward_part = forward_s / all_s;
+    m->weights_part = weights_s / all_s;
+done:
+    return st;
+}
+
+/* ---- memory, optimiser, exchange ---- */
+
+/* a = b + 3 c, of arrays no cache holds; bytes a second of this rank. */
+static enum status measure_triad(struct job *job, double *bytes_per_s)
+{
+    enum { REALS = 1 << 23 };
+    enum status st = ST_OK;
+    double *a = NULL, *b = NULL, *c = NULL, seconds[ROUNDS];
+    st = NEW_ARRAY(a, REALS);
+    if (st == ST_OK) st = NEW_ARRAY(b, REALS);
+    if (st == ST_OK) st = NEW_ARRAY(c, REALS);
+    TRY(comm_agree(&job->world, st));
+#pragma omp parallel for num_threads(job->placement.threads) schedule(static)
+    for (int64_t i = 0; i < REALS; i++) a[i] = 0, b[i] = 1, c[i] = (double)i;
+    for (int round = 0; round < ROUNDS; round++) {
+        double start = clock_s();
+#pragma omp parallel for num_threads(job->placement.threads) schedule(static)
+        for (int64_t i = 0; i < REALS; i++) a[i] = b[i] + 3 * c[i];
+        seconds[round] = clock_s() - start;
+        b[round] += a[REALS - 1 - round];
+    }
+    *bytes_per_s = 3.0 * sizeof(double) * REALS / median(seconds, ROUNDS);
+done:
+    free(a), free(b), free(c);
+    return st;
+}
+
+static enum status measure_update(struct job *job, struct trial *t, struct plan_machine *m)
+{
+    enum status st = ST_OK;
+    struct param_table *params = model_params(t->model);
+    struct optimiser *optimiser = NULL;
+    double seconds[ROUNDS];
+    TRY(optimiser_create(job->config, params, &optimiser));
+    for (int round = 0; round < ROUNDS; round++) {
+        double start = clock_s();
+        memset(params->gradient, 0, sizeof(real) * (size_t)params->size);
+        optimiser_measure(optimiser);
+        optimiser_step(optimiser, round);
+        TRY(model_pack(t->model));
+        seconds[round] = clock_s() - start;
+    }
+    double bytes = (double)PLAN_UPDATE_BYTES * (double)params->size;
+    m->update_share = bytes / median(seconds, ROUNDS) / m->memory_bytes_per_s;
+done:
+    optimiser_destroy(&optimiser);
+    return st;
+}
+
+/* Gradient bytes that travel: dense tensors, and the rows that the batch touched. */
+static double exchanged_bytes(const struct trial *t)
+{
+    const struct param_table *params = model_params(t->model);
+    double bytes = 0;
+    for (int i = 0; i < params->count; i++) {
+        const struct param *row = &params->rows[i];
+        if (!row->sparse_rows) bytes += 4.0 * (double)param_reals(row);
+        else bytes += 4.0 * (double)row->cols * fmin((double)row->rows, (double)t->batch.token_count);
+    }
+    return bytes;
+}
+
+/* Rate of a node's ranks together, so that plan_exchange_s gives the time that was measured. On one node that is the
+ * rate inside it, on several the link's. */
+static enum status measure_exchange(struct job *job, struct trial *t, struct plan_machine *m)
+{
+    enum status st = ST_OK;
+    struct mesh mesh = {0};
+    struct reducer *reducer = NULL;
+    bool in_bf16 = config_word_is(job->config, "train.exchange", "bf16");
+    double seconds[ROUNDS], bytes = exchanged_bytes(t), wire = (in_bf16 ? 1.5 : 2) * bytes;
+    if (job->world.size == 1) return ST_OK;
+    TRY(mesh_open(&job->world, (struct mesh_shape){0, 1, 1}, &mesh));
+    TRY(reducer_create(&mesh, model_params(t->model), in_bf16, &reducer));
+    for (int round = 0; round < ROUNDS; round++) {
+        reducer_touch(reducer, &t->batch);
+        comm_barrier(&mesh.world);
+        double start = clock_s();
+        reducer_sum_gradients(&mesh, reducer);
+        seconds[round] = clock_s() - start;
+    }
+    m->shared_bytes_per_s = m->link_bytes_per_s = 1e30;
+    double other_s = plan_exchange_s(m, bytes, wire, mesh.world.size), wire_s = median(seconds, ROUNDS) - other_s;
+    if (wire_s < 0.1 * other_s) wire_s = 0.1 * other_s;
+    double *rate = m->nodes > 1 ? &m->link_bytes_per_s : &m->shared_bytes_per_s;
+    *rate = 1;
+    *rate = (plan_exchange_s(m, bytes, wire, mesh.world.size) - other_s) / wire_s;
+    comm_sum_f64(&mesh.world, rate, 1);
+    *rate /= mesh.world.size;
+done:
+    reducer_destroy(&reducer);
+    mesh_close(&mesh);
+    return st;
+}
+
+/* Resident memory of this process, from the kernel; 0 where it does not tell. */
+static double resident_bytes(void)
+{
+    long pages = 0, resident = 0;
+    FILE *file = fopen("/proc/self/statm", "r");
+    if (!file) return 0;
+    if (fscanf(file, "%ld %ld", &pages, &resident) != 2) resident = 0;
+    fclose(file);
+    return (double)resident * (double)sysconf(_SC_PAGESIZE);
+}
+
+/* ---- all of it ---- */
+
+static void add_machine(const struct job *job, const struct plan_machine *m, double core_flops, struct text *out)
+{
+    const struct planning *p = job->state;
+    text_add(
+        out,
+        "# Measured by cytomill-plan --calibrate with model %s, micro-batches of up to %lld cells of %.0f genes, on "
+        "%d rank%s.\ncluster:\n",
+        config_text(job->config, "model.name"), (long long)config_int(job->config, "train.micro_batch"), p->job.genes,
+        job->world.size, job->world.size > 1 ? "s" : "");
+    text_add(out, "  ranks_per_node: %d\n  cores: %d\n  memory_gib: %.5g\n", m->ranks_per_node,
+             m->ranks_per_node * m->threads, m->node_bytes / 0x1p30);
+    text_add(out, "  %s: %.5g\n", p->job.bf16 ? "bf16_gflops" : "fp32_gflops", core_flops * 1e-9);
+    text_add(out, "  block_share: %.4g\n  first_share: %.4g\n  last_share: %.4g\n  pass_us: %.4g\n", m->block_share,
+             m->first_share, m->last_share, m->pass_s * 1e6);
+    text_add(out, "  forward_part: %.4g\n  weights_part: %.4g\n", m->forward_part, m->weights_part);
+    text_add(out, "  memory_gb_per_s: %.4g\n  update_share: %.4g\n  process_mib: %.4g\n",
+             m->memory_bytes_per_s * m->ranks_per_node * 1e-9, m->update_share, m->process_bytes / 0x1p20);
+    if (job->world.size > 1 && m->nodes == 1) text_add(out, "  shared_gb_per_s: %.4g\n", m->shared_bytes_per_s * 1e-9);
+    if (m->nodes > 1) text_add(out, "  link_gbit_per_s: %.4g\n", m->link_bytes_per_s * 8e-9);
+}
+
+static enum status measure(struct job *job, struct trial *t, struct plan_machine *m)
+{
+    const struct planning *p = job->state;
+    enum status st = ST_OK;
+    enum dtype type = p->job.bf16 ? DTYPE_BF16 : DTYPE_REAL;
+    int64_t width = config_int(job->config, "model.width");
+    double gflops = 0;
+    TRY(measure_triad(job, &m->memory_bytes_per_s));
+    TRY(comm_agree(&job->world, trial_open(job, t)));
+    TRY(comm_agree(&job->world, product_plain_rate(&gflops, type, 2048, width, width, m->threads)));
+    double x[] = {m->memory_bytes_per_s, 1e9 * gflops};
+    comm_sum_f64(&job->world, x, 2);
+    m->memory_bytes_per_s = x[0] / job->world.size;
+    m->flops_per_s = x[1] / job->world.size;
+    TRY(measure_parts(job, t, m));
+    TRY(comm_agree(&job->world, measure_update(job, t, m)));
+    TRY(measure_exchange(job, t, m));
+done:
+    return st;
+}
+
+enum status plan_calibrate(struct job *job)
+{
+    enum status st = ST_OK;
+    struct trial trial = {0};
+    struct text text = {0};
+    int64_t hosts = job->world.node_rank == 0;
+    comm_sum_i64(&job->world, &hosts, 1);
+    struct plan_machine m = {.nodes = (int)hosts,
+                             .ranks_per_node = job->world.node_size,
+                             .threads = job->placement.threads,
+                             .node_bytes = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE),
+                             .latency_s = 1e-6 * config_real(job->config, "cluster.latency_us")};
+    TRY(measure(job, &trial, &m));
+    trial_close(&trial);
+    m.process_bytes = resident_bytes();
+    add_machine(job, &m, m.flops_per_s / m.threads, &text);
+    const char *path = config_text(job->config, "plan.calibrate");
+    TRY(comm_agree(&job->world, job->world.rank == 0 ? text_write_file(path, text.data, text.length) : ST_OK));
+    comm_print(&job->world, "%s", text.data);
+done:
+    trial_close(&trial);
+    text_free(&text);
+    return st;
+}
