@@ -4,7 +4,7 @@
  *   /                        attributes format, format_version, model_name
  *   /param/<name>            fp32, published shape, contiguous    master weights
  *   /moment1/<name>, /moment2/<name>                      optimiser (absent in a model-only file)
- *   /checksum                XXH3 of every block of 4 Mi values; a tensor's attribute first_block
+ *   /checksum                XXH3 of every block of 256 Ki values; a tensor's attribute first_block
  *                            says where its blocks begin
  *   /vocabulary              bytes of the vocabulary TSV; attribute sha256
  *   /config                  YAML used: sections data, model, train, and run.cells
@@ -50,8 +50,8 @@ MUST_CHECK enum status checkpoint_open_model(struct comm *comm, const char *path
 MUST_CHECK enum status checkpoint_check_keys(struct comm *comm, const char *path, const struct config *config,
                                              const char *const *keys);
 /* Weights into a table built from that configuration; moments and state too if `state` is not NULL. Ranks of `comm`
- * hold the same tensors (mesh.data, or all ranks without a pipeline); each reads its share of them and sends it to the
- * others. Names or shapes that do not match are ST_INPUT with the first of them. Every block is verified. Collective. */
+ * hold the same tensors and share them out (param_share), or each owns all and reads all; owners read their pieces and
+ * send the weights to the others. Names or shapes that do not match are ST_INPUT with the first of them. Every block is verified. Collective. */
 MUST_CHECK enum status checkpoint_read(struct comm *comm, const char *path, struct param_table *params,
                                        struct train_state *state);
 /* Newest readable checkpoint of a run folder (RUN/checkpoint-<step>.h5): every block of the newest is

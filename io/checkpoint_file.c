@@ -17,7 +17,7 @@ const char *checkpoint_part_group(int part)
 
 static int64_t rows_of_block(const struct checkpoint_tensor *t)
 {
-    int64_t rows = t->row_reals > 0 ? BLOCK_REALS / t->row_reals : t->shape[0];
+    int64_t rows = t->row_reals > 0 ? PIECE_REALS / t->row_reals : t->shape[0];
     return rows > 0 ? rows : 1;
 }
 
@@ -77,21 +77,28 @@ int64_t checkpoint_block_reals(const struct checkpoint_map *map, const struct ch
     return block->rows * map->tensors[block->tensor].row_reals;
 }
 
-static double shared_reals(const struct checkpoint_map *map, const bool *wanted, int64_t b)
-{
-    const struct checkpoint_block *block = &map->blocks[b];
-    return !wanted || wanted[block->tensor] ? (double)checkpoint_block_reals(map, block) : 0;
-}
-
-void checkpoint_map_share(const struct checkpoint_map *map, const bool *wanted, int ranks, int *owner)
+void checkpoint_map_share(const struct checkpoint_map *map, int ranks, int *owner)
 {
     double total = 0, before = 0;
-    for (int64_t b = 0; b < map->block_count; b++) total += shared_reals(map, wanted, b);
+    for (int64_t b = 0; b < map->block_count; b++) total += (double)checkpoint_block_reals(map, &map->blocks[b]);
     for (int64_t b = 0; b < map->block_count; b++) { /* a block belongs to the rank in whose share it begins */
-        double reals = shared_reals(map, wanted, b);
-        owner[b] = reals > 0 ? (int)(before / total * ranks) : -1;
-        before += reals;
+        owner[b] = (int)(before / total * ranks);
+        before += (double)checkpoint_block_reals(map, &map->blocks[b]);
     }
+}
+
+const struct piece *checkpoint_block_piece(const struct checkpoint_map *map, const struct checkpoint_block *block,
+                                           const struct param_table *params, int row)
+{
+    int64_t begin = map->tensors[block->tensor].first_block[block->part];
+    return &params->shard.piece[params->shard.first[row] + (block - map->blocks) - begin];
+}
+
+real *checkpoint_block_values(const struct checkpoint_block *block, const struct piece *piece,
+                              const struct param_table *params)
+{
+    if (block->part == PART_WEIGHT) return params->weight + piece->at;
+    return (block->part == PART_MOMENT1 ? params->moment1 : params->moment2) + piece->moment;
 }
 
 uint64_t checkpoint_small_check(const char *config_text, const char *vocab_text, size_t vocab_bytes,

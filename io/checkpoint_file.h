@@ -1,5 +1,5 @@
 /* Inside of a checkpoint file, shared by writing and reading: its tensors, cut into blocks.
- * A block is whole rows (of the first dimension) of one tensor of one part, at most BLOCK_REALS
+ * A block is a piece (model/shard.h) of one part: whole rows (of the first dimension) of one tensor, at most PIECE_REALS
  * values or one row; it is what a rank writes at once, and what a checksum covers. */
 #ifndef CYTOMILL_IO_CHECKPOINT_FILE_H
 #define CYTOMILL_IO_CHECKPOINT_FILE_H
@@ -7,7 +7,7 @@
 #include "io/checkpoint.h"
 #include "io/h5.h"
 
-enum { BLOCK_REALS = 1 << 22, CHECKPOINT_VERSION = 1 };
+enum { CHECKPOINT_VERSION = 2 }; /* 1 had larger blocks */
 #define CHECKPOINT_FORMAT "cytomill checkpoint"
 
 enum checkpoint_part { PART_WEIGHT, PART_MOMENT1, PART_MOMENT2, PART_COUNT };
@@ -41,9 +41,14 @@ MUST_CHECK enum status checkpoint_map_cut(struct checkpoint_map *map);
 /* The map of a parameter table, in the order of its rows. Local. */
 MUST_CHECK enum status checkpoint_map_of(const struct param_table *params, struct checkpoint_map *map);
 void checkpoint_map_free(struct checkpoint_map *map);
-/* owner[block_count] = which of `ranks` ranks has to do with a block: shares are even in values. With `wanted`
- * [tensor_count] only blocks of those tensors are shared out, the others have owner -1. Local. */
-void checkpoint_map_share(const struct checkpoint_map *map, const bool *wanted, int ranks, int *owner);
+/* owner[block_count] = which of `ranks` ranks has to do with a block: shares are even in values. Local. */
+void checkpoint_map_share(const struct checkpoint_map *map, int ranks, int *owner);
+/* The piece of a table that a block is; tensor `row` of the table has the block's name and shape. Local. */
+const struct piece *checkpoint_block_piece(const struct checkpoint_map *map, const struct checkpoint_block *block,
+                                           const struct param_table *params, int row);
+/* Its values in the table: a moment's only where the piece is owned. Local. */
+real *checkpoint_block_values(const struct checkpoint_block *block, const struct piece *piece,
+                              const struct param_table *params);
 /* Values of a block. */
 int64_t checkpoint_block_reals(const struct checkpoint_map *map, const struct checkpoint_block *block);
 /* XXH3 over what is neither tensor nor checksum. Local. */

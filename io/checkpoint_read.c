@@ -14,7 +14,7 @@ struct reader {
     struct checkpoint_map map; /* tensors in the order of their names */
     hid_t *dataset;            /* [parts * tensors] */
     uint64_t *sum;             /* [block_count] */
-    int *owner;                /* [block_count] who reads it, -1 if nobody needs it */
+    int *owner;                /* [block_count] who verifies it */
     float *staged;             /* [largest block] */
 };
 
@@ -153,25 +153,27 @@ static enum status read_block(struct reader *r, int64_t b)
     return st;
 }
 
-static real *part_target(struct param_table *params, int part)
+static void copy_block(struct reader *r, const struct checkpoint_block *block, const struct piece *piece,
+                       struct param_table *params)
 {
-    return part == PART_WEIGHT ? params->weight : part == PART_MOMENT1 ? params->moment1 : params->moment2;
+    real *to = checkpoint_block_values(block, piece, params);
+    for (int64_t i = 0; i < piece->reals; i++) to[i] = r->staged[i];
 }
 
-/* Every rank reads its share and sends it round: the file is read once, whatever the number of ranks. */
+/* Weights are read by the owners of their pieces, who send them to the others; moments stay with the owner. */
 static enum status read_blocks(struct comm *comm, struct reader *r, struct param_table *params, const int *row_of,
                                bool moments)
 {
     enum status st = ST_OK;
     for (int64_t b = 0; b < r->map.block_count; b++) {
         const struct checkpoint_block *block = &r->map.blocks[b];
-        if (r->owner[b] < 0 || (block->part != PART_WEIGHT && !moments)) continue;
-        int64_t count = checkpoint_block_reals(&r->map, block);
-        if (r->owner[b] == comm->rank && st == ST_OK) st = read_block(r, b);
-        comm_bcast(comm, r->staged, count * (int64_t)sizeof *r->staged, r->owner[b]);
-        real *to = part_target(params, block->part) + params->rows[row_of[block->tensor]].offset +
-                   block->first_row * r->map.tensors[block->tensor].row_reals;
-        for (int64_t i = 0; i < count; i++) to[i] = r->staged[i];
+        const struct piece *piece = checkpoint_block_piece(&r->map, block, params, row_of[block->tensor]);
+        bool own = shard_owns(&params->shard, piece);
+        if (piece->owner < 0 || (block->part != PART_WEIGHT && !(moments && own))) continue;
+        if (own && st == ST_OK) st = read_block(r, b);
+        if (block->part == PART_WEIGHT && params->shard.ranks > 1)
+            comm_bcast(comm, r->staged, piece->reals * (int64_t)sizeof *r->staged, piece->owner);
+        copy_block(r, block, piece, params);
     }
     return comm_agree(comm, st);
 }
@@ -223,19 +225,6 @@ static enum status match_table(const struct reader *r, const struct param_table 
     return ST_OK;
 }
 
-/* Share out the tensors that lie here. */
-static enum status share_tensors(struct reader *r, const struct param_table *params, const int *row_of, int ranks)
-{
-    enum status st = ST_OK;
-    bool *wanted = NULL;
-    TRY(NEW_ARRAY(wanted, r->map.tensor_count));
-    for (int i = 0; i < r->map.tensor_count; i++) wanted[i] = !params->rows[row_of[i]].elsewhere;
-    checkpoint_map_share(&r->map, wanted, ranks, r->owner);
-done:
-    free(wanted);
-    return st;
-}
-
 /* ---- tensors ---- */
 
 enum status checkpoint_read(struct comm *comm, const char *path, struct param_table *params, struct train_state *state)
@@ -248,7 +237,6 @@ enum status checkpoint_read(struct comm *comm, const char *path, struct param_ta
     st = reader_open(&r, path);
     if (st == ST_OK) st = NEW_ARRAY(row_of, r.map.tensor_count);
     if (st == ST_OK) st = match_table(&r, params, row_of);
-    if (st == ST_OK) st = share_tensors(&r, params, row_of, comm->size);
     if (st == ST_OK && state && r.map.parts == 1)
         st = fail(ST_INPUT, "%s: holds weights only; training cannot resume from it", path);
     TRY(comm_agree(comm, st));
@@ -271,7 +259,7 @@ static void verify(struct comm *comm, const char *path, bool *sound, char reason
     enum status st = reader_open(&r, path);
     if (st == ST_OK && comm->rank == 0 && (st = checkpoint_small_read(r.file, &small)) != ST_OK)
         status_prefix("%s: ", path);
-    if (st == ST_OK) checkpoint_map_share(&r.map, NULL, comm->size, r.owner);
+    if (st == ST_OK) checkpoint_map_share(&r.map, comm->size, r.owner);
     for (int64_t b = 0; b < r.map.block_count && st == ST_OK; b++)
         if (r.owner[b] == comm->rank) st = read_block(&r, b);
     reader_close(&r);

@@ -148,11 +148,6 @@ done:
 
 /* ---- blocks ---- */
 
-static const real *part_values(const struct param_table *params, int part)
-{
-    return part == PART_WEIGHT ? params->weight : part == PART_MOMENT1 ? params->moment1 : params->moment2;
-}
-
 static enum status write_at(struct writer *w, int64_t place, const void *data, int64_t bytes)
 {
     return w->posix ? place_write(w->fd, w->partial, place, data, bytes) : file_write(&w->shared, place, data, bytes);
@@ -161,8 +156,7 @@ static enum status write_at(struct writer *w, int64_t place, const void *data, i
 static enum status write_block(struct writer *w, const struct checkpoint_block *b)
 {
     const struct checkpoint_tensor *t = &w->map.tensors[b->tensor];
-    const real *from =
-        part_values(w->params, b->part) + w->params->rows[b->tensor].offset + b->first_row * t->row_reals;
+    const real *from = checkpoint_block_values(b, checkpoint_block_piece(&w->map, b, w->params, b->tensor), w->params);
     int64_t count = checkpoint_block_reals(&w->map, b);
     for (int64_t i = 0; i < count; i++) w->staged[i] = (float)from[i];
     w->sum[b->index] = hash_block(w->staged, sizeof *w->staged * (size_t)count, 0);
@@ -250,17 +244,14 @@ done:
     return st;
 }
 
-/* Share out the tensors that lie here and that no other stage writes. */
-static enum status share_tensors(struct writer *w, int ranks)
+/* The owner of a piece writes it; a copy is written by another stage. */
+static void find_owners(struct writer *w)
 {
-    enum status st = ST_OK;
-    bool *wanted = NULL;
-    TRY(NEW_ARRAY(wanted, w->map.tensor_count));
-    for (int i = 0; i < w->map.tensor_count; i++) wanted[i] = !w->params->rows[i].elsewhere && !w->params->rows[i].copy;
-    checkpoint_map_share(&w->map, wanted, ranks, w->owner);
-done:
-    free(wanted);
-    return st;
+    for (int64_t b = 0; b < w->map.block_count; b++) {
+        const struct checkpoint_block *block = &w->map.blocks[b];
+        const struct piece *piece = checkpoint_block_piece(&w->map, block, w->params, block->tensor);
+        w->owner[b] = w->params->rows[block->tensor].copy ? -1 : piece->owner;
+    }
 }
 
 static void writer_free(struct writer *w)
@@ -305,10 +296,11 @@ enum status checkpoint_write(struct mesh *mesh, const char *path, const struct p
                          .state = state};
     signal(SIGXFSZ, SIG_IGN); /* a file size limit must be an error here, not a signal */
     enum status st = writer_allocate(&w, params, path);
-    if (st == ST_OK) st = share_tensors(&w, mesh->dense.size);
+    if (st == ST_OK) find_owners(&w);
     TRY(comm_agree(comm, st));
     TRY(open_laid_out(comm, &w, &c, driver));
-    st = comm_agree(comm, write_share(&w, mesh->dense.rank)); /* a failed rank still closes the file with the others */
+    st =
+        comm_agree(comm, write_share(&w, params->shard.rank)); /* a failed rank still closes the file with the others */
     enum status closed = close_file(comm, &w);
     if (st == ST_OK) st = closed;
     if (st != ST_OK) goto done;

@@ -103,6 +103,7 @@ enum status pretrain_print_cost(struct job *job)
     comm_sum_f64(&job->world, &rate, 1);
     comm_sum_f64(&p->mesh.pipe, &cost.train_flops_per_token, 1);
     int64_t exchange = (int64_t)exchange_bytes(job, cost.message_bytes);
+    cost.moment_bytes /= (size_t)p->mesh.dense.size; /* each replica looks after its share */
     take_largest(&job->world, &cost, &exchange);
     print_memory(job, &cost, (size_t)exchange);
     print_time(job, &cost, rate);

@@ -231,7 +231,7 @@ static enum status start_or_resume(struct job *job)
     struct pretrain *p = job->state;
     enum status st = ST_OK;
     if (p->resume_from) {
-        st = checkpoint_read(&p->mesh.data, p->resume_from, model_params(p->model), &p->state);
+        st = checkpoint_read(&p->mesh.dense, p->resume_from, model_params(p->model), &p->state);
         TRY(comm_agree(&job->world, st));
         TRY(comm_agree(&job->world, check_state(job)));
         p->saved_step = p->state.step;
@@ -253,6 +253,7 @@ static enum status prepare_model(struct job *job)
 {
     struct pretrain *p = job->state;
     enum status st = ST_OK;
+    TRY(param_share(model_params(p->model), p->mesh.dense.rank, p->mesh.dense.size));
     TRY(param_allocate(model_params(p->model), true));
     TRY(model_prepare(p->model, &p->limits));
     TRY(optimiser_create(job->config, model_params(p->model), &p->optimiser));

@@ -25,6 +25,7 @@ struct pipeline {
     struct channel *channels; /* [chunks, KINDS] */
     char *buffers;
     double waited_s;
+    const struct pipeline_stage *stage; /* of the step that runs */
 };
 
 static struct channel *channel_of(const struct pipeline *p, int chunk, int kind)
@@ -138,6 +139,7 @@ static void poll_messages(void *context)
 {
     struct pipeline *p = context;
     int arrived;
+    if (p->stage->poll) p->stage->poll(p->stage->context);
     for (int i = 0; i < p->schedule->spec.chunks * KINDS; i++)
         for (int b = 0; b < BUFFERS && p->channels[i].exists; b++)
             MPI_Test(&p->channels[i].request[b], &arrived, MPI_STATUS_IGNORE);
@@ -219,6 +221,7 @@ enum status pipeline_run(struct comm *pipe, struct pipeline *p, const struct pip
 {
     const struct schedule *s = p->schedule;
     enum status st = ST_OK;
+    p->stage = stage;
     start_step(p);
     product_set_poll(poll_messages, p);
     for (int k = s->first[pipe->rank]; k < s->first[pipe->rank + 1]; k++) {

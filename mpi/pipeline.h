@@ -27,6 +27,7 @@ struct pipeline_stage {
     enum status (*backward)(void *context, int micro, int chunk, const void *d_out, void *d_in);
     enum status (*weights)(void *context, int micro, int chunk);
     int64_t (*message_bytes)(void *context, int micro); /* the same on every stage, at most the pipeline's */
+    void (*poll)(void *context);                        /* called when messages are looked after; NULL for none */
 };
 
 /* Buffers for messages of up to `most_bytes` (below 2 GiB). The schedule is borrowed and has as many stages as `pipe`

@@ -1,15 +1,16 @@
 /* Exchange of gradients between ranks that hold the same weights, and what all ranks agree on in each step.
  *
- * Every such rank ends with the same bits: entries are added in rank order by the rank that owns their
- * slice, and slices are gathered again (traffic 2(p-1)/p of the gradient, as a ring). With bf16 the
- * shares travel to their owner as bf16 and their fp32 sum comes back as fp32: three quarters of the
- * traffic, and one rounding of 2^-8 for each foreign share. Tensors marked `sparse_rows` (gene table) travel
- * as the union of the rows that any rank touched.
+ * Every piece of the gradient is summed by the rank that owns it (model/shard.h, mpi/piece_exchange.h), which also
+ * updates it; weights then go to the others. A module's pieces start to travel when its last gradient is there, while
+ * the backward pass goes on. Tensors marked `sparse_rows` (gene table) travel as the union of the rows that any rank
+ * touched.
  *
  *     TRY(reducer_create(mesh, params, false, &r));
  *     reducer_touch(r, &batch);                 for each micro-batch of the step
+ *     reducer_start(mesh, r, module);           in the backward pass of the last one, or not at all
  *     reducer_join_ends(mesh, r);
- *     reducer_sum_gradients(mesh, r);
+ *     reducer_sum_gradients(mesh, r);           own pieces are sums now: clip, update
+ *     reducer_spread_weights(mesh, r);
  *
  * Nothing here allocates after reducer_create. */
 #ifndef CYTOMILL_MPI_REDUCE_H
@@ -33,11 +34,20 @@ void reducer_touch(struct reducer *reducer, const struct batch *batch);
 /* Tied tensors: what the embedding and the heads found is added up, on one rank or on the first and last stage of a
  * pipeline, whose touched rows they send each other. Before reducer_sum_gradients. Collective over mesh->pipe. */
 void reducer_join_ends(struct mesh *mesh, struct reducer *reducer);
-/* gradient = sum over mesh->dense of gradient, on every rank; the touched rows are forgotten. A sparse row
- * that no rank touched must be zero. Collective. */
+/* The gradients of all modules from `module` up are final: send them. Called with falling modules; what is left out
+ * travels in reducer_sum_gradients. Collective over mesh->dense in that all its ranks end up having started all. */
+void reducer_start(struct mesh *mesh, struct reducer *reducer, int module);
+/* Let messages move. Local. */
+void reducer_poll(struct reducer *reducer);
+/* In the pieces that this rank owns, gradient = sum over mesh->dense; the others are used up. The touched rows are
+ * forgotten. A sparse row that no rank touched must be zero. Collective. */
 void reducer_sum_gradients(struct mesh *mesh, struct reducer *reducer);
-/* Sums over the stages of numbers that one stage has and the others have as 0: exact. Collective over mesh->pipe. */
-void reducer_sum_stages(struct mesh *mesh, double *x, int count);
+/* Weights of all pieces from their owners. Collective over mesh->dense. */
+void reducer_spread_weights(struct mesh *mesh, struct reducer *reducer);
+/* Sums over all ranks of numbers that one rank counts and the others have as 0: exact. Collective. */
+void reducer_sum_counted(struct mesh *mesh, double *x, int64_t count);
+/* Seconds this rank has waited for gradients and weights. Local. */
+double reducer_waited_s(const struct reducer *reducer);
 /* The largest over the stages. Collective over mesh->pipe. */
 double reducer_max_stages(struct mesh *mesh, double x);
 

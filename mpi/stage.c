@@ -19,6 +19,8 @@ struct stage {
     int count;
     struct model_how how;
     struct loss_sum *sum;
+    void (*poll)(void *context);
+    void *poll_context;
 };
 
 /* ---- layout ---- */
@@ -168,7 +170,9 @@ static enum status forward(void *context, int micro, int chunk, const void *in, 
     if (micro >= s->count) return ST_OK;
     int slot = s->how.train ? take_slot(s) : 0;
     *slot_of(s, micro, chunk) = slot;
-    return model_forward_part(s->model, slot, chunk, &s->micro[micro], &s->how, in, out, s->sum);
+    struct model_how how = s->how;
+    if (micro + 1 < s->count) how.ready = NULL;
+    return model_forward_part(s->model, slot, chunk, &s->micro[micro], &how, in, out, s->sum);
 }
 
 static enum status backward(void *context, int micro, int chunk, const void *d_out, void *d_in)
@@ -187,6 +191,12 @@ static enum status weights(void *context, int micro, int chunk)
     return ST_OK;
 }
 
+static void poll(void *context)
+{
+    struct stage *s = context;
+    if (s->poll) s->poll(s->poll_context);
+}
+
 static int64_t message_bytes(void *context, int micro)
 {
     const struct stage *s = context;
@@ -200,7 +210,7 @@ static enum status run(struct comm *pipe, struct stage *s, struct line *line, co
     s->count = count;
     s->how = how;
     s->sum = loss;
-    struct pipeline_stage calls = {s, forward, backward, weights, message_bytes};
+    struct pipeline_stage calls = {s, forward, backward, weights, message_bytes, poll};
     enum status st = pipeline_run(pipe, line->pipeline, &calls);
     for (int i = 0; i < s->slots; i++) s->taken[i] = false; /* a failed step leaves some */
     return st;
@@ -210,6 +220,12 @@ enum status stage_gradient(struct comm *pipe, struct stage *s, const struct batc
                            const struct model_how *how, struct loss_sum *loss)
 {
     return run(pipe, s, &s->train, micro, count, *how, loss);
+}
+
+void stage_set_poll(struct stage *s, void (*function)(void *context), void *context)
+{
+    s->poll = function;
+    s->poll_context = context;
 }
 
 enum status stage_loss(struct comm *pipe, struct stage *s, const struct batch *micro, int count, struct loss_sum *loss)

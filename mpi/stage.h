@@ -42,9 +42,12 @@ void stage_destroy(struct stage **stage);
 
 /* Gradients of micro-batches [count], added to those of this stage's parameters (the two ends of a tied tensor apart:
  * reducer_join_ends); the losses are added to *loss on the last stage. The status is this rank's: agree on it. count is
- * the same on all stages, at most plan.micros. Collective over the pipeline. */
+ * the same on all stages, at most plan.micros; how->ready is called with the last micro-batch. Collective over the pipeline. */
 MUST_CHECK enum status stage_gradient(struct comm *pipe, struct stage *stage, const struct batch *micro, int count,
                                       const struct model_how *how, struct loss_sum *loss);
+/* Called at the products' poll points while gradients are computed, beside what moves the pipeline's own messages. NULL
+ * for none. Local. */
+void stage_set_poll(struct stage *stage, void (*poll)(void *context), void *context);
 /* Losses alone, of at most plan.loss_micros. Collective over the pipeline. */
 MUST_CHECK enum status stage_loss(struct comm *pipe, struct stage *stage, const struct batch *micro, int count,
                                   struct loss_sum *loss);

@@ -26,13 +26,32 @@ static struct step_report announce(const struct comm *pipe, const struct batch *
     return report;
 }
 
-static enum status compute_gradients(struct comm *pipe, struct trainer *t, const struct batch *micro, int count,
+/* What a step sends while it computes. */
+struct sender {
+    struct mesh *mesh;
+    struct reducer *reducer;
+};
+
+static void send_module(void *context, int module)
+{
+    struct sender *s = context;
+    reducer_start(s->mesh, s->reducer, module);
+}
+
+static void poll_sender(void *context) { reducer_poll(((struct sender *)context)->reducer); }
+
+static enum status compute_gradients(struct mesh *mesh, struct trainer *t, const struct batch *micro, int count,
                                      struct model_how how, struct loss_sum *loss)
 {
+    struct sender sender = {mesh, t->reducer};
     struct param_table *params = model_params(t->model);
     memset(params->gradient, 0, sizeof(real) * (size_t)params->size);
     for (int i = 0; i < count; i++) reducer_touch(t->reducer, &micro[i]);
-    enum status st = stage_gradient(pipe, t->stage, micro, count, &how, loss);
+    how.ready = send_module;
+    how.context = &sender;
+    stage_set_poll(t->stage, poll_sender, &sender);
+    enum status st = stage_gradient(&mesh->pipe, t->stage, micro, count, &how, loss);
+    stage_set_poll(t->stage, NULL, NULL);
     if (st != ST_OK && params->second) memset(params->second, 0, sizeof(real) * (size_t)params->second_size);
     return st;
 }
@@ -42,7 +61,7 @@ static double exchange_gradients(struct mesh *mesh, struct trainer *t)
 {
     reducer_join_ends(mesh, t->reducer);
     reducer_sum_gradients(mesh, t->reducer);
-    reducer_sum_stages(mesh, optimiser_squares(t->optimiser), model_params(t->model)->count);
+    reducer_sum_counted(mesh, optimiser_squares(t->optimiser), model_params(t->model)->shard.count);
     return optimiser_norm(t->optimiser);
 }
 
@@ -72,17 +91,19 @@ enum status train_step(struct mesh *mesh, struct trainer *t, const struct batch 
     double over = batch.loss.weight;
     if (t->loss_over_rank) over = weight_of(micro, count) * mesh->dense.size;
     struct model_how how = {.train = true, .scale = over > 0 ? 1 / over : 0, .step = (uint64_t)step};
-    st = compute_gradients(&mesh->pipe, t, micro, count, how, &done.loss);
-    TRY(reducer_agree(mesh, t->reducer, st, &done));
+    st = compute_gradients(mesh, t, micro, count, how, &done.loss);
+    st = reducer_agree(mesh, t->reducer, st, &done);
     out->loss = done.loss;
-    st = check_loss(&done.loss, step); /* the same on every rank */
-    if (st != ST_OK) TRY(comm_agree(&mesh->world, st));
+    if (st == ST_OK && (st = check_loss(&done.loss, step)) != ST_OK) st = comm_agree(&mesh->world, st);
+    if (st != ST_OK) reducer_sum_gradients(mesh, t->reducer); /* what is on its way arrives before anybody leaves */
+    if (st != ST_OK) return st;
 
     out->gradient_norm = exchange_gradients(mesh, t);
     if (!isfinite(out->gradient_norm)) /* the same on every rank */
         TRY(comm_agree(&mesh->world, fail(ST_NUMERIC, "step %lld: the gradient is not finite though the loss is %g; %s",
                                           (long long)step + 1, done.loss.genewise + done.loss.cellwise, remedy)));
     optimiser_step(t->optimiser, step);
+    reducer_spread_weights(mesh, t->reducer);
     comm_sum_i64(&mesh->dense, experts->load, experts_load_count(experts));
     experts_end_step(experts, model_params(t->model));
     out->expert_imbalance = reducer_max_stages(mesh, experts_imbalance(experts));

@@ -136,7 +136,7 @@ static int slot_of(const struct layout *l, int m, int p) { return l->all_at_once
 static void forward(struct line *line, const struct layout *l, int m)
 {
     static double wire[2][TOKENS * WIDTH];
-    struct model_how how = {true, 0.01, 4};
+    struct model_how how = {.train = true, .scale = 0.01, .step = 4};
     for (int p = 0; p < l->parts; p++) {
         void *in = p ? wire[p % 2] : NULL, *out = p + 1 < l->parts ? wire[(p + 1) % 2] : NULL;
         OK(model_forward_part(line->model[l->rank[p]], slot_of(l, m, p), line->index[p], &micro[m], &how, in, out,

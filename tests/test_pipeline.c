@@ -83,7 +83,7 @@ static enum status run(struct pipeline *p, const struct schedule *s, int fail_at
 {
     memset(toy.da, 0, sizeof toy.da), memset(toy.db, 0, sizeof toy.db);
     toy.spec = &s->spec, toy.stage = world.rank, toy.fail_at = fail_at, toy.calls = 0;
-    struct pipeline_stage stage = {&toy, forward, backward, weights, message_bytes};
+    struct pipeline_stage stage = {&toy, forward, backward, weights, message_bytes, NULL};
     return pipeline_run(&world, p, &stage);
 }
 

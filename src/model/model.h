@@ -102,6 +102,10 @@ struct model_how {
     bool train;
     double scale; /* of the loss's gradient */
     uint64_t step;
+    /* Called in the backward pass when the linear maps and all else of a module (model/part.h) have added their share:
+     * with the last micro-batch, what is there is the whole gradient (but of tied tensors). NULL for none. */
+    void (*ready)(void *context, int module);
+    void *context;
 };
 
 /* Bytes of the activation [S, D] that one part hands to the next, under the limits of model_prepare. Local. */

@@ -11,7 +11,7 @@ struct slot {
     struct tape *tape;
     struct pass pass;
     struct model_part part;
-    double scale;            /* of the loss's gradient */
+    struct model_how how;
     struct tensor *in, *out; /* what the part was handed and hands on; NULL at the ends of the model */
     size_t above;            /* recompute: arena position above what is kept, */
     void **kept;             /* [blocks + 1] what enters each block, and the heads */

@@ -19,12 +19,12 @@ void slot_begin(const struct model *m, struct slot *s, struct model_part part, c
         .tape = s->tape, .params = &m->params, .type = type, .seed = m->seed, .drops = how->train, .step = how->step};
     if (batch) s->pass.balance_scale = experts_share(&m->experts, batch->token_count);
     s->part = part;
-    s->scale = how->scale;
+    s->how = *how;
     s->in = s->out = NULL;
     pass_begin(&s->pass, batch, sizes, read);
 }
 
-/* Both heads' losses of h; backward will give the gradient of slot->scale * (their sum). */
+/* Both heads' losses of h; backward will give the gradient of how.scale * (their sum). */
 static void add_losses(const struct model *m, struct slot *s, struct tensor *h, struct loss_sum *out)
 {
     const struct pass *pass = &s->pass;
@@ -32,8 +32,8 @@ static void add_losses(const struct model *m, struct slot *s, struct tensor *h, 
     struct masked_sum gene, cell;
     m->family->decode(m->self, pass, h, &genewise, &cellwise);
     struct masked_rows rows = masked_gather(pass->tape, pass->batch, pass->read.index, pass->read.count);
-    masked_loss(pass->tape, genewise, &rows, s->scale, &gene);
-    masked_loss(pass->tape, cellwise, &rows, s->scale, &cell);
+    masked_loss(pass->tape, genewise, &rows, s->how.scale, &gene);
+    masked_loss(pass->tape, cellwise, &rows, s->how.scale, &cell);
     out->genewise += gene.error;
     out->cellwise += cell.error;
     out->weight += gene.weight;
@@ -73,6 +73,20 @@ static void forward_kept(const struct model *m, struct slot *s, const void *in, 
     if (decides(m, s) && loss) add_losses(m, s, s->out, loss);
 }
 
+static void tell(const struct slot *s, int module)
+{
+    if (s->how.ready && !tape_measures(s->tape)) s->how.ready(s->how.context, module);
+}
+
+/* The module that segment `segment` of the part's tape is. */
+static int module_of(const struct slot *s, int segment) { return s->part.first - embeds(s) + segment; }
+
+static void drain(const struct slot *s, int segment)
+{
+    tape_drain_segment(s->tape, segment);
+    tell(s, module_of(s, segment));
+}
+
 static void backward_kept(const struct model *m, struct slot *s, bool splits, const void *d_out, void *d_in)
 {
     struct tape *t = s->tape;
@@ -80,15 +94,17 @@ static void backward_kept(const struct model *m, struct slot *s, bool splits, co
         void *start = tape_start_gradient(t, s->out);
         if (start) memcpy(start, d_out, (size_t)s->out->rows * row_bytes(m, s));
     }
-    if (!splits) tape_backward(t);
-    for (int i = tape_segment_count(t) - 1; splits && i >= 0; i--) tape_backward_segment(t, i);
+    for (int i = tape_segment_count(t) - 1; i >= 0; i--) {
+        tape_backward_segment(t, i);
+        if (!splits) drain(s, i);
+    }
     if (d_in) memcpy(d_in, s->in->gradient, (size_t)s->in->rows * row_bytes(m, s));
 }
 
 void slot_weights(struct slot *s)
 {
     for (int i = tape_segment_count(s->tape) - 1; i >= 0; i--)
-        if (tape_is_undrained(s->tape, i)) tape_drain_segment(s->tape, i);
+        if (tape_is_undrained(s->tape, i)) drain(s, i);
 }
 
 /* ---- the same with less memory: a block keeps what enters it, and runs forward once more before its backward ---- */
@@ -156,12 +172,14 @@ static void backward_recomputed(const struct model *m, struct slot *s, const voi
         struct tensor *h = again(m, s, TAPE_TRAIN, s->part.end);
         add_losses(m, s, h, &known);
         step_back(m, s, h, NULL);
+        tell(s, m->layers);
     } else if (s->carried) {
         memcpy(s->carried, d_out, (size_t)s->pass.sizes.tokens * row_bytes(m, s));
     }
     for (int i = s->part.end - 1; i >= s->part.first; i--) {
         struct tensor *x = again(m, s, TAPE_TRAIN, i);
         step_back(m, s, x, m->family->blocks(m->self, &s->pass, (struct model_part){i, i + 1}, x));
+        tell(s, i);
     }
     if (embeds(s)) {
         tape_again(s->tape, TAPE_TRAIN, s->above);
@@ -308,7 +326,8 @@ enum status model_loss(struct model *m, const struct batch *b, struct loss_sum *
 enum status model_gradient(struct model *m, const struct batch *b, double scale, uint64_t step, struct loss_sum *out)
 {
     enum status st = ST_OK;
-    TRY(model_forward_part(m, 0, 0, b, &(struct model_how){true, scale, step}, NULL, NULL, out));
+    TRY(model_forward_part(m, 0, 0, b, &(struct model_how){.train = true, .scale = scale, .step = step}, NULL, NULL,
+                           out));
     TRY(model_backward_part(m, 0, NULL, NULL));
     model_weights_part(m, 0);
     param_join(&m->params);

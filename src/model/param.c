@@ -42,14 +42,21 @@ static enum status take(real **out, int64_t size, const char *what)
     return ST_OK;
 }
 
+enum status param_share(struct param_table *table, int rank, int ranks)
+{
+    shard_free(&table->shard);
+    return shard_cut(table, rank, ranks, &table->shard);
+}
+
 enum status param_allocate(struct param_table *table, bool train)
 {
     enum status st = ST_OK;
+    if (!table->shard.piece) TRY(param_share(table, 0, 1));
     TRY(take(&table->weight, table->size, "weights"));
     if (!train) return ST_OK;
     TRY(take(&table->gradient, table->size, "gradients"));
-    TRY(take(&table->moment1, table->size, "first moments"));
-    TRY(take(&table->moment2, table->size, "second moments"));
+    TRY(take(&table->moment1, table->shard.reals, "first moments"));
+    TRY(take(&table->moment2, table->shard.reals, "second moments"));
     if (table->second_size > 0) TRY(take(&table->second, table->second_size, "gradients of tied tensors"));
 done:
     return st;
@@ -123,5 +130,6 @@ void param_free(struct param_table *table)
     free(table->moment1);
     free(table->moment2);
     free(table->second);
+    shard_free(&table->shard);
     *table = (struct param_table){0};
 }

@@ -8,6 +8,7 @@
 
 #include "base/real.h"
 #include "base/status.h"
+#include "model/shard.h"
 
 enum param_init { INIT_ZERO, INIT_ONE, INIT_NORMAL, INIT_UNIFORM };
 
@@ -40,7 +41,8 @@ struct param_table {
     int64_t size;            /* reals in each array */
     real *weight;            /* [size] master weights */
     real *gradient;          /* [size] or NULL (inference) */
-    real *moment1, *moment2; /* [size] or NULL */
+    struct shard shard;      /* whose pieces the rows are: by default all are this rank's */
+    real *moment1, *moment2; /* [shard.reals] of the pieces this rank owns, or NULL */
     int64_t second_size;
     real *second; /* [second_size] gradients that the heads give to tied rows, or NULL */
 };
@@ -48,6 +50,8 @@ struct param_table {
 /* Append a row; its offset is rounded so that rows start 64-byte aligned. The returned pointer is
  * valid until the next add; keep the index. Local. */
 MUST_CHECK enum status param_add(struct param_table *table, const struct param *row, int *index_out);
+/* Share the rows that lie here among `ranks` ranks that have the same ones; before param_allocate. Local. */
+MUST_CHECK enum status param_share(struct param_table *table, int rank, int ranks);
 /* Allocate weights, and gradients and moments if `train`. Local. */
 MUST_CHECK enum status param_allocate(struct param_table *table, bool train);
 /* Initialise every weight from (seed, hash of its name, element): the same on any mesh. Local. */

@@ -14,7 +14,8 @@ struct optimiser {
     enum clip_kind clip;
     double clip_at;
     double norm;    /* of the whole gradient, by optimiser_norm */
-    double *square; /* [params->count] of each tensor's norm */
+    double *square; /* [pieces] of each piece's norm */
+    double *tensor; /* [params->count] norm of each tensor */
 };
 
 /* ---- schedule ---- */
@@ -74,7 +75,8 @@ enum status optimiser_create(const struct config *config, struct param_table *pa
     if (o->schedule.warmup >= o->schedule.steps && o->schedule.warmup > 0)
         TRY(config_fail(config, "train.warmup", "%lld warm-up steps in a run of %lld; give fewer than train.steps",
                         (long long)o->schedule.warmup, (long long)o->schedule.steps));
-    TRY(NEW_ARRAY(o->square, params->count));
+    TRY(NEW_ARRAY(o->square, params->shard.count));
+    TRY(NEW_ARRAY(o->tensor, params->count));
     *out = o;
     o = NULL;
 done:
@@ -86,6 +88,7 @@ void optimiser_destroy(struct optimiser **optimiser)
 {
     if (!*optimiser) return;
     free((*optimiser)->square);
+    free((*optimiser)->tensor);
     free(*optimiser);
     *optimiser = NULL;
 }
@@ -94,11 +97,13 @@ double optimiser_rate(const struct optimiser *o, int64_t step) { return rate_sch
 
 double *optimiser_squares(struct optimiser *o)
 {
-    for (int i = 0; i < o->params->count; i++) {
-        const struct param *p = &o->params->rows[i];
+    const struct shard *shard = &o->params->shard;
+    for (int64_t i = 0; i < shard->count; i++) {
+        const struct piece *piece = &shard->piece[i];
+        const struct param *p = &o->params->rows[piece->tensor];
         o->square[i] = 0;
-        if (p->trainable && !p->elsewhere && !p->copy)
-            vector_square_sum(&o->square[i], param_gradient(o->params, i), param_reals(p));
+        if (p->trainable && !p->copy && shard_owns(shard, piece))
+            vector_square_sum(&o->square[i], o->params->gradient + piece->at, piece->reals);
     }
     return o->square;
 }
@@ -106,7 +111,12 @@ double *optimiser_squares(struct optimiser *o)
 double optimiser_norm(struct optimiser *o)
 {
     double all = 0;
-    for (int i = 0; i < o->params->count; i++) all += o->square[i];
+    for (int i = 0; i < o->params->count; i++) o->tensor[i] = 0;
+    for (int64_t i = 0; i < o->params->shard.count; i++) o->tensor[o->params->shard.piece[i].tensor] += o->square[i];
+    for (int i = 0; i < o->params->count; i++) {
+        all += o->tensor[i];
+        o->tensor[i] = sqrt(o->tensor[i]);
+    }
     return o->norm = sqrt(all);
 }
 
@@ -119,22 +129,30 @@ double optimiser_measure(struct optimiser *o)
 /* Factor that brings a norm down to the limit. */
 static double shrink(double norm, double limit) { return norm > limit ? limit / norm : 1; }
 
+/* Adam's numbers for a tensor in this step. */
+static struct adam adam_of(const struct optimiser *o, int tensor, int64_t step)
+{
+    const struct param *p = &o->params->rows[tensor];
+    enum clip_kind clip = p->clip ? o->clip : CLIP_NONE;
+    struct adam adam = o->adam;
+    adam.t = step + 1;
+    adam.rate = optimiser_rate(o, step) * p->rate_scale;
+    adam.decay = p->decay ? o->adam.decay : 0;
+    adam.clip = clip == CLIP_VALUE ? o->clip_at : 0;
+    adam.scale = clip == CLIP_TENSOR   ? shrink(o->tensor[tensor], o->clip_at)
+                 : clip == CLIP_GLOBAL ? shrink(o->norm, o->clip_at)
+                                       : 1;
+    return adam;
+}
+
 void optimiser_step(struct optimiser *o, int64_t step)
 {
-    double rate = optimiser_rate(o, step);
-    for (int i = 0; i < o->params->count; i++) {
-        const struct param *p = &o->params->rows[i];
-        if (!p->trainable || p->elsewhere) continue;
-        struct adam adam = o->adam;
-        adam.t = step + 1;
-        adam.rate = rate * p->rate_scale;
-        adam.decay = p->decay ? o->adam.decay : 0;
-        enum clip_kind clip = p->clip ? o->clip : CLIP_NONE;
-        adam.clip = clip == CLIP_VALUE ? o->clip_at : 0;
-        adam.scale = clip == CLIP_TENSOR   ? shrink(sqrt(o->square[i]), o->clip_at)
-                     : clip == CLIP_GLOBAL ? shrink(o->norm, o->clip_at)
-                                           : 1;
-        adam_step(param_weight(o->params, i), o->params->moment1 + p->offset, o->params->moment2 + p->offset,
-                  param_gradient(o->params, i), p->rows * p->cols, &adam);
+    struct param_table *t = o->params;
+    for (int64_t i = 0; i < t->shard.count; i++) {
+        const struct piece *piece = &t->shard.piece[i];
+        if (!t->rows[piece->tensor].trainable || !shard_owns(&t->shard, piece)) continue;
+        struct adam adam = adam_of(o, piece->tensor, step);
+        adam_step(t->weight + piece->at, t->moment1 + piece->moment, t->moment2 + piece->moment,
+                  t->gradient + piece->at, piece->reals, &adam);
     }
 }

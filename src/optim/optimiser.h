@@ -1,4 +1,4 @@
-/* Adam over the parameter table: learning-rate schedule, gradient clipping, weight decay.
+/* Adam over this rank's pieces of the parameter table: learning-rate schedule, gradient clipping, weight decay.
  *
  * The step is that of kernel/vector.h (eps outside the root, bias correction in the rate; Kingma &
  * Ba 2015 as MindSpore has it), applied to each row of the table with the row's own rate scale; rows
@@ -33,15 +33,16 @@ MUST_CHECK enum status optimiser_create(const struct config *config, struct para
                                         struct optimiser **out);
 void optimiser_destroy(struct optimiser **optimiser);
 
-/* Squares of the norms of the gradient's tensors, before clipping, [rows of the table]: 0 for frozen rows, for rows
- * that lie elsewhere and for copies. Ranks that hold parts of a model sum them before optimiser_norm. Borrowed. Local. */
+/* Squares of the norms of the gradient's pieces, before clipping, [params->shard.count]: 0 for those that are frozen,
+ * not this rank's, or copies of another stage's. The ranks of a job add them up, each having been counted by one, before
+ * optimiser_norm: so the norm has the same bits on any mesh that has the same gradient. Borrowed. Local. */
 double *optimiser_squares(struct optimiser *optimiser);
 /* L2 norm of the whole gradient from these squares, in the order of the table; not finite if any entry is not. The step
  * that follows clips by them. Local. */
 double optimiser_norm(struct optimiser *optimiser);
 /* Both, where one rank holds all. Local. */
 double optimiser_measure(struct optimiser *optimiser);
-/* Clip as train.clip says and update weights and moments; the gradient is left as it was. `step`
+/* Clip as train.clip says and update weights and moments of this rank's pieces; the gradient is left as it was. `step`
  * counts from 0. The norm of this gradient must have been taken. Local. */
 void optimiser_step(struct optimiser *optimiser, int64_t step);
 /* Rate the given step uses. Local. */

@@ -1,0 +1,71 @@
+#include "model/shard.h"
+
+#include <stdlib.h>
+
+#include "model/param.h"
+
+static int64_t rows_of_piece(const struct param *p)
+{
+    int64_t rows = PIECE_REALS / p->cols;
+    return rows > 0 ? rows : 1;
+}
+
+static int64_t pieces_of(const struct param *p) { return (p->rows + rows_of_piece(p) - 1) / rows_of_piece(p); }
+
+/* The rank with least so far, the first of those. */
+static int least_loaded(const int64_t *load, int ranks)
+{
+    int least = 0;
+    for (int r = 1; r < ranks; r++)
+        if (load[r] < load[least]) least = r;
+    return least;
+}
+
+static void cut_tensor(const struct param_table *table, int tensor, struct shard *s, int64_t *load)
+{
+    const struct param *p = &table->rows[tensor];
+    s->first[tensor] = s->count;
+    for (int64_t row = 0; row < p->rows; row += rows_of_piece(p)) {
+        int64_t left = p->rows - row, rows = left < rows_of_piece(p) ? left : rows_of_piece(p);
+        struct piece *piece = &s->piece[s->count++];
+        *piece = (struct piece){tensor, row, rows, p->offset + row * p->cols, rows * p->cols, -1, 0};
+        if (p->elsewhere) continue;
+        piece->owner = least_loaded(load, s->ranks);
+        load[piece->owner] += piece->reals;
+    }
+}
+
+/* Alone a rank keeps moments as it keeps weights; else its own lie side by side. */
+static void place_moments(const struct param_table *table, struct shard *s)
+{
+    s->reals = s->ranks == 1 ? table->size : 0;
+    for (int64_t i = 0; i < s->count; i++) {
+        struct piece *piece = &s->piece[i];
+        piece->moment = s->ranks == 1 ? piece->at : s->reals;
+        if (s->ranks > 1 && shard_owns(s, piece)) s->reals += (piece->reals + 15) / 16 * 16;
+    }
+}
+
+enum status shard_cut(const struct param_table *table, int rank, int ranks, struct shard *out)
+{
+    enum status st = ST_OK;
+    int64_t count = 0, *load = NULL;
+    *out = (struct shard){.rank = rank, .ranks = ranks};
+    for (int i = 0; i < table->count; i++) count += pieces_of(&table->rows[i]);
+    TRY(NEW_ARRAY(out->piece, count));
+    TRY(NEW_ARRAY(out->first, table->count));
+    TRY(NEW_ARRAY(load, ranks));
+    for (int r = 0; r < ranks; r++) load[r] = 0;
+    for (int i = 0; i < table->count; i++) cut_tensor(table, i, out, load);
+    place_moments(table, out);
+done:
+    free(load);
+    if (st != ST_OK) shard_free(out);
+    return st;
+}
+
+void shard_free(struct shard *s)
+{
+    free(s->piece), free(s->first);
+    *s = (struct shard){0};
+}

@@ -1,0 +1,43 @@
+/* Who of the ranks that hold the same parameters looks after which of them (ZeRO-1, Rajbhandari et al. 2020).
+ *
+ * The tensors are cut into pieces of whole rows. A piece has one owner: it adds up the gradients of all ranks, keeps the
+ * moments, updates the weights and hands them to the others. The cut is the same on every rank of a job, whatever it
+ * holds, so a piece has one number everywhere; owners are chosen among the ranks that hold it, evenly. */
+#ifndef CYTOMILL_MODEL_SHARD_H
+#define CYTOMILL_MODEL_SHARD_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/status.h"
+
+struct param_table;
+
+enum { PIECE_REALS = 1 << 18 }; /* most values of a piece, or one row */
+
+struct piece {
+    int tensor;          /* row of the parameter table */
+    int64_t first, rows; /* of its rows */
+    int64_t at, reals;   /* where it lies in the flat arrays */
+    int owner;           /* among the ranks that hold it; -1 if it lies elsewhere */
+    int64_t moment;      /* where its moments lie, if they do here */
+};
+
+struct shard {
+    int rank, ranks;
+    int64_t count;
+    struct piece *piece; /* [count] in the order of the table */
+    int64_t *first;      /* [tensors] a tensor's first piece */
+    int64_t reals;       /* values this rank owns, with gaps for alignment */
+};
+
+/* Cut `table` for rank `rank` of the `ranks` ranks that hold the same rows. Local. */
+MUST_CHECK enum status shard_cut(const struct param_table *table, int rank, int ranks, struct shard *out);
+void shard_free(struct shard *shard);
+
+static inline bool shard_owns(const struct shard *shard, const struct piece *piece)
+{
+    return piece->owner == shard->rank;
+}
+
+#endif
