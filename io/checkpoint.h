@@ -12,7 +12,7 @@
  * All datasets are created together and allocated at once, then every rank writes its blocks at their
  * offsets in the file: through MPI-IO (run.io ompio, romio) or plain POSIX calls (posix; auto when all ranks
  * share one host). The file is NAME.partial until every rank's part is on disk, then it is renamed; the
- * `train.keep` newest stay. */
+ * `train.keep` newest stay, and half-written ones of killed runs go. */
 #ifndef CYTOMILL_IO_CHECKPOINT_H
 #define CYTOMILL_IO_CHECKPOINT_H
 
@@ -37,6 +37,43 @@ struct train_state {
 MUST_CHECK enum status checkpoint_write(struct mesh *mesh, const char *path, const struct param_table *params,
                                         const struct config *config, const struct vocab *vocab, const char *model_name,
                                         const struct train_state *state);
+
+/* The same while training goes on. Of each rank a thread first copies what the rank writes, during which weights and
+ * moments must not change, then hashes and writes the copy, past the page cache where the file system can. One file is
+ * on its way at a time. Where that cannot be (train.checkpoint_async false, MPI-IO, no memory for the copy),
+ * checkpoint_begin writes at once, which is said at the start.
+ *
+ *     TRY(checkpoint_saver_create(&mesh, params, config, &saver));
+ *     TRY(checkpoint_begin(&mesh, saver, path, params, config, vocab, name, &state));
+ *     ... forward, backward ...
+ *     checkpoint_hold(saver);                                        before the update
+ *     if (!any rank's checkpoint_poll(saver)) TRY(checkpoint_finish(&mesh, saver)); */
+struct checkpoint_saver;
+/* Bytes that checkpoint_saver_create takes on this rank; `params` needs no memory yet. Local. ST_MEMORY. */
+MUST_CHECK enum status checkpoint_saver_bytes(const struct mesh *mesh, const struct param_table *params,
+                                              const struct config *config, int64_t *bytes);
+/* Takes the memory of the copy once. Collective, agreed. ST_MEMORY. */
+MUST_CHECK enum status checkpoint_saver_create(struct mesh *mesh, const struct param_table *params,
+                                               const struct config *config, struct checkpoint_saver **out);
+/* Waits for the thread; a file that was not finished stays as PATH.partial. Local. */
+void checkpoint_saver_destroy(struct checkpoint_saver **saver);
+/* Begin to write, as checkpoint_write says; the table is that of checkpoint_saver_create and stays where it is. None may
+ * be under way. Collective, agreed. ST_OUTPUT. */
+MUST_CHECK enum status checkpoint_begin(struct mesh *mesh, struct checkpoint_saver *saver, const char *path,
+                                        const struct param_table *params, const struct config *config,
+                                        const struct vocab *vocab, const char *model_name,
+                                        const struct train_state *state);
+/* Wait until weights and moments may change (trainer.before_update). `saver` is a struct checkpoint_saver. Local. */
+void checkpoint_hold(void *saver);
+/* Does this rank still copy or write? Local. */
+bool checkpoint_poll(struct checkpoint_saver *saver);
+/* Begun and not finished; the same on every rank. Local. */
+bool checkpoint_under_way(const struct checkpoint_saver *saver);
+/* Wait for all ranks' threads and make the file final; nothing if none is under way. Collective, agreed. ST_OUTPUT:
+ * nothing is left of it, older checkpoints stay. */
+MUST_CHECK enum status checkpoint_finish(struct mesh *mesh, struct checkpoint_saver *saver);
+/* Seconds that the caller has spent in begin, hold and finish of the last file. Local. */
+double checkpoint_stall_s(const struct checkpoint_saver *saver);
 
 /* What a program needs before it can build the model: the configuration the checkpoint was trained
  * with (its model.* keys are put into `config`), and its vocabulary (caller destroys). A key the user

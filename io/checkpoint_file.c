@@ -114,14 +114,14 @@ uint64_t checkpoint_small_check(const char *config_text, const char *vocab_text,
     return hash_block(vocab_text, vocab_bytes, hash);
 }
 
-int64_t checkpoint_name_step(const char *name)
+int64_t checkpoint_name_step(const char *name, const char *ending)
 {
     const char *base = strrchr(name, '/');
     base = base ? base + 1 : name;
     long long step;
     int end = 0;
-    if (sscanf(base, "checkpoint-%lld.h5%n", &step, &end) != 1 || end == 0 || base[end] || step < 0) return -1;
-    return step;
+    if (sscanf(base, "checkpoint-%lld%n", &step, &end) != 1 || step < 0) return -1;
+    return strcmp(base + end, ending) == 0 ? step : -1;
 }
 
 static int newer_first(const void *a, const void *b)
@@ -130,7 +130,7 @@ static int newer_first(const void *a, const void *b)
     return (x < y) - (x > y);
 }
 
-enum status checkpoint_list_steps(const char *folder, int64_t **steps, int64_t *count)
+enum status checkpoint_list_steps(const char *folder, const char *ending, int64_t **steps, int64_t *count)
 {
     enum status st = ST_OK;
     DIR *dir = opendir(folder);
@@ -140,7 +140,7 @@ enum status checkpoint_list_steps(const char *folder, int64_t **steps, int64_t *
     if (!dir && errno == ENOENT) goto done;
     if (!dir) TRY(fail(ST_INPUT, "%s: cannot be listed: %s", folder, strerror(errno)));
     for (struct dirent *e; (e = readdir(dir));) {
-        int64_t step = checkpoint_name_step(e->d_name);
+        int64_t step = checkpoint_name_step(e->d_name, ending);
         if (step < 0) continue;
         if (*count == capacity) {
             int64_t *grown = realloc(*steps, sizeof *grown * (size_t)(capacity = 2 * capacity + 16));

@@ -69,9 +69,10 @@ MUST_CHECK enum status checkpoint_small_read(hid_t file, struct checkpoint_small
 MUST_CHECK enum status checkpoint_small_share(struct comm *comm, const char *path, struct checkpoint_small *out);
 void checkpoint_small_free(struct checkpoint_small *small);
 
-/* Step in a name "…/checkpoint-<step>.h5", -1 if it is no such name. Local. */
-int64_t checkpoint_name_step(const char *name);
-/* Steps of a folder's checkpoints, newest first (caller frees); none if there is no such folder. ST_INPUT. Local. */
-MUST_CHECK enum status checkpoint_list_steps(const char *folder, int64_t **steps, int64_t *count);
+/* Step in a name "…/checkpoint-<step>ENDING", -1 if it is no such name. Local. */
+#define CHECKPOINT_ENDING ".h5"
+int64_t checkpoint_name_step(const char *name, const char *ending);
+/* Steps of a folder's files of such names, newest first (caller frees); none if there is no such folder. ST_INPUT. Local. */
+MUST_CHECK enum status checkpoint_list_steps(const char *folder, const char *ending, int64_t **steps, int64_t *count);
 
 #endif

@@ -278,7 +278,7 @@ enum status checkpoint_find(struct comm *comm, const char *folder, char **path)
     bool sound = false;
     char reason[512];
     *path = NULL;
-    enum status st = comm->rank == 0 ? checkpoint_list_steps(folder, &steps, &count) : ST_OK;
+    enum status st = comm->rank == 0 ? checkpoint_list_steps(folder, CHECKPOINT_ENDING, &steps, &count) : ST_OK;
     TRY(comm_agree(comm, st));
     comm_bcast(comm, &count, sizeof count, 0);
     for (int64_t i = 0; i < count && !sound; i++) {

@@ -8,13 +8,40 @@
 
 /* ---- what a step leaves behind ---- */
 
-static enum status save(struct job *job)
+/* The checkpoint that was begun is there: what it cost the loop. */
+static void note_saved(struct job *job)
+{
+    struct pretrain *p = job->state;
+    const struct metric m[] = {{"step", (double)p->state.step},
+                               {"saved_step", (double)p->saving_step},
+                               {"stall_s", checkpoint_stall_s(p->saver)}};
+    p->saved_step = p->saving_step;
+    if (job->world.rank != 0) return;
+    enum status st = metrics_add(&p->metrics, "checkpoint", m, sizeof m / sizeof *m);
+    if (st != ST_OK && p->trainer.pending == ST_OK) p->trainer.pending = st;
+}
+
+/* Wait for the checkpoint that is under way, if one is. */
+static enum status finish_save(struct job *job)
+{
+    struct pretrain *p = job->state;
+    if (!checkpoint_under_way(p->saver)) return ST_OK;
+    enum status st = checkpoint_finish(&p->mesh, p->saver);
+    if (st == ST_OK) note_saved(job);
+    return st;
+}
+
+static enum status begin_save(struct job *job)
 {
     struct pretrain *p = job->state;
     char *path = text_format("%s/checkpoint-%lld.h5", config_text(job->config, "run.out"), (long long)p->state.step);
-    enum status st = checkpoint_write(&p->mesh, path, model_params(p->model), job->config, p->vocab,
-                                      model_name(p->model), &p->state);
-    if (st == ST_OK) p->saved_step = p->state.step;
+    enum status st = finish_save(job);
+    if (st != ST_OK) goto done;
+    p->saving_step = p->state.step;
+    TRY(checkpoint_begin(&p->mesh, p->saver, path, model_params(p->model), job->config, p->vocab, model_name(p->model),
+                         &p->state));
+    if (!checkpoint_under_way(p->saver)) note_saved(job); /* it was written at once */
+done:
     free(path);
     return st;
 }
@@ -94,9 +121,11 @@ static enum status due_work(struct job *job, int64_t steps)
     struct evaluation e;
     enum status st = ST_OK;
     if (p->state.step == steps) return ST_OK;
-    if (p->state.step % config_int(c, "train.evaluate_every") == 0)
+    if (p->state.step % config_int(c, "train.evaluate_every") == 0) {
         TRY(evaluate(job, config_int(c, "train.evaluate_cells"), false, &e));
-    if (p->state.step % config_int(c, "train.checkpoint_every") == 0) TRY(save(job));
+        TRY(finish_save(job));
+    }
+    if (p->state.step % config_int(c, "train.checkpoint_every") == 0) TRY(begin_save(job));
 done:
     return st;
 }
@@ -110,7 +139,9 @@ static enum status loop(struct job *job)
     double limit_s = config_real(job->config, "train.max_seconds"), begin_s = clock_s(), last_s = begin_s;
     struct step_result result;
     while (p->state.step < steps) {
-        struct train_asked asked = {.stop = stop_asked(), .finish = limit_s > 0 && clock_s() - begin_s > limit_s};
+        struct train_asked asked = {.stop = stop_asked(),
+                                    .finish = limit_s > 0 && clock_s() - begin_s > limit_s,
+                                    .saving = checkpoint_poll(p->saver)};
         TRY(one_step(job, asked, &result));
         if (result.asked.stop) return ST_REQUEUE;
         if (result.asked.finish) break;
@@ -118,6 +149,7 @@ static enum status loop(struct job *job)
         p->state.cells_seen += p->state.global_batch;
         double now_s = clock_s();
         note_step(job, &result, now_s - last_s);
+        if (!result.asked.saving) TRY(finish_save(job));
         TRY(due_work(job, steps));
         last_s = clock_s();
     }
@@ -148,9 +180,14 @@ static enum status run(struct job *job)
     p->progress =
         progress_start("pretrain", "step", config_int(job->config, "train.steps"), p->state.step, job->world.rank == 0);
     enum status ended = loop(job);
+    enum status saved = finish_save(job); /* a run that failed keeps what it had begun to save */
     if (ended != ST_OK && ended != ST_REQUEUE) return ended;
+    TRY(saved);
     progress_finish(&p->progress);
-    if (p->saved_step != p->state.step) TRY(save(job));
+    if (p->saved_step != p->state.step) {
+        TRY(begin_save(job));
+        TRY(finish_save(job));
+    }
     if (ended == ST_REQUEUE) {
         comm_note(&job->world, "checkpoint of step %lld written; the same command goes on from it",
                   (long long)p->state.step);

@@ -42,18 +42,21 @@ done:
 }
 
 /* Of the rank that needs most. */
-static void print_memory(const struct job *job, const struct model_cost *cost, size_t exchanged)
+static void print_memory(const struct job *job, const struct model_cost *cost, size_t exchanged, size_t copied)
 {
-    char all[32], weights[32], moments[32], activations[32], exchange[32], parameters[32];
+    char all[32], weights[32], moments[32], activations[32], exchange[32], copy[32], parameters[32];
     size_t states = cost->gradient_bytes + cost->moment_bytes, packed = cost->weight_bytes + cost->packed_bytes;
-    text_bytes((double)(states + packed + cost->activation_bytes + exchanged), all);
+    text_bytes((double)(states + packed + cost->activation_bytes + exchanged + copied), all);
     text_bytes((double)packed, weights);
     text_bytes((double)states, moments);
     text_bytes((double)cost->activation_bytes, activations);
     text_bytes((double)exchanged, exchange);
-    comm_note(&job->world,
-              "model: %s parameters; %s a rank (weights %s, gradients and moments %s, activations %s, exchange %s)",
-              text_count(cost->parameters, parameters), all, weights, moments, activations, exchange);
+    text_bytes((double)copied, copy);
+    comm_note(
+        &job->world,
+        "model: %s parameters; %s a rank (weights %s, gradients and moments %s, activations %s, exchange %s, copy "
+        "for checkpoints %s)",
+        text_count(cost->parameters, parameters), all, weights, moments, activations, exchange, copy);
 }
 
 static void print_time(const struct job *job, const struct model_cost *cost, double flops_per_s)
@@ -83,13 +86,18 @@ static size_t exchange_bytes(const struct job *job, size_t message_bytes)
 }
 
 /* Each figure's largest over the ranks. */
-static void take_largest(struct comm *world, struct model_cost *cost, int64_t *exchange)
+static void take_largest(struct comm *world, struct model_cost *cost, int64_t *exchange, int64_t *copy)
 {
-    int64_t x[6] = {(int64_t)cost->weight_bytes, (int64_t)cost->packed_bytes,     (int64_t)cost->gradient_bytes,
-                    (int64_t)cost->moment_bytes, (int64_t)cost->activation_bytes, *exchange};
-    comm_max_i64(world, x, 6);
+    int64_t x[7] = {(int64_t)cost->weight_bytes,
+                    (int64_t)cost->packed_bytes,
+                    (int64_t)cost->gradient_bytes,
+                    (int64_t)cost->moment_bytes,
+                    (int64_t)cost->activation_bytes,
+                    *exchange,
+                    *copy};
+    comm_max_i64(world, x, 7);
     cost->weight_bytes = (size_t)x[0], cost->packed_bytes = (size_t)x[1], cost->gradient_bytes = (size_t)x[2];
-    cost->moment_bytes = (size_t)x[3], cost->activation_bytes = (size_t)x[4], *exchange = x[5];
+    cost->moment_bytes = (size_t)x[3], cost->activation_bytes = (size_t)x[4], *exchange = x[5], *copy = x[6];
 }
 
 enum status pretrain_print_cost(struct job *job)
@@ -97,15 +105,17 @@ enum status pretrain_print_cost(struct job *job)
     struct pretrain *p = job->state;
     struct model_cost cost;
     double rate = 0;
+    int64_t copy = 0;
     enum status st = model_measure(p->model, &p->limits, NULL, &cost);
+    if (st == ST_OK) st = checkpoint_saver_bytes(&p->mesh, model_params(p->model), job->config, &copy);
     if (st == ST_OK) st = trial_rate(model_width(p->model), p->limits.bf16, p->limits.threads, &rate);
     TRY(comm_agree(&job->world, st));
     comm_sum_f64(&job->world, &rate, 1);
     comm_sum_f64(&p->mesh.pipe, &cost.train_flops_per_token, 1);
     int64_t exchange = (int64_t)exchange_bytes(job, cost.message_bytes);
     cost.moment_bytes /= (size_t)p->mesh.dense.size; /* each replica looks after its share */
-    take_largest(&job->world, &cost, &exchange);
-    print_memory(job, &cost, (size_t)exchange);
+    take_largest(&job->world, &cost, &exchange, &copy);
+    print_memory(job, &cost, (size_t)exchange, (size_t)copy);
     print_time(job, &cost, rate);
 done:
     return st;

@@ -283,11 +283,14 @@ enum status pretrain_prepare(struct job *job)
     TRY(stage_create(&p->mesh, p->model, &p->limits, &p->plan, &p->stage));
     TRY(reducer_create(&p->mesh, model_params(p->model), config_word_is(job->config, "train.exchange", "bf16"),
                        &p->reducer));
+    TRY(checkpoint_saver_create(&p->mesh, model_params(p->model), job->config, &p->saver));
     p->trainer = (struct trainer){.model = p->model,
                                   .stage = p->stage,
                                   .optimiser = p->optimiser,
                                   .reducer = p->reducer,
-                                  .loss_over_rank = config_word_is(job->config, "train.loss_over", "rank")};
+                                  .loss_over_rank = config_word_is(job->config, "train.loss_over", "rank"),
+                                  .before_update = checkpoint_hold,
+                                  .held = p->saver};
 done:
     return st;
 }
@@ -296,6 +299,7 @@ void pretrain_release(struct job *job)
 {
     struct pretrain *p = job->state;
     metrics_close(&p->metrics);
+    checkpoint_saver_destroy(&p->saver);
     loader_destroy(&p->loader);
     loader_destroy(&p->held_out);
     stage_destroy(&p->stage);

@@ -33,7 +33,9 @@ struct pretrain {
     /* where it stands */
     char *resume_from; /* checkpoint, or NULL */
     struct train_state state;
-    int64_t saved_step;          /* of the newest checkpoint, -1 without */
+    int64_t saved_step;  /* of the newest checkpoint, -1 without */
+    int64_t saving_step; /* of the one under way */
+    struct checkpoint_saver *saver;
     struct metrics_file metrics; /* rank 0 */
     struct progress progress;
 };

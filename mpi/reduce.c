@@ -7,7 +7,7 @@
 #include "mpi/piece_exchange.h"
 #include "mpi/watchdog.h"
 
-enum { REPORT_DOUBLES = 11 };
+enum { REPORT_DOUBLES = 12 };
 #ifdef CYTOMILL_DOUBLE
 #define MPI_REAL_TYPE MPI_DOUBLE
 #else
@@ -282,14 +282,14 @@ enum status reducer_agree(struct mesh *mesh, struct reducer *r, enum status loca
     WATCH_EXCHANGE();
     struct comm *world = &mesh->world;
     struct loss_sum *loss = &report->loss;
-    double mine[REPORT_DOUBLES] = {loss->genewise,        loss->cellwise, loss->weight,  loss->genewise_hidden,
-                                   loss->cellwise_hidden, loss->hidden,   report->cells, report->tokens,
-                                   report->stop,          report->finish, local != ST_OK};
+    double mine[REPORT_DOUBLES] = {loss->genewise,        loss->cellwise, loss->weight,   loss->genewise_hidden,
+                                   loss->cellwise_hidden, loss->hidden,   report->cells,  report->tokens,
+                                   report->stop,          report->finish, report->saving, local != ST_OK};
     double sum[REPORT_DOUBLES] = {0};
     MPI_Allgather(mine, REPORT_DOUBLES, MPI_DOUBLE, r->reports, REPORT_DOUBLES, MPI_DOUBLE, world->handle);
     for (int k = 0; k < r->world; k++)
         for (int i = 0; i < REPORT_DOUBLES; i++) sum[i] += r->reports[k * REPORT_DOUBLES + i];
-    *report =
-        (struct step_report){{sum[0], sum[1], sum[2], sum[3], sum[4], sum[5]}, sum[6], sum[7], sum[8] > 0, sum[9] > 0};
-    return sum[10] > 0 ? comm_agree(world, local) : ST_OK;
+    *report = (struct step_report){
+        {sum[0], sum[1], sum[2], sum[3], sum[4], sum[5]}, sum[6], sum[7], sum[8] > 0, sum[9] > 0, sum[10] > 0};
+    return sum[11] > 0 ? comm_agree(world, local) : ST_OK;
 }

@@ -56,6 +56,7 @@ struct step_report {
     struct loss_sum loss; /* summed over ranks in rank order */
     double cells, tokens; /* likewise */
     bool stop, finish;    /* set by any rank */
+    bool saving;          /* likewise */
 };
 /* Sum the report over ranks and agree on `local`: a failure of any rank is printed once and returned
  * by all. Collective. */

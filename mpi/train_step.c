@@ -17,7 +17,7 @@ static double weight_of(const struct batch *micro, int count)
 static struct step_report announce(const struct comm *pipe, const struct batch *micro, int count,
                                    struct train_asked asked)
 {
-    struct step_report report = {.stop = asked.stop, .finish = asked.finish};
+    struct step_report report = {.stop = asked.stop, .finish = asked.finish, .saving = asked.saving};
     for (int i = 0; i < count && pipe->rank == 0; i++) {
         report.cells += micro[i].cell_count;
         report.tokens += (double)micro[i].token_count;
@@ -81,7 +81,7 @@ enum status train_step(struct mesh *mesh, struct trainer *t, const struct batch 
     *out = (struct step_result){.rate = optimiser_rate(t->optimiser, step)};
     struct step_report batch = announce(&mesh->pipe, micro, count, asked), done = {0};
     TRY(reducer_agree(mesh, t->reducer, t->pending != ST_OK ? t->pending : loaded, &batch));
-    out->asked = (struct train_asked){batch.stop, batch.finish};
+    out->asked = (struct train_asked){batch.stop, batch.finish, batch.saving};
     out->cells = batch.cells;
     out->tokens = batch.tokens;
     if (batch.stop || batch.finish) return ST_OK;
@@ -102,6 +102,7 @@ enum status train_step(struct mesh *mesh, struct trainer *t, const struct batch 
     if (!isfinite(out->gradient_norm)) /* the same on every rank */
         TRY(comm_agree(&mesh->world, fail(ST_NUMERIC, "step %lld: the gradient is not finite though the loss is %g; %s",
                                           (long long)step + 1, done.loss.genewise + done.loss.cellwise, remedy)));
+    if (t->before_update) t->before_update(t->held);
     optimiser_step(t->optimiser, step);
     reducer_spread_weights(mesh, t->reducer);
     comm_sum_i64(&mesh->dense, experts->load, experts_load_count(experts));

@@ -22,6 +22,8 @@ struct trainer {
     struct optimiser *optimiser;
     struct reducer *reducer;
     bool loss_over_rank;
+    void (*before_update)(void *); /* called with `held` before weights and moments change, or NULL */
+    void *held;
     enum status pending; /* failure of this rank after its last agreement; told at the next one */
 };
 
@@ -29,6 +31,7 @@ struct trainer {
 struct train_asked {
     bool stop;   /* a signal or the stop file */
     bool finish; /* the time it was given is over */
+    bool saving; /* no reason, but told on the way: a rank still writes a checkpoint */
 };
 
 struct step_result {
@@ -37,7 +40,7 @@ struct step_result {
     double gradient_norm;     /* before clipping */
     double rate;              /* learning rate used */
     double expert_imbalance;  /* load of the busiest expert over its layer's mean, the worst layer; 0 without experts */
-    struct train_asked asked; /* by any rank; if set, nothing else is */
+    struct train_asked asked; /* by any rank; with stop or finish nothing else is set */
 };
 
 /* Loss per position of the loss; NaN without any. Local. */

@@ -4,28 +4,11 @@
  * and the file's bytes do not depend on who wrote it; one changed byte anywhere is noticed and the generation
  * before is taken; only train.keep stay; another model, another vocabulary, a file of another kind are refused;
  * a full disk leaves the last good checkpoint and nothing half-written. */
-#include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
-#include <unistd.h>
-#include <cmocka.h>
-#undef fail /* ours is in base/status.h */
 
 #include "base/hash.h"
-#include "base/rng.h"
-#include "base/text.h"
-#include "io/checkpoint.h"
-
-static struct comm world;
-static char *folder; /* of this run, the same on all ranks */
-
-static const char vocabulary[] =
-    "id\tsymbol\tensembl\thgnc\n1\tA1BG\tENSG00000121410\tHGNC:5\n2\tA2M\tENSG00000175899\tHGNC:7\n";
+#include "tests/checkpoint_scene.h"
 
 /* Three shapes; the second is cut into several blocks, so that ranks share it. */
 static struct param_table table_on(const struct comm *comm, uint64_t seed)
@@ -67,15 +50,6 @@ static struct param_table table_on(const struct comm *comm, uint64_t seed)
 
 static struct param_table table_of(uint64_t seed) { return table_on(&world, seed); }
 
-static struct config *config_with(const char *assignment)
-{
-    struct config *c;
-    assert_int_equal(config_create(&c), ST_OK);
-    assert_int_equal(config_set(c, "model.layers=4", "test"), ST_OK);
-    if (assignment) assert_int_equal(config_set(c, assignment, "test"), ST_OK);
-    return c;
-}
-
 static enum status write_as(struct comm *comm, const char *path, const struct param_table *t, const char *assignment,
                             int64_t step)
 {
@@ -93,8 +67,6 @@ static enum status write_as(struct comm *comm, const char *path, const struct pa
     config_destroy(&config);
     return st;
 }
-
-static char *path_of(const char *name) { return text_format("%s/%s", folder, name); }
 
 /* Weights everywhere, and the moments that the second has, which are those of its weights. */
 static bool tables_equal(const struct param_table *a, const struct param_table *b)
@@ -316,26 +288,6 @@ static void a_full_disk_leaves_the_last_good_one(void **state)
     free(disk);
     param_free(&t);
     param_free(&next);
-}
-
-static int make_folder(void **state)
-{
-    if (world.rank == 0) {
-        folder = text_format("%s/cytomill-test-XXXXXX", getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp");
-        if (!mkdtemp(folder)) return -1;
-    }
-    comm_bcast_text(&world, &folder, 0);
-    return 0;
-}
-
-static int remove_folder(void **state)
-{
-    char *command = text_format("rm -rf '%s'", folder);
-    comm_barrier(&world);
-    int rc = world.rank == 0 ? system(command) : 0;
-    free(command);
-    free(folder);
-    return rc;
 }
 
 int main(int argc, char **argv)

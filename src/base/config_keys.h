@@ -149,6 +149,8 @@
          "Loss as one ratio over the global batch, or CellFM's mean of per-rank ratios.") \
     WORD("train.exchange", "fp32", "fp32|bf16", "Precision in which gradients travel between ranks.") \
     INT("train.checkpoint_every", "500", 1, 1e12, "steps", "Steps between checkpoints.") \
+    BOOL("train.checkpoint_async", "true", \
+         "Training goes on while a checkpoint is written, from a copy in memory; not with MPI-IO (run.io).") \
     INT("train.keep", "2", 1, 1e6, "", "Checkpoints kept.") \
     INT("train.evaluate_every", "100", 1, 1e12, "steps", "Steps between held-out evaluations.") \
     INT("train.evaluate_cells", "256", 0, 1e9, "cells", "Held-out cells of an evaluation; 0 all.") \
