@@ -8,7 +8,8 @@
  *                            says where its blocks begin
  *   /vocabulary              bytes of the vocabulary TSV; attribute sha256
  *   /config                  YAML used: sections data, model, train, and run.cells
- *   /state                   attributes of struct train_state; check: XXH3 of them, /config and /vocabulary
+ *   /state                   attributes of struct train_state, guard_norm its norms; check: XXH3 of them, /config and
+ *                            /vocabulary
  * All datasets are created together and allocated at once, then every rank writes its blocks at their
  * offsets in the file: through MPI-IO (run.io ompio, romio) or plain POSIX calls (posix; auto when all ranks
  * share one host). The file is NAME.partial until every rank's part is on disk, then it is renamed; the
@@ -19,6 +20,7 @@
 #include "cell/vocab.h"
 #include "model/model.h"
 #include "mpi/mesh.h"
+#include "optim/guard.h"
 
 /* Where training stands, beside the weights. Random numbers need no state: they are keyed by
  * (seed, purpose, cell, step). */
@@ -27,7 +29,8 @@ struct train_state {
     int64_t cells_seen; /* position of the sampler: cells drawn so far */
     int64_t global_batch;
     uint64_t seed;
-    double best_loss; /* best held-out loss so far; NaN before the first */
+    double best_loss;         /* best held-out loss so far; NaN before the first */
+    struct guard_state guard; /* norms and skipped steps that the next steps are judged by */
     char atlas_hash[SHA256_HEX];
 };
 
@@ -88,7 +91,8 @@ MUST_CHECK enum status checkpoint_check_keys(struct comm *comm, const char *path
                                              const char *const *keys);
 /* Weights into a table built from that configuration; moments and state too if `state` is not NULL. Ranks of `comm`
  * hold the same tensors and share them out (param_share), or each owns all and reads all; owners read their pieces and
- * send the weights to the others. Names or shapes that do not match are ST_INPUT with the first of them. Every block is verified. Collective. */
+ * send the weights to the others. Names or shapes that do not match are ST_INPUT with the first of them. Every block is
+ * verified. Collective. */
 MUST_CHECK enum status checkpoint_read(struct comm *comm, const char *path, struct param_table *params,
                                        struct train_state *state);
 /* Newest readable checkpoint of a run folder (RUN/checkpoint-<step>.h5): every block of the newest is

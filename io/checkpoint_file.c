@@ -106,9 +106,12 @@ uint64_t checkpoint_small_check(const char *config_text, const char *vocab_text,
 {
     char line[256], loss[32] = "nan";
     if (!isnan(s->best_loss)) snprintf(loss, sizeof loss, "%.17g", s->best_loss);
-    int n = snprintf(line, sizeof line, "%lld %lld %lld %llu %s %s", (long long)s->step, (long long)s->cells_seen,
-                     (long long)s->global_batch, (unsigned long long)s->seed, loss, s->atlas_hash);
+    int n =
+        snprintf(line, sizeof line, "%lld %lld %lld %llu %s %s %lld %lld %lld", (long long)s->step,
+                 (long long)s->cells_seen, (long long)s->global_batch, (unsigned long long)s->seed, loss, s->atlas_hash,
+                 (long long)s->guard.accepted, (long long)s->guard.skipped_in_a_row, (long long)s->guard.skipped);
     uint64_t hash = hash_block(line, (size_t)n, CHECKPOINT_VERSION);
+    hash = hash_block(s->guard.norm, sizeof s->guard.norm, hash);
     hash = hash_block(model_name, strlen(model_name), hash);
     hash = hash_block(config_text, strlen(config_text), hash);
     return hash_block(vocab_text, vocab_bytes, hash);

@@ -7,7 +7,7 @@
 #include "io/checkpoint.h"
 #include "io/h5.h"
 
-enum { CHECKPOINT_VERSION = 2 }; /* 1 had larger blocks */
+enum { CHECKPOINT_VERSION = 3 }; /* 1 had larger blocks, 2 no guard */
 #define CHECKPOINT_FORMAT "cytomill checkpoint"
 
 enum checkpoint_part { PART_WEIGHT, PART_MOMENT1, PART_MOMENT2, PART_COUNT };

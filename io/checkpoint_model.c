@@ -17,8 +17,10 @@ static enum status check_format(hid_t file)
         TRY(fail(ST_INPUT, "not a checkpoint: its format is '%.60s', not '%s'", format, CHECKPOINT_FORMAT));
     TRY(h5_attr_read_int(file, "format_version", &version));
     if (version != CHECKPOINT_VERSION)
-        TRY(fail(ST_INPUT, "checkpoint of version %lld; this program reads version %d", (long long)version,
-                 CHECKPOINT_VERSION));
+        TRY(fail(ST_INPUT,
+                 "checkpoint of version %lld, this program reads version %d; use the program that wrote it, or train "
+                 "again",
+                 (long long)version, CHECKPOINT_VERSION));
 done:
     free(format);
     return st;
@@ -69,6 +71,10 @@ static enum status read_state(hid_t file, struct train_state *s, uint64_t *check
     TRY(h5_attr_read_int(group, "seed", &seed));
     TRY(h5_attr_read_real(group, "best_loss", &s->best_loss));
     TRY(h5_attr_read_text(group, "atlas_hash", &atlas));
+    TRY(h5_attr_read_int(group, "guard_accepted", &s->guard.accepted));
+    TRY(h5_attr_read_int(group, "guard_skipped_in_a_row", &s->guard.skipped_in_a_row));
+    TRY(h5_attr_read_int(group, "guard_skipped", &s->guard.skipped));
+    TRY(h5_read(group, "guard_norm", H5T_NATIVE_DOUBLE, GUARD_NORMS, s->guard.norm));
     TRY(h5_attr_read_int(group, "check", &hash));
     s->seed = (uint64_t)seed;
     snprintf(s->atlas_hash, sizeof s->atlas_hash, "%s", atlas);

@@ -67,6 +67,10 @@ static enum status write_state(hid_t file, const struct checkpoint_contents *c, 
     TRY(h5_attr_write_int(group, "seed", (int64_t)s->seed));
     TRY(h5_attr_write_real(group, "best_loss", s->best_loss));
     TRY(h5_attr_write_text(group, "atlas_hash", s->atlas_hash));
+    TRY(h5_attr_write_int(group, "guard_accepted", s->guard.accepted));
+    TRY(h5_attr_write_int(group, "guard_skipped_in_a_row", s->guard.skipped_in_a_row));
+    TRY(h5_attr_write_int(group, "guard_skipped", s->guard.skipped));
+    TRY(h5_write(group, "guard_norm", H5T_NATIVE_DOUBLE, 1, &(int64_t){GUARD_NORMS}, s->guard.norm));
     TRY(h5_attr_write_int(group, "check", (int64_t)check));
 done:
     h5_drop(&group);

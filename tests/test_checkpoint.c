@@ -57,6 +57,8 @@ static enum status write_as(struct comm *comm, const char *path, const struct pa
     struct vocab *vocab;
     struct train_state state = {
         .step = step, .cells_seen = step * 8, .global_batch = 8, .seed = UINT64_MAX, .best_loss = NAN};
+    for (int i = 0; i < GUARD_NORMS; i++) state.guard.norm[i] = 1.0 / (i + 3);
+    state.guard.accepted = 70, state.guard.skipped_in_a_row = 2, state.guard.skipped = 9;
     assert_int_equal(vocab_parse(vocabulary, strlen(vocabulary), "test", &vocab), ST_OK);
     memset(state.atlas_hash, 'a', sizeof state.atlas_hash - 1);
     struct mesh mesh;
@@ -90,6 +92,8 @@ static void expect_same(struct comm *comm, const char *path, const struct param_
     assert_true(tables_equal(t, &back));
     assert_true(state.step == 5 && state.cells_seen == 40 && state.global_batch == 8 && state.seed == UINT64_MAX &&
                 isnan(state.best_loss) && state.atlas_hash[63] == 'a');
+    assert_true(state.guard.accepted == 70 && state.guard.skipped_in_a_row == 2 && state.guard.skipped == 9 &&
+                state.guard.norm[0] == 1.0 / 3 && state.guard.norm[GUARD_NORMS - 1] == 1.0 / (GUARD_NORMS + 2));
     param_free(&back);
 }
 
