@@ -178,7 +178,10 @@ static enum status measure_parts(struct job *job, struct trial *t, struct plan_m
     TRY(time_parts(&job->world, t));
     double many = (double)t->batch.token_count, many_s = train_s(t, 1);
     double each_s = (many_s - few_s) / (many - few), fixed_s = few_s - each_s * few;
-    if (fixed_s < 0 || each_s <= 0) fixed_s = 0, each_s = many_s / many;
+    for (int part = 0; part < PLAN_TRIAL; part++) /* a busy machine draws no straight line */
+        fixed_s = fmin(fixed_s, 0.2 * train_s(t, part));
+    if (fixed_s < 0) fixed_s = 0;
+    each_s = (many_s - fixed_s) / many;
     m->pass_s = fixed_s / PASSES;
     m->block_share = t->flops[1] / (each_s * m->flops_per_s);
     m->first_share = t->flops[0] * many / ((train_s(t, 0) - fixed_s) * m->flops_per_s);
@@ -186,11 +189,11 @@ static enum status measure_parts(struct job *job, struct trial *t, struct plan_m
     double all_s = 0, forward_s = 0, weights_s = 0;
     for (int part = 0; part < PLAN_TRIAL; part++) {
         all_s += train_s(t, part) - fixed_s;
-        forward_s += t->seconds[part][FORWARD] - m->pass_s;
-        weights_s += t->seconds[part][WEIGHTS] - m->pass_s;
+        forward_s += fmax(0, t->seconds[part][FORWARD] - m->pass_s);
+        weights_s += fmax(0, t->seconds[part][WEIGHTS] - m->pass_s);
     }
-    m->forward_part = forward_s / all_s;
-    m->weights_part = weights_s / all_s;
+    m->forward_part = fmin(forward_s / all_s, 0.49);
+    m->weights_part = fmin(weights_s / all_s, 0.49);
 done:
     return st;
 }
