@@ -314,6 +314,16 @@ static double sum_bytes(const struct plan_memory *m)
     return m->weights + m->packed + m->gradients + m->moments + m->activations + m->exchange + m->messages + m->process;
 }
 
+/* Rows of the tied table that the ends of a pipeline send each other, at most 4 Mi numbers at a time: the other end's,
+ * and this one's unless the sums over replicas have room for them (reduce.c). */
+static double ends_room(const struct plan *p, const struct plan_layout *l, const int *first, int stage)
+{
+    struct plan_held held = plan_held_by(p, l, first, stage);
+    if (l->pipe == 1 || held.sparse == 0) return 0;
+    double block = fmax(1, floor((1 << 22) / held.sparse_cols)) * held.sparse_cols;
+    return 4 * fmin(block, held.sparse) * (l->data > 1 ? 1 : 2);
+}
+
 /* The stage's model itself is made, without memory, and measured. */
 static enum status measure_stage(const struct plan *p, const struct plan_estimate *e, const int *first, int stage,
                                  struct plan_memory *out)
@@ -333,7 +343,8 @@ static enum status measure_stage(const struct plan *p, const struct plan_estimat
                                 .moments = (double)cost.moment_bytes,
                                 .activations = (double)cost.activation_bytes,
                                 .exchange =
-                                    (double)reducer_bytes(model_params(model), e->layout.data, p->job->exchange_bf16),
+                                    (double)reducer_bytes(model_params(model), e->layout.data, p->job->exchange_bf16) +
+                                    ends_room(p, &e->layout, first, stage),
                                 .messages = (double)stage_bytes(&line, stages, stage, cost.message_bytes),
                                 .process = p->machine->process_bytes};
 done:
