@@ -89,6 +89,7 @@ static enum status trial_open(struct job *job, struct trial *t)
                                       .splits = true};
     TRY(config_put(job->config, "model.layers", "3", "calibration"));
     TRY(model_create(job->config, p->vocab, &hold, &t->model));
+    TRY(param_share(model_params(t->model), job->world.rank, job->world.size));
     TRY(param_allocate(model_params(t->model), true));
     param_initialise(model_params(t->model), 1);
     TRY(model_prepare(t->model, &t->limits));
@@ -240,7 +241,7 @@ static enum status measure_update(struct job *job, struct trial *t, struct plan_
         TRY(model_pack(t->model));
         seconds[round] = clock_s() - start;
     }
-    double bytes = (double)PLAN_UPDATE_BYTES * (double)params->size;
+    double bytes = plan_update_bytes(job->world.size) * (double)params->size;
     m->update_share = bytes / median(seconds, ROUNDS) / m->memory_bytes_per_s;
 done:
     optimiser_destroy(&optimiser);
@@ -268,7 +269,8 @@ static enum status measure_exchange(struct job *job, struct trial *t, struct pla
     struct mesh mesh = {0};
     struct reducer *reducer = NULL;
     bool in_bf16 = config_word_is(job->config, "train.exchange", "bf16");
-    double seconds[ROUNDS], bytes = exchanged_bytes(t), wire = (in_bf16 ? 1.5 : 2) * bytes;
+    double seconds[ROUNDS], bytes = exchanged_bytes(t),
+                            wire = (in_bf16 ? 0.5 : 1) * bytes + 4.0 * (double)model_params(t->model)->size;
     if (job->world.size == 1) return ST_OK;
     TRY(mesh_open(&job->world, (struct mesh_shape){0, 1, 1}, &mesh));
     TRY(reducer_create(&mesh, model_params(t->model), in_bf16, &reducer));
@@ -277,6 +279,7 @@ static enum status measure_exchange(struct job *job, struct trial *t, struct pla
         comm_barrier(&mesh.world);
         double start = clock_s();
         reducer_sum_gradients(&mesh, reducer);
+        reducer_spread_weights(&mesh, reducer);
         seconds[round] = clock_s() - start;
     }
     m->shared_bytes_per_s = m->link_bytes_per_s = 1e30;

@@ -149,7 +149,12 @@ static double touched(const struct plan *p, const struct plan_held *held)
 
 /* ---- times of a step ---- */
 
-static double wire_bytes(const struct plan *p, double bytes) { return (p->job->exchange_bf16 ? 1.5 : 2) * bytes; }
+/* Gradients of the rows that were touched go to their owners, weights of all rows come back. */
+static double wire_bytes(const struct plan *p, const struct plan_held *held)
+{
+    double gradient = held->dense + touched(p, held), weights = held->dense + held->sparse;
+    return (p->job->exchange_bf16 ? 2 : 4) * gradient + 4 * weights;
+}
 
 static void add_exchange(const struct plan *p, const int *first, struct plan_estimate *e)
 {
@@ -157,12 +162,13 @@ static void add_exchange(const struct plan *p, const int *first, struct plan_est
     const struct plan_machine *m = p->machine;
     for (int stage = 0; stage < l->pipe; stage++) {
         struct plan_held held = plan_held_by(p, l, first, stage);
-        double bytes = 4 * (held.dense + touched(p, &held)), wire = wire_bytes(p, bytes);
+        double bytes = 4 * (held.dense + touched(p, &held)), wire = wire_bytes(p, &held);
         double s = plan_exchange_s(m, bytes, wire, l->data);
         if (s > e->time.exchange) e->time.exchange = s;
         double sent = wire * (l->data - 1) / l->data;
         if (sent > e->traffic.gradients) e->traffic.gradients = sent;
-        double update = (held.dense + held.sparse) * PLAN_UPDATE_BYTES / (m->memory_bytes_per_s * m->update_share);
+        double moved = (held.dense + held.sparse) * plan_update_bytes(l->data);
+        double update = moved / (m->memory_bytes_per_s * m->update_share);
         if (update > e->time.update) e->time.update = update;
         bool end = l->pipe > 1 && (stage == 0 || stage == l->pipe - 1);
         if (end && held.sparse > 0) e->traffic.tied = 4 * touched(p, &held);
@@ -314,16 +320,6 @@ static double sum_bytes(const struct plan_memory *m)
     return m->weights + m->packed + m->gradients + m->moments + m->activations + m->exchange + m->messages + m->process;
 }
 
-/* Rows of the tied table that the ends of a pipeline send each other, at most 4 Mi numbers at a time: the other end's,
- * and this one's unless the sums over replicas have room for them (reduce.c). */
-static double ends_room(const struct plan *p, const struct plan_layout *l, const int *first, int stage)
-{
-    struct plan_held held = plan_held_by(p, l, first, stage);
-    if (l->pipe == 1 || held.sparse == 0) return 0;
-    double block = fmax(1, floor((1 << 22) / held.sparse_cols)) * held.sparse_cols;
-    return 4 * fmin(block, held.sparse) * (l->data > 1 ? 1 : 2);
-}
-
 /* The stage's model itself is made, without memory, and measured. */
 static enum status measure_stage(const struct plan *p, const struct plan_estimate *e, const int *first, int stage,
                                  struct plan_memory *out)
@@ -337,16 +333,15 @@ static enum status measure_stage(const struct plan *p, const struct plan_estimat
     struct model_limits limits = limits_of(p, e, stage_slots(&line, stages, stage));
     TRY(model_create(p->job->config, p->job->vocab, &hold, &model));
     TRY(model_measure(model, &limits, NULL, &cost));
-    *out = (struct plan_memory){.weights = (double)cost.weight_bytes,
-                                .packed = (double)cost.packed_bytes,
-                                .gradients = (double)cost.gradient_bytes,
-                                .moments = (double)cost.moment_bytes,
-                                .activations = (double)cost.activation_bytes,
-                                .exchange =
-                                    (double)reducer_bytes(model_params(model), e->layout.data, p->job->exchange_bf16) +
-                                    ends_room(p, &e->layout, first, stage),
-                                .messages = (double)stage_bytes(&line, stages, stage, cost.message_bytes),
-                                .process = p->machine->process_bytes};
+    *out = (struct plan_memory){
+        .weights = (double)cost.weight_bytes,
+        .packed = (double)cost.packed_bytes,
+        .gradients = (double)cost.gradient_bytes,
+        .moments = (double)cost.moment_bytes / e->layout.data, /* each replica looks after its share */
+        .activations = (double)cost.activation_bytes,
+        .exchange = (double)reducer_bytes(model_params(model), e->layout.data, p->job->exchange_bf16),
+        .messages = (double)stage_bytes(&line, stages, stage, cost.message_bytes),
+        .process = p->machine->process_bytes};
 done:
     model_destroy(&model);
     return st;

@@ -6,8 +6,9 @@
  *     pass of a block    pass_s + tokens FLOPs / (flops_per_s share)      forward, backward and weights each
  *     pipeline           the schedule's table played with these times (schedule.h); the dearest stage counts
  *     spread             cells differ in length: the longest of d replicas, sd sqrt(cells) z(d) tokens above the mean
- *     exchange           2 (d - 1) / d of the gradient (reduce.h), over links and inside nodes, and its messages
- *     update             PLAN_UPDATE_BYTES of memory traffic for every parameter of the rank
+ *     exchange           (d - 1) / d of the gradient and of the weights (reduce.h), over links and inside nodes; as if
+ *                        nothing of it were hidden behind the backward pass
+ *     update             plan_update_bytes of memory traffic for every parameter of the rank
  *     checkpoint         interval of Young (1974) and Daly (2006), sqrt(2 C M) to first order
  * Loading cells and held-out evaluations are left out: thousandths of a step for models that need a cluster.
  *
@@ -23,9 +24,8 @@
 #include "mpi/schedule.h"
 
 enum {
-    PLAN_UPDATE_BYTES = 44, /* of a parameter in a step: gradient cleared, measured, Adam, packing */
-    PLAN_TRIAL = 3,         /* blocks of the model that calibration runs: one of each kind */
-    PLAN_MOST = 6           /* layouts that a search tells */
+    PLAN_TRIAL = 3, /* blocks of the model that calibration runs: one of each kind */
+    PLAN_MOST = 6   /* layouts that a search tells */
 };
 
 /* Share of a node's memory that ranks may take; the rest is the system's. */
@@ -145,6 +145,8 @@ MUST_CHECK enum status plan_least_nodes(const struct plan *plan, int *nodes);
  * adds the same, so the rest is extrapolated. Only step_s and bubble are found. Local. */
 MUST_CHECK enum status plan_play(const struct schedule_spec *spec, const struct schedule_times *times,
                                  struct schedule_found *out);
+/* Memory traffic of the optimiser's step for a parameter of a rank that has `replicas`. Local. */
+double plan_update_bytes(int replicas);
 /* Seconds to sum `bytes` of gradients, fp32 (`wire` of them sent back and forth), over `ranks`. Local. */
 double plan_exchange_s(const struct plan_machine *machine, double bytes, double wire, int ranks);
 /* Standard deviations by which the largest of `count` normal numbers is expected above the mean. Local. */

@@ -1,5 +1,6 @@
 #include <math.h>
 
+#include "model/shard.h"
 #include "mpi/plan.h"
 
 /* ---- the pipeline ---- */
@@ -42,15 +43,18 @@ done:
 
 double plan_exchange_s(const struct plan_machine *m, double bytes, double wire, int ranks)
 {
-    const double block_bytes = 4.0 * (1 << 22); /* what reduce.c sums at a time */
+    const double piece_bytes = 4.0 * PIECE_REALS;
     if (ranks < 2 || bytes <= 0) return 0;
     int near = m->nodes > 1 && ranks > m->ranks_per_node ? m->ranks_per_node : m->nodes > 1 ? 1 : ranks;
     double off = wire * (ranks - near) / ranks, on = wire * (near - 1) / ranks;
-    double messages = 2.0 * (ranks - 1) * ceil(bytes / block_bytes);
+    double messages = 2.0 * (ranks - 1) / ranks * ceil(bytes / piece_bytes);
     double sums = 2 * bytes / m->memory_bytes_per_s;
     return off * m->ranks_per_node / m->link_bytes_per_s + on * m->ranks_per_node / m->shared_bytes_per_s +
            messages * m->latency_s + sums;
 }
+
+/* Clearing the gradient and packing the weights take 12 bytes of each parameter, norm and Adam 32 of those owned. */
+double plan_update_bytes(int replicas) { return 12 + 32.0 / replicas; }
 
 /* ---- chance ---- */
 

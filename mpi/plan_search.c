@@ -124,7 +124,7 @@ static bool is_told(const struct candidates *best, const struct plan_layout *l)
 /* Less than the least that the layout can take: weights, gradients and moments of a stage's fair share. */
 static bool is_hopeless(const struct plan *p, const struct plan_estimate *e)
 {
-    double least = 16.0 * (double)plan_parameters(p) / e->layout.pipe + p->machine->process_bytes;
+    double each = 8 + 8.0 / e->layout.data, least = each * (double)plan_parameters(p) / e->layout.pipe;
     return least * p->machine->ranks_per_node > PLAN_MEMORY_SHARE * p->machine->node_bytes;
 }
 
