@@ -75,8 +75,10 @@ bool checkpoint_under_way(const struct checkpoint_saver *saver);
 /* Wait for all ranks' threads and make the file final; nothing if none is under way. Collective, agreed. ST_OUTPUT:
  * nothing is left of it, older checkpoints stay. */
 MUST_CHECK enum status checkpoint_finish(struct mesh *mesh, struct checkpoint_saver *saver);
-/* Seconds that the caller has spent in begin, hold and finish of the last file. Local. */
+/* Seconds that the caller has spent in begin, hold and finish of the last file; processor seconds of this rank's thread
+ * for it, which the training loses where no core is idle. Local. */
 double checkpoint_stall_s(const struct checkpoint_saver *saver);
+double checkpoint_thread_s(const struct checkpoint_saver *saver);
 
 /* What a program needs before it can build the model: the configuration the checkpoint was trained
  * with (its model.* keys are put into `config`), and its vocabulary (caller destroys). A key the user

@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/arena.h"
@@ -34,7 +35,7 @@ struct checkpoint_saver {
     enum stage stage;
     int error; /* number of what went wrong in the thread, while doing: */
     const char *doing;
-    double stall_s;
+    double stall_s, thread_s;
 };
 
 /* ---- memory ---- */
@@ -181,12 +182,23 @@ static void write_copy(struct checkpoint_saver *s)
     if (fsync(w->fd) != 0) s->error = errno;
 }
 
+/* Processor time of this thread so far. */
+static double processor_s(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
 static void *save(void *saver)
 {
-    copy_chunks(saver);
-    move_to(saver, WRITING);
-    write_copy(saver);
-    move_to(saver, WRITTEN);
+    struct checkpoint_saver *s = saver;
+    double began = processor_s();
+    copy_chunks(s);
+    move_to(s, WRITING);
+    write_copy(s);
+    s->thread_s = processor_s() - began;
+    move_to(s, WRITTEN);
     return NULL;
 }
 
@@ -227,7 +239,7 @@ enum status checkpoint_begin(struct mesh *mesh, struct checkpoint_saver *s, cons
     struct checkpoint_contents contents = {config, vocab, model_name, state};
     enum status st = ST_OK;
     double began = comm_now_s();
-    s->stall_s = 0;
+    s->stall_s = s->thread_s = 0;
     if (!s->copy.base) TRY(checkpoint_write(mesh, path, params, config, vocab, model_name, state));
     else {
         TRY(checkpoint_writer_open(&mesh->world, &s->writer, path, params, &contents));
@@ -260,6 +272,8 @@ bool checkpoint_poll(struct checkpoint_saver *s)
 bool checkpoint_under_way(const struct checkpoint_saver *s) { return s->writer.path != NULL; }
 
 double checkpoint_stall_s(const struct checkpoint_saver *s) { return s->stall_s; }
+
+double checkpoint_thread_s(const struct checkpoint_saver *s) { return s->thread_s; }
 
 enum status checkpoint_finish(struct mesh *mesh, struct checkpoint_saver *s)
 {

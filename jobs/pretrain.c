@@ -14,7 +14,8 @@ static void note_saved(struct job *job)
     struct pretrain *p = job->state;
     const struct metric m[] = {{"step", (double)p->state.step},
                                {"saved_step", (double)p->saving_step},
-                               {"stall_s", checkpoint_stall_s(p->saver)}};
+                               {"stall_s", checkpoint_stall_s(p->saver)},
+                               {"thread_s", checkpoint_thread_s(p->saver)}};
     p->saved_step = p->saving_step;
     if (job->world.rank != 0) return;
     enum status st = metrics_add(&p->metrics, "checkpoint", m, sizeof m / sizeof *m);
