@@ -89,5 +89,8 @@ void schedule_free(struct schedule *schedule);
  * breaks this. ST_MEMORY. Local. */
 MUST_CHECK enum status schedule_simulate(const struct schedule *schedule, const struct schedule_times *times,
                                          int buffers, struct schedule_found *out);
+/* The same with times [parts] of each part its own; a message takes what those of the part that sends it say. Local. */
+MUST_CHECK enum status schedule_simulate_parts(const struct schedule *schedule, const struct schedule_times *times,
+                                               int buffers, struct schedule_found *out);
 
 #endif

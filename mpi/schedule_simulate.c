@@ -22,8 +22,8 @@ struct channel {
 struct simulation {
     const struct schedule *schedule;
     const struct schedule_spec *spec;
-    const struct schedule_times *times;
-    int buffers;
+    const struct schedule_times *times; /* those of part i at i * stride */
+    int stride, buffers;
     bool *done; /* [ops, parts, micros] */
     struct channel *channels;
     struct message *messages;
@@ -38,6 +38,11 @@ static bool *done_of(const struct simulation *s, enum schedule_op op, int part, 
 }
 
 static bool is_gradient(enum schedule_op op) { return op == SCHEDULE_SEND_GRADIENT || op == SCHEDULE_RECEIVE_GRADIENT; }
+
+static const struct schedule_times *times_of(const struct simulation *s, int part)
+{
+    return &s->times[part * s->stride];
+}
 
 /* The edge that a message of `part` crosses: the one below it or the one above it. */
 static int edge_of(enum schedule_op op, int part)
@@ -96,12 +101,13 @@ static enum status check_instruction(const struct simulation *s, int stage, cons
 }
 
 /* A send of the k-th message needs the place of the one `buffers` before it. */
-static bool send(struct simulation *s, int stage, const struct instruction *i, struct channel *c)
+static bool send(struct simulation *s, int stage, int part, const struct instruction *i)
 {
+    struct channel *c = channel_of(s, i->op, part);
     int before = c->sent - s->buffers;
     if (before >= c->taken) return false;
     if (before >= 0 && c->messages[before].taken_s > s->clock_s[stage]) s->clock_s[stage] = c->messages[before].taken_s;
-    c->messages[c->sent++] = (struct message){i->micro, s->clock_s[stage] + s->times->message, 0};
+    c->messages[c->sent++] = (struct message){i->micro, s->clock_s[stage] + times_of(s, part)->message, 0};
     return true;
 }
 
@@ -116,9 +122,9 @@ static enum status receive(struct simulation *s, int stage, const struct instruc
     return ST_OK;
 }
 
-static void compute(struct simulation *s, int stage, enum schedule_op op)
+static void compute(struct simulation *s, int stage, int part, enum schedule_op op)
 {
-    const struct schedule_times *t = s->times;
+    const struct schedule_times *t = times_of(s, part);
     double takes = op == SCHEDULE_FORWARD ? t->forward : op == SCHEDULE_BACKWARD ? t->backward : t->weights;
     s->clock_s[stage] += takes;
     if (s->found->busy_s) s->found->busy_s[stage] += takes;
@@ -135,11 +141,10 @@ static enum status run_one(struct simulation *s, int stage, bool *ran)
     *ran = true;
     if (st != ST_OK) return st;
     int part = schedule_part(s->spec, stage, i->chunk);
-    if (i->op == SCHEDULE_SEND_ACTIVATION || i->op == SCHEDULE_SEND_GRADIENT)
-        *ran = send(s, stage, i, channel_of(s, i->op, part));
+    if (i->op == SCHEDULE_SEND_ACTIVATION || i->op == SCHEDULE_SEND_GRADIENT) *ran = send(s, stage, part, i);
     else if (i->op == SCHEDULE_RECEIVE_ACTIVATION || i->op == SCHEDULE_RECEIVE_GRADIENT)
         st = receive(s, stage, i, channel_of(s, i->op, part), ran);
-    else compute(s, stage, i->op);
+    else compute(s, stage, part, i->op);
     if (st != ST_OK || !*ran) return st;
     *done_of(s, i->op, part, i->micro) = true;
     s->next[stage]++;
@@ -204,27 +209,48 @@ static void simulation_close(struct simulation *s)
     free(s->done), free(s->channels), free(s->messages), free(s->next), free(s->held), free(s->clock_s);
 }
 
+/* Until the last stage is done, and the share of it that stages have no work. */
+static void sum_up(const struct simulation *s)
+{
+    struct schedule_found *out = s->found;
+    double work_s = 0;
+    for (int part = 0; part < schedule_parts(s->spec); part++) {
+        const struct schedule_times *t = times_of(s, part);
+        work_s += s->spec->micros * t->forward;
+        if (s->spec->kind != SCHEDULE_FORWARD_ONLY) work_s += s->spec->micros * (t->backward + t->weights);
+    }
+    out->step_s = 0;
+    for (int i = 0; i < s->spec->stages; i++)
+        if (s->clock_s[i] > out->step_s) out->step_s = s->clock_s[i];
+    out->bubble = out->step_s > 0 ? 1 - work_s / (out->step_s * s->spec->stages) : 0;
+}
+
+static enum status simulate(struct simulation *s)
+{
+    enum status st = ST_OK;
+    s->spec = &s->schedule->spec;
+    for (int i = 0; i < s->spec->stages; i++) {
+        if (s->found->peak) s->found->peak[i] = 0;
+        if (s->found->busy_s) s->found->busy_s[i] = 0;
+    }
+    TRY(simulation_open(s));
+    TRY(run_all(s));
+    TRY(check_end(s));
+    sum_up(s);
+done:
+    simulation_close(s);
+    return st;
+}
+
 enum status schedule_simulate(const struct schedule *schedule, const struct schedule_times *times, int buffers,
                               struct schedule_found *out)
 {
-    enum status st = ST_OK;
-    const struct schedule_spec *spec = &schedule->spec;
-    struct simulation s = {.schedule = schedule, .spec = spec, .times = times, .buffers = buffers, .found = out};
-    for (int i = 0; i < spec->stages; i++) {
-        if (out->peak) out->peak[i] = 0;
-        if (out->busy_s) out->busy_s[i] = 0;
-    }
-    TRY(simulation_open(&s));
-    TRY(run_all(&s));
-    TRY(check_end(&s));
-    double each_s = times->forward;
-    if (spec->kind != SCHEDULE_FORWARD_ONLY) each_s += times->backward + times->weights;
-    double work_s = each_s * spec->micros * spec->chunks;
-    out->step_s = 0;
-    for (int i = 0; i < spec->stages; i++)
-        if (s.clock_s[i] > out->step_s) out->step_s = s.clock_s[i];
-    out->bubble = out->step_s > 0 ? 1 - work_s / out->step_s : 0;
-done:
-    simulation_close(&s);
-    return st;
+    return simulate(&(struct simulation){.schedule = schedule, .times = times, .buffers = buffers, .found = out});
+}
+
+enum status schedule_simulate_parts(const struct schedule *schedule, const struct schedule_times *times, int buffers,
+                                    struct schedule_found *out)
+{
+    return simulate(
+        &(struct simulation){.schedule = schedule, .times = times, .stride = 1, .buffers = buffers, .found = out});
 }

@@ -1,7 +1,8 @@
 /* Pipeline schedules.
  * plan: ranks=1 limit=60
  * Every shape builds, plays to its end and keeps its limit of micro-batches; idle time is what the published formulas
- * say; a table with anything missing, twice, out of order or sent to the wrong stage is refused. */
+ * say, and each part may take its own time; a table with anything missing, twice, out of order or sent to the wrong
+ * stage is refused. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -105,6 +106,38 @@ static void messages_take_their_time(void **state)
     schedule_free(&s);
 }
 
+/* Parts of their own times: equal ones are the plain case; a step takes as long as its dearest stage works, then what
+ * the others do before its first and after its last micro-batch. */
+static void parts_have_their_own_times(void **state)
+{
+    enum { STAGES = 3, MICROS = 7 };
+    static const double dear[STAGES] = {1, 3, 2};
+    for (int kind = SCHEDULE_GPIPE; kind <= SCHEDULE_ZB_H1; kind++) {
+        struct schedule s = build((struct schedule_spec){kind, STAGES, 1, MICROS});
+        struct schedule_times same[STAGES], own[STAGES];
+        double busy_s[STAGES];
+        struct schedule_found found = {0}, parts = {0}, unlike = {.busy_s = busy_s};
+        for (int i = 0; i < STAGES; i++) {
+            same[i] = (struct schedule_times){1, 1.2, 0.9, 0.1};
+            own[i] = (struct schedule_times){dear[i], dear[i], dear[i], 0};
+        }
+        assert_int_equal(schedule_simulate(&s, same, 2, &found), ST_OK);
+        assert_int_equal(schedule_simulate_parts(&s, same, 2, &parts), ST_OK);
+        assert_true(found.step_s == parts.step_s && fabs(found.bubble - parts.bubble) < 1e-12);
+        assert_int_equal(schedule_simulate_parts(&s, own, 2, &unlike), ST_OK);
+        assert_true(unlike.step_s >= 3 * MICROS * 3 + 2 * 1 && unlike.step_s <= 3 * (3 * MICROS + STAGES * 3));
+        for (int i = 0; i < STAGES; i++) assert_true(fabs(busy_s[i] - 3 * MICROS * dear[i]) < 1e-9);
+        assert_true(fabs(unlike.bubble - (1 - 3 * MICROS * 6 / (3 * unlike.step_s))) < 1e-12);
+        schedule_free(&s);
+    }
+    struct schedule s = build((struct schedule_spec){SCHEDULE_GPIPE, 3, 1, 1}); /* one micro-batch there and back */
+    static const struct schedule_times own[] = {{1, 2, 4, 0.5}, {8, 16, 32, 0.25}, {64, 128, 256, 0.125}};
+    struct schedule_found found = {0};
+    assert_int_equal(schedule_simulate_parts(&s, own, 2, &found), ST_OK);
+    assert_true(fabs(found.step_s - (1 + 0.5 + 8 + 0.25 + 64 + 128 + 256 + 0.125 + 16 + 32 + 0.25 + 2 + 4)) < 1e-12);
+    schedule_free(&s);
+}
+
 static void expect_refused(struct schedule *s, const char *what)
 {
     struct schedule_found found = {0};
@@ -182,13 +215,11 @@ static void evaluations_go_forward_only(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(evaluations_go_forward_only),
-                                       cmocka_unit_test(every_shape_plays_to_its_end),
-                                       cmocka_unit_test(bubbles_are_those_of_the_formulas),
-                                       cmocka_unit_test(one_forward_one_backward),
-                                       cmocka_unit_test(messages_take_their_time),
-                                       cmocka_unit_test(a_broken_table_is_refused),
-                                       cmocka_unit_test(a_deadlock_is_found),
-                                       cmocka_unit_test(impossible_shapes_are_refused)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(evaluations_go_forward_only),       cmocka_unit_test(every_shape_plays_to_its_end),
+        cmocka_unit_test(bubbles_are_those_of_the_formulas), cmocka_unit_test(one_forward_one_backward),
+        cmocka_unit_test(messages_take_their_time),          cmocka_unit_test(parts_have_their_own_times),
+        cmocka_unit_test(a_broken_table_is_refused),         cmocka_unit_test(a_deadlock_is_found),
+        cmocka_unit_test(impossible_shapes_are_refused)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
