@@ -1,6 +1,6 @@
 # Cytomill. One Makefile, nothing recursive into folders; everything built lies under build/.
 #   make                  the programs                    make demo        PBMC 3k from counts to report, 5 minutes
-#   make check            all tests                       make demo-slurm  the same chain on a private Slurm cluster
+#   make check            all tests                       make demo-slurm  the same under Slurm, with lost nodes
 #   make bench            speed, as one table             make validate    against PyTorch, scanpy (fetches them)
 #   make drill            a training that loses ranks 100 times (10 minutes) ends with the same bytes
 #   make install prefix=  programs, jobs, manual pages    make deps        install missing Debian packages
@@ -127,6 +127,7 @@ demo: deps
 demo-slurm: deps
 	@$(MAKE) -j2 --no-print-directory all
 	@tests/slurm/chain --show
+	@tests/slurm/mesh --show
 
 drill: deps
 	@$(MAKE) -j2 --no-print-directory all

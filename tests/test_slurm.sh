@@ -1,4 +1,5 @@
 #!/usr/bin/env bash
-# Four nodes under Slurm: the chain of all five jobs, one of them through its time limit, bit for bit.
+# Four nodes under Slurm: the chain of all five jobs, one of them through its time limit, bit for bit; and pipeline stages
+# on the four nodes, one of which loses its rank, bit for bit.
 # plan: limit=600
-exec tests/slurm/chain
+tests/slurm/chain && tests/slurm/mesh
