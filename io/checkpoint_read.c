@@ -160,7 +160,8 @@ static void copy_block(struct reader *r, const struct checkpoint_block *block, c
     for (int64_t i = 0; i < piece->reals; i++) to[i] = r->staged[i];
 }
 
-/* Weights are read by the owners of their pieces, who send them to the others; moments stay with the owner. */
+/* Weights are read by the owners of their pieces, who send them to the others; moments stay with the owner. Experts are
+ * read by all who hold them. */
 static enum status read_blocks(struct comm *comm, struct reader *r, struct param_table *params, const int *row_of,
                                bool moments)
 {
@@ -170,9 +171,9 @@ static enum status read_blocks(struct comm *comm, struct reader *r, struct param
         const struct piece *piece = checkpoint_block_piece(&r->map, block, params, row_of[block->tensor]);
         bool own = shard_owns(&params->shard, piece);
         if (piece->owner < 0 || (block->part != PART_WEIGHT && !(moments && own))) continue;
-        if (own && st == ST_OK) st = read_block(r, b);
-        if (block->part == PART_WEIGHT && params->shard.ranks > 1)
-            comm_bcast(comm, r->staged, piece->reals * (int64_t)sizeof *r->staged, piece->owner);
+        bool shared = block->part == PART_WEIGHT && params->shard.ranks > 1 && !params->rows[piece->tensor].routed;
+        if ((own || !shared) && st == ST_OK) st = read_block(r, b);
+        if (shared) comm_bcast(comm, r->staged, piece->reals * (int64_t)sizeof *r->staged, piece->owner);
         copy_block(r, block, piece, params);
     }
     return comm_agree(comm, st);

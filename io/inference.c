@@ -66,7 +66,7 @@ enum status inference_open(struct comm *comm, struct config *config, int threads
     st = kernel_select(config_text(config, "run.isa"));
     inf->bf16 = product_choose_bf16(config_text(config, "run.precision"));
     if (st == ST_OK) st = model_create(config, inf->vocab, NULL, &inf->model);
-    if (st == ST_OK) st = param_share(model_params(inf->model), comm->rank, comm->size); /* who reads what */
+    if (st == ST_OK) st = param_share(model_params(inf->model), comm->rank, comm->size, 1); /* who reads what */
     if (st == ST_OK) st = param_allocate(model_params(inf->model), false);
     TRY(comm_agree(comm, st));
     TRY(checkpoint_read(comm, path, model_params(inf->model), NULL));

@@ -77,7 +77,7 @@ static enum status trial_open(struct job *job, struct trial *t)
 {
     const struct planning *p = job->state;
     enum status st = ST_OK;
-    struct model_hold hold = {PLAN_TRIAL, {{0, 1}, {1, 2}, {2, 3}}};
+    struct model_hold hold = {.count = PLAN_TRIAL, .part = {{0, 1}, {1, 2}, {2, 3}}};
     int64_t micro = config_int(job->config, "train.micro_batch");
     int cells = (int)(micro < p->job.batch ? micro : p->job.batch);
     t->limits = (struct model_limits){.cells = cells,

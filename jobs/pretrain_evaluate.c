@@ -17,8 +17,12 @@ static enum status evaluate_cells(struct pretrain *p, int64_t first, int64_t cou
     int micro_count;
     struct comm *pipe = &p->mesh.pipe;
     enum status st = loader_next(p->held_out, first, count, EVALUATION_STEP, &micro, &micro_count);
-    TRY(comm_agree(pipe, st));
-    st = stage_loss(pipe, p->stage, micro, micro_count, &out->loss);
+    st = comm_agree(pipe, st);
+    if (st != ST_OK) micro_count = 0;
+    if (st != ST_OK && !p->plan.linked) return st; /* else others wait for rows */
+    enum status ran = stage_loss(pipe, p->stage, micro, micro_count, &out->loss);
+    TRY(st);
+    st = ran;
     const double *total = loader_totals(p->held_out);
     for (int i = 0; i < micro_count && pipe->rank == pipe->size - 1; total += micro[i++].cell_count)
         reference_score(p->survey.reference, &micro[i], total, &out->reference);
@@ -35,9 +39,13 @@ static enum status evaluate_share(struct job *job, bool may_stop, struct evaluat
     enum status st = ST_OK;
     int64_t first, count, most = (out->cells + replicas->size - 1) / replicas->size;
     int64_t step = (int64_t)p->limits.cells * p->plan.loss_micros;
+    if (p->survey.held_out_count == 0) return ST_OK;
     comm_share(replicas, out->cells, &first, &count);
     for (int64_t at = 0; at < most; at += step) {
-        if (st == ST_OK && at < count) st = evaluate_cells(p, first + at, count - at < step ? count - at : step, out);
+        int64_t left = st == ST_OK && at < count ? count - at : 0;
+        enum status one = ST_OK;
+        if (left > 0 || p->plan.linked) one = evaluate_cells(p, first + at, left < step ? left : step, out);
+        if (st == ST_OK) st = one;
         if (may_stop) TRY(comm_agree(&job->world, st == ST_OK && stop_asked() ? ST_REQUEUE : st));
     }
     st = comm_agree(&job->world, st);

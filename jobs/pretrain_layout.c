@@ -26,6 +26,7 @@ static struct stage_plan plan_of(const struct job *job, int64_t *share)
     int64_t cells = smaller(config_int(c, "train.micro_batch"), *share);
     struct stage_plan plan = {.kind = kind_of(c), .chunks = (int)config_int(c, "mesh.chunks")};
     plan.micros = (int)((*share + cells - 1) / cells);
+    plan.linked = p->mesh.expert.size > 1;
     plan.loss_micros = stages > 1 && plan.micros < 2 * stages ? 2 * stages : plan.micros;
     return plan;
 }
@@ -42,6 +43,15 @@ static enum status check_layout(const struct job *job)
                            "%d replicas, but the global batch has %lld cells; start at most %lld ranks, use more "
                            "stages (mesh.pipe), or raise train.batch",
                            p->mesh.dense.size, (long long)batch, (long long)batch * p->mesh.pipe.size);
+    if (p->plan.linked && !config_word_is(c, "model.feed_forward", "moe"))
+        return config_fail(c, "mesh.expert",
+                           "this model has no experts to share out; set it to 1, or model.feed_forward "
+                           "to moe");
+    if (p->plan.linked && config_int(c, "model.experts") % p->mesh.expert.size != 0)
+        return config_fail(c, "mesh.expert",
+                           "%d ranks do not divide the %lld experts of a layer (model.experts); choose "
+                           "a divisor",
+                           p->mesh.expert.size, (long long)config_int(c, "model.experts"));
     if (parts_of(p) > layers)
         return config_fail(c, "mesh.pipe",
                            "%d stages of %d chunks need as many blocks, the model has %lld (model.layers); use fewer",
@@ -118,20 +128,35 @@ static enum status tell_layout(const struct job *job)
     struct schedule schedule = {0};
     struct schedule_found found = {0};
     struct text blocks = {0};
-    if (p->mesh.pipe.size == 1) return ST_OK;
+    if (p->mesh.pipe.size * p->mesh.expert.size == 1) return ST_OK;
     for (int i = 0; i < parts_of(p); i++) text_add(&blocks, "%s%d", i ? " + " : "", p->first[i + 1] - p->first[i]);
     struct schedule_spec spec = {p->plan.kind, p->mesh.pipe.size, p->plan.chunks, p->plan.micros};
     TRY(schedule_build(&spec, &schedule));
     TRY(schedule_simulate(&schedule, &(struct schedule_times){1, 1, 1, 0}, PIPELINE_BUFFERS, &found));
-    comm_note(
-        &job->world,
-        "mesh: %d replicas of %d stages with %s blocks; %s with %d micro-batches of %d cells: stages stand idle for "
-        "%.0f %% of a step",
-        p->mesh.dense.size, p->mesh.pipe.size, blocks.data, schedule_name(p->plan.kind), p->plan.micros,
-        p->limits.cells, 100 * found.bubble);
+    comm_note(&job->world,
+              "mesh: %d x %d x %d (data x pipe x expert), stages of %s blocks; %s with %d micro-batches of %d cells: "
+              "stages stand idle for %.0f %% of a step",
+              p->mesh.data.size, p->mesh.pipe.size, p->mesh.expert.size, blocks.data, schedule_name(p->plan.kind),
+              p->plan.micros, p->limits.cells, 100 * found.bubble);
 done:
     schedule_free(&schedule);
     text_free(&blocks);
+    return st;
+}
+
+static enum status link_experts(struct job *job)
+{
+    struct pretrain *p = job->state;
+    const struct config *c = job->config;
+    enum status st = ST_OK;
+    if (!p->plan.linked) return ST_OK;
+    struct expert_line_shape shape = {.experts = (int)config_int(c, "model.experts"),
+                                      .chosen = (int)config_int(c, "model.experts_per_token"),
+                                      .tokens = p->limits.tokens,
+                                      .row_bytes = config_int(c, "model.width") * (int64_t)sizeof(real)};
+    TRY(expert_line_create(&p->mesh, shape, &p->experts));
+    model_set_link(p->model, expert_line_link(p->experts));
+done:
     return st;
 }
 
@@ -149,7 +174,10 @@ enum status pretrain_lay_out(struct job *job)
     TRY(comm_agree(&job->world, cut(job)));
     TRY(comm_agree(&job->world, tell_layout(job)));
     struct model_hold hold = stage_hold(&p->plan, p->mesh.pipe.size, p->mesh.pipe.rank, p->first);
+    hold.expert_rank = p->mesh.expert.rank;
+    hold.expert_ranks = p->mesh.expert.size;
     TRY(comm_agree(&job->world, model_create(c, p->vocab, &hold, &p->model)));
+    TRY(link_experts(job));
 done:
     return st;
 }

@@ -253,7 +253,7 @@ static enum status prepare_model(struct job *job)
 {
     struct pretrain *p = job->state;
     enum status st = ST_OK;
-    TRY(param_share(model_params(p->model), p->mesh.dense.rank, p->mesh.dense.size));
+    TRY(param_share(model_params(p->model), p->mesh.dense.rank, p->mesh.dense.size, p->mesh.expert.size));
     TRY(param_allocate(model_params(p->model), true));
     TRY(model_prepare(p->model, &p->limits));
     TRY(optimiser_create(job->config, model_params(p->model), &p->optimiser));
@@ -313,5 +313,6 @@ void pretrain_release(struct job *job)
     free(p->first);
     free(p->rows);
     free(p->resume_from);
+    expert_line_destroy(&p->experts);
     mesh_close(&p->mesh);
 }

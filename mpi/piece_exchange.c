@@ -13,10 +13,11 @@ enum { RING = 16, SPREAD_AT_ONCE = 256 };
 #define MPI_REAL_TYPE MPI_FLOAT
 #endif
 
-/* An own piece that was started. */
+/* An own piece that was started; copies come from ranks first, first + step, ... */
 struct sum {
     int64_t piece, reals;
     real *data;
+    int first, step;
 };
 
 /* Copies come in one sequence: those of the first own piece in the order of ranks, then those of the second, ... */
@@ -104,11 +105,22 @@ double piece_exchange_waited_s(const struct piece_exchange *x) { return x->waite
 
 /* ---- the sequence of copies ---- */
 
+/* The cursor's rank is a number among the sources of its sum. */
+static int source_of(const struct piece_exchange *x, const struct cursor *c)
+{
+    return x->sums[c->sum].first + c->rank * x->sums[c->sum].step;
+}
+
+static bool is_last(const struct piece_exchange *x, const struct cursor *c)
+{
+    return source_of(x, c) + x->sums[c->sum].step >= x->ranks;
+}
+
 static void step(const struct piece_exchange *x, struct cursor *c)
 {
-    if (++c->rank < x->ranks) return;
-    c->rank = 0;
-    c->sum++;
+    bool last = is_last(x, c);
+    c->rank = last ? 0 : c->rank + 1;
+    c->sum += last;
 }
 
 static char *place_of(const struct piece_exchange *x, int64_t number)
@@ -121,8 +133,9 @@ static void post(struct piece_exchange *x)
 {
     while (x->posted.sum < x->sum_count && x->post_count < x->take_count + RING) {
         const struct sum *s = &x->sums[x->posted.sum];
-        if (x->posted.rank != x->rank) {
-            MPI_Irecv(place_of(x, x->post_count), (int)s->reals, x->bf16 ? MPI_UINT16_T : MPI_REAL_TYPE, x->posted.rank,
+        int source = source_of(x, &x->posted);
+        if (source != x->rank) {
+            MPI_Irecv(place_of(x, x->post_count), (int)s->reals, x->bf16 ? MPI_UINT16_T : MPI_REAL_TYPE, source,
                       (int)s->piece, x->handle, &x->received[x->post_count % RING]);
             x->post_count++;
         }
@@ -152,7 +165,7 @@ static bool add_next(struct piece_exchange *x, bool wait)
     if (x->added.sum >= x->sum_count) return false;
     const struct sum *s = &x->sums[x->added.sum];
     bool begins = x->added.rank == 0;
-    if (x->added.rank == x->rank) add_own(x, s->data, s->reals, begins);
+    if (source_of(x, &x->added) == x->rank) add_own(x, s->data, s->reals, begins);
     else {
         MPI_Request *request = &x->received[x->take_count % RING];
         int arrived = 1;
@@ -162,7 +175,7 @@ static bool add_next(struct piece_exchange *x, bool wait)
         if (!arrived) return false;
         add_foreign(x, place_of(x, x->take_count++), s->reals, begins);
     }
-    if (x->added.rank == x->ranks - 1) memcpy(s->data, x->total, (size_t)s->reals * sizeof(real));
+    if (is_last(x, &x->added)) memcpy(s->data, x->total, (size_t)s->reals * sizeof(real));
     step(x, &x->added);
     return true;
 }
@@ -185,8 +198,10 @@ void piece_exchange_start(struct comm *comm, struct piece_exchange *x, int64_t p
 {
     if (x->ranks == 1) return;
     x->handle = comm->handle;
-    if (shard_owns(&x->params->shard, &x->params->shard.piece[piece]))
-        x->sums[x->sum_count++] = (struct sum){piece, reals, data};
+    const struct shard *shard = &x->params->shard;
+    struct sum sum = {piece, reals, data, 0, 1};
+    shard_holders(shard, x->params->rows[shard->piece[piece].tensor].routed, &sum.first, &sum.step);
+    if (shard_owns(shard, &shard->piece[piece])) x->sums[x->sum_count++] = sum;
     else send(x, piece, data, reals);
     post(x);
 }
@@ -209,7 +224,7 @@ void piece_exchange_finish(struct comm *comm, struct piece_exchange *x)
     x->waited_s += comm_now_s() - start;
 }
 
-void piece_exchange_spread(struct comm *comm, struct piece_exchange *x, real *flat)
+void piece_exchange_spread(struct comm *comm, struct comm *data, struct piece_exchange *x, real *flat)
 {
     if (x->ranks == 1) return;
     WATCH_EXCHANGE();
@@ -217,8 +232,11 @@ void piece_exchange_spread(struct comm *comm, struct piece_exchange *x, real *fl
     int count = 0;
     for (int64_t i = 0; i < x->params->shard.count; i++) {
         const struct piece *p = &x->params->shard.piece[i];
-        if (p->owner < 0 || !x->params->rows[p->tensor].trainable) continue;
-        MPI_Ibcast(flat + p->at, (int)p->reals, MPI_REAL_TYPE, p->owner, comm->handle, &x->sent[count++]);
+        const struct param *row = &x->params->rows[p->tensor];
+        if (p->owner < 0 || !row->trainable) continue;
+        int root = row->routed ? p->owner / x->params->shard.experts : p->owner;
+        MPI_Ibcast(flat + p->at, (int)p->reals, MPI_REAL_TYPE, root, row->routed ? data->handle : comm->handle,
+                   &x->sent[count++]);
         if (count < SPREAD_AT_ONCE) continue;
         MPI_Waitall(count, x->sent, MPI_STATUSES_IGNORE);
         count = 0;

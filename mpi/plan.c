@@ -297,7 +297,10 @@ static struct stage_plan stage_plan_of(const struct plan_estimate *e)
 {
     const struct plan_layout *l = &e->layout;
     int least = l->pipe > 1 ? 2 * l->pipe : e->micros;
-    return (struct stage_plan){l->schedule, l->chunks, e->micros, e->micros < least ? least : e->micros};
+    return (struct stage_plan){.kind = l->schedule,
+                               .chunks = l->chunks,
+                               .micros = e->micros,
+                               .loss_micros = e->micros < least ? least : e->micros};
 }
 
 static struct model_limits limits_of(const struct plan *p, const struct plan_estimate *e, int slots)

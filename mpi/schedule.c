@@ -36,6 +36,10 @@ static enum status check_spec(const struct schedule_spec *s)
     if (!interleaved && s->kind != SCHEDULE_FORWARD_ONLY && s->chunks > 1)
         return fail(ST_CONFIG, "schedule %s with %d chunks a stage; only interleaved has more than 1", names[s->kind],
                     s->chunks);
+    if (interleaved && s->stages > 10)
+        return fail(ST_CONFIG,
+                    "schedule interleaved on %d stages; with two buffers a channel it goes up to 10, use 1f1b",
+                    s->stages);
     if (interleaved && s->stages < 2)
         return fail(ST_CONFIG, "schedule interleaved on one stage; it needs at least 2, use 1f1b");
     return ST_OK;

@@ -10,13 +10,18 @@ struct line {
 
 struct stage {
     struct model *model; /* borrowed */
+    bool linked;
+    struct batch empty;
+    int64_t no_offsets[1];
     struct line train, loss;
+    int train_micros;
     int micros, chunks, slots; /* micros: of a training step or a loss, whichever has more */
     int *slot_of;              /* [micros, chunks] */
     bool *taken;               /* [slots] */
     /* of the call that runs */
     const struct batch *micro;
     int count;
+    enum status failed; /* first failure of a linked stage, which goes on all the same */
     struct model_how how;
     struct loss_sum *sum;
     void (*poll)(void *context);
@@ -124,8 +129,11 @@ enum status stage_create(struct mesh *mesh, struct model *model, const struct mo
     if (st == ST_OK) {
         *s = (struct stage){.model = model,
                             .micros = plan->micros > plan->loss_micros ? plan->micros : plan->loss_micros,
+                            .train_micros = plan->micros,
+                            .linked = plan->linked,
                             .chunks = plan->chunks,
                             .slots = stage_slots(plan, pipe->size, pipe->rank)};
+        s->empty = (struct batch){.offsets = s->no_offsets, .level_offsets = s->no_offsets};
         st = allocate(s);
     }
     TRY(comm_agree(&mesh->world, st));
@@ -152,7 +160,23 @@ double stage_waited_s(const struct stage *s)
     return pipeline_waited_s(s->train.pipeline) + pipeline_waited_s(s->loss.pipeline);
 }
 
-/* ---- what the pipeline calls; micro-batches beyond the count are empty and cost nothing ---- */
+/* ---- what the pipeline calls; micro-batches beyond the count are empty and, unless rows of other ranks' cells come
+ * here, cost nothing ---- */
+
+static bool passes(const struct stage *s, int micro) { return micro < s->count || s->linked; }
+
+static const struct batch *batch_of(const struct stage *s, int micro)
+{
+    return micro < s->count ? &s->micro[micro] : &s->empty;
+}
+
+/* The status that the pipeline sees. */
+static enum status note(struct stage *s, enum status st)
+{
+    if (!s->linked) return st;
+    if (s->failed == ST_OK) s->failed = st;
+    return ST_OK;
+}
 
 static int *slot_of(struct stage *s, int micro, int chunk) { return &s->slot_of[micro * s->chunks + chunk]; }
 
@@ -167,25 +191,25 @@ static int take_slot(struct stage *s)
 static enum status forward(void *context, int micro, int chunk, const void *in, void *out)
 {
     struct stage *s = context;
-    if (micro >= s->count) return ST_OK;
+    if (!passes(s, micro)) return ST_OK;
     int slot = s->how.train ? take_slot(s) : 0;
     *slot_of(s, micro, chunk) = slot;
     struct model_how how = s->how;
-    if (micro + 1 < s->count) how.ready = NULL;
-    return model_forward_part(s->model, slot, chunk, &s->micro[micro], &how, in, out, s->sum);
+    if (micro + 1 < (s->linked ? s->train_micros : s->count)) how.ready = NULL;
+    return note(s, model_forward_part(s->model, slot, chunk, batch_of(s, micro), &how, in, out, s->sum));
 }
 
 static enum status backward(void *context, int micro, int chunk, const void *d_out, void *d_in)
 {
     struct stage *s = context;
-    if (micro >= s->count) return ST_OK;
+    if (!passes(s, micro)) return ST_OK;
     return model_backward_part(s->model, *slot_of(s, micro, chunk), d_out, d_in);
 }
 
 static enum status weights(void *context, int micro, int chunk)
 {
     struct stage *s = context;
-    if (micro >= s->count) return ST_OK;
+    if (!passes(s, micro)) return ST_OK;
     model_weights_part(s->model, *slot_of(s, micro, chunk));
     s->taken[*slot_of(s, micro, chunk)] = false;
     return ST_OK;
@@ -210,10 +234,11 @@ static enum status run(struct comm *pipe, struct stage *s, struct line *line, co
     s->count = count;
     s->how = how;
     s->sum = loss;
+    s->failed = ST_OK;
     struct pipeline_stage calls = {s, forward, backward, weights, message_bytes, poll};
     enum status st = pipeline_run(pipe, line->pipeline, &calls);
     for (int i = 0; i < s->slots; i++) s->taken[i] = false; /* a failed step leaves some */
-    return st;
+    return st != ST_OK ? st : s->failed;
 }
 
 enum status stage_gradient(struct comm *pipe, struct stage *s, const struct batch *micro, int count,

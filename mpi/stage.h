@@ -20,6 +20,7 @@ struct stage_plan {
     int chunks;              /* of a stage */
     int micros;              /* most micro-batches of a step, */
     int loss_micros;         /* and of a call of stage_loss */
+    bool linked;             /* experts lie on other ranks, too */
 };
 
 /* Share the blocks of `model`, which holds all and needs no memory, so that the dearest part costs least, from the FLOPs
@@ -39,6 +40,9 @@ struct stage;
 MUST_CHECK enum status stage_create(struct mesh *mesh, struct model *model, const struct model_limits *limits,
                                     const struct stage_plan *plan, struct stage **out);
 void stage_destroy(struct stage **stage);
+
+/* With experts on other ranks (model_set_link) every rank of mesh->expert goes through all micro-batches of the plan,
+ * with empty ones beyond its count, and computes on after a failure of its own: somebody waits for its rows. */
 
 /* Gradients of micro-batches [count], added to those of this stage's parameters (the two ends of a tied tensor apart:
  * reducer_join_ends); the losses are added to *loss on the last stage. The status is this rank's: agree on it. count is

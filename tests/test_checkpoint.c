@@ -32,7 +32,7 @@ static struct param_table table_on(const struct comm *comm, uint64_t seed)
     };
     struct param_table t = {0};
     for (int i = 0; i < 3; i++) assert_int_equal(param_add(&t, &rows[i], NULL), ST_OK);
-    assert_int_equal(param_share(&t, comm->rank, comm->size), ST_OK);
+    assert_int_equal(param_share(&t, comm->rank, comm->size, 1), ST_OK);
     assert_int_equal(param_allocate(&t, true), ST_OK);
     for (int64_t k = 0; k < t.size; k++) { /* cheap, but every value is its own */
         uint64_t bits = (seed * 1000003 + (uint64_t)k) * UINT64_C(0x9E3779B97F4A7C15);

@@ -45,7 +45,7 @@ for how in "2 1f1b" "3 1f1b" "4 zb-h1" "3 gpipe" "3 zb-h1" "2 interleaved chunks
     [ "$more" = recompute ] && continue # its configuration says so
     same "p$number" "$how"
 done
-grep -q "2 stages with .* blocks; 1f1b with 5 micro-batches of 2 cells: stages stand idle for 17 %" "$dir/log" || fail "the layout is not told"
+grep -q "mesh: 1 x 2 x 1 .*, stages of . + . blocks; 1f1b with 5 micro-batches of 2 cells: stages stand idle for 17 %" "$dir/log" || fail "the layout is not told"
 
 # a run goes on under another mesh
 pretrain 2 "$dir/turn" --set mesh.pipe=2 --set train.max_seconds=0.001 || fail "a short run"

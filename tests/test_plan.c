@@ -158,7 +158,8 @@ static void memory_of_a_stage_is_what_is_measured(void **state)
     OK(plan_open(&job, &machine, &plan));
     OK(plan_share_layers(plan, &layout, first));
     plan_close(&plan);
-    struct plan_memory want = measured((struct model_hold){1, {{0, first[1]}}}, 32, 2, 4, false, 1);
+    struct model_hold hold = {.count = 1, .part = {{0, first[1]}}};
+    struct plan_memory want = measured(hold, 32, 2, 4, false, 1);
     check_memory(&e, want);
 }
 

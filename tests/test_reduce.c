@@ -36,7 +36,7 @@ static struct param_table table_of(void)
     };
     struct param_table t = {0};
     for (int i = 0; i < 3; i++) assert_int_equal(param_add(&t, &rows[i], NULL), ST_OK);
-    assert_int_equal(param_share(&t, world.rank, world.size), ST_OK);
+    assert_int_equal(param_share(&t, world.rank, world.size, 1), ST_OK);
     assert_int_equal(param_allocate(&t, true), ST_OK);
     return t;
 }

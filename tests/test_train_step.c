@@ -9,23 +9,26 @@
 
 #include "base/text.h"
 #include "cell/tokenize.h"
+#include "mpi/expert_line.h"
 #include "mpi/train_step.h"
 
 static struct comm world;
 static struct comm alone; /* this rank by itself */
 
+enum { MOE_EXPERTS = 12, MOE_CHOSEN = 2 };
 enum { GENES = 500, BATCH = 7, MICRO = 2, SHARE_MICROS = 4, MOST_PARTS = 16 };
 
 /* How a fixture is laid out; zeros are one stage that keeps everything. */
 struct layout {
-    int stages;
+    int stages, experts;
     enum schedule_kind kind;
     int chunks;
-    bool recompute;
+    bool recompute, tight; /* tight: room for few rows of other ranks, so that trips take several rounds */
 };
 
 struct fixture {
     struct mesh mesh;
+    struct expert_line *line;
     struct config *config;
     struct vocab *vocab;
     struct model *model;
@@ -36,7 +39,8 @@ struct fixture {
 
 static void open_model(struct fixture *f, const struct layout *l)
 {
-    struct stage_plan plan = {l->kind, l->chunks > 0 ? l->chunks : 1, SHARE_MICROS, SHARE_MICROS + 1};
+    struct stage_plan plan = {l->kind, l->chunks > 0 ? l->chunks : 1, SHARE_MICROS, SHARE_MICROS + 1,
+                              f->mesh.expert.size > 1};
     struct model_limits limits = {.cells = MICRO, .tokens = MICRO * (GENES + 1), .train = true, .threads = 1};
     int first[MOST_PARTS + 1], stages = f->mesh.pipe.size;
     struct model *whole;
@@ -44,8 +48,17 @@ static void open_model(struct fixture *f, const struct layout *l)
     assert_int_equal(stage_cut(whole, &limits, &plan, stages, first), ST_OK);
     model_destroy(&whole);
     struct model_hold hold = stage_hold(&plan, stages, f->mesh.pipe.rank, first);
+    hold.expert_rank = f->mesh.expert.rank;
+    hold.expert_ranks = f->mesh.expert.size;
     assert_int_equal(model_create(f->config, f->vocab, &hold, &f->model), ST_OK);
-    assert_int_equal(param_share(model_params(f->model), f->mesh.dense.rank, f->mesh.dense.size), ST_OK);
+    if (plan.linked) {
+        struct expert_line_shape shape = {MOE_EXPERTS, MOE_CHOSEN, limits.tokens / (l->tight ? 8 : 1),
+                                          64 * sizeof(real)};
+        assert_int_equal(expert_line_create(&f->mesh, shape, &f->line), ST_OK);
+        model_set_link(f->model, expert_line_link(f->line));
+    }
+    assert_int_equal(param_share(model_params(f->model), f->mesh.dense.rank, f->mesh.dense.size, f->mesh.expert.size),
+                     ST_OK);
     assert_int_equal(param_allocate(model_params(f->model), true), ST_OK);
     param_initialise(model_params(f->model), 5);
     limits.slots = stage_slots(&plan, stages, f->mesh.pipe.rank);
@@ -62,7 +75,9 @@ static void open_layout(struct fixture *f, struct comm *comm, const char *extra,
                                        "train.rate=1e-3", "model.dropout=0.1", "run.seed=5"};
     struct text tsv = {0};
     *f = (struct fixture){0};
-    assert_int_equal(mesh_open(comm, (struct mesh_shape){0, l.stages > 0 ? l.stages : 1, 1}, &f->mesh), ST_OK);
+    assert_int_equal(
+        mesh_open(comm, (struct mesh_shape){0, l.stages > 0 ? l.stages : 1, l.experts > 0 ? l.experts : 1}, &f->mesh),
+        ST_OK);
     assert_int_equal(config_create(&f->config), ST_OK);
     for (size_t i = 0; i < sizeof sets / sizeof *sets; i++)
         assert_int_equal(config_set(f->config, sets[i], "test"), ST_OK);
@@ -99,6 +114,7 @@ static void close_fixture(struct fixture *f)
     vocab_destroy(&f->vocab);
     config_destroy(&f->config);
     for (int i = 0; i < SHARE_MICROS; i++) batch_destroy(&f->micro[i]);
+    expert_line_destroy(&f->line);
     mesh_close(&f->mesh);
 }
 
@@ -353,6 +369,47 @@ static void experts_go_through_pipelines(void **state)
     check_pipeline((struct layout){.kind = SCHEDULE_1F1B}, DEEP EXPERTS "model.expert_balance=loss");
 }
 
+/* ---- experts on several ranks ---- */
+
+#define ROUTED "model.layers=4 model.feed_forward=moe model.experts=12 model.expert_balance=bias "
+
+/* Rows go to other ranks and come back: outputs are the same bits, sums over cells agree to rounding. */
+static void check_experts(struct layout l, int divide)
+{
+    struct fixture apart, together;
+    l.experts = world.size / divide;
+    open_layout(&apart, &world, ROUTED, l);
+    open_layout(&together, &world, ROUTED, (struct layout){.kind = SCHEDULE_1F1B, .stages = l.stages});
+    for (int64_t step = 0; step < 2; step++) {
+        struct step_result a = step_ok(&apart, step), b = step_ok(&together, step);
+        if (step == 0) assert_true(a.loss.genewise == b.loss.genewise && a.loss.cellwise == b.loss.cellwise);
+        assert_true(fabs(a.loss.genewise - b.loss.genewise) <= 1e-5 * b.loss.genewise);
+        assert_true(fabs(a.gradient_norm - b.gradient_norm) <= 1e-4 * b.gradient_norm);
+        assert_true(step > 0 || a.expert_imbalance == b.expert_imbalance);
+    }
+    struct param_table *t = model_params(apart.model), *u = model_params(together.model);
+    int elsewhere = 0;
+    for (int i = 0; i < t->count; i++) {
+        elsewhere += t->rows[i].routed && t->rows[i].elsewhere && !u->rows[i].elsewhere;
+        for (int64_t k = 0; !t->rows[i].elsewhere && k < param_reals(&t->rows[i]); k++)
+            assert_true(fabs(param_weight(t, i)[k] - param_weight(u, i)[k]) < 2e-4);
+    }
+    assert_true((elsewhere > 0) == (l.experts > 1));
+    close_fixture(&apart);
+    close_fixture(&together);
+}
+
+static void experts_may_lie_on_several_ranks(void **state)
+{
+    check_experts((struct layout){.kind = SCHEDULE_1F1B}, 1);
+    check_experts((struct layout){.kind = SCHEDULE_1F1B, .tight = true}, 1);
+    check_experts((struct layout){.kind = SCHEDULE_1F1B, .recompute = true, .tight = true}, 1);
+    check_experts((struct layout){.kind = SCHEDULE_GPIPE}, 1);
+    if (world.size % 2) return;
+    check_experts((struct layout){.kind = SCHEDULE_1F1B}, 2);
+    check_experts((struct layout){.kind = SCHEDULE_ZB_H1, .stages = 2, .tight = true}, 2);
+}
+
 static void data_and_pipe_agree_with_one_rank(void **state)
 {
     if (world.size % 2) skip();
@@ -371,11 +428,12 @@ int main(int argc, char **argv)
 {
     if (comm_open(&argc, &argv, &world) != ST_OK || comm_split(&world, world.rank, &alone) != ST_OK) return ST_COMM;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(gradients_agree_in_fp32),       cmocka_unit_test(gradients_agree_in_bf16),
-        cmocka_unit_test(per_rank_ratios_are_averaged),  cmocka_unit_test(ranks_stay_equal_and_learn),
-        cmocka_unit_test(biases_do_not_depend_on_ranks), cmocka_unit_test(trouble_of_one_rank_is_everybodys),
-        cmocka_unit_test(a_step_allocates_nothing),      cmocka_unit_test(pipelines_have_the_weights_of_one_rank),
-        cmocka_unit_test(experts_go_through_pipelines),  cmocka_unit_test(data_and_pipe_agree_with_one_rank),
+        cmocka_unit_test(gradients_agree_in_fp32),          cmocka_unit_test(gradients_agree_in_bf16),
+        cmocka_unit_test(per_rank_ratios_are_averaged),     cmocka_unit_test(ranks_stay_equal_and_learn),
+        cmocka_unit_test(biases_do_not_depend_on_ranks),    cmocka_unit_test(trouble_of_one_rank_is_everybodys),
+        cmocka_unit_test(a_step_allocates_nothing),         cmocka_unit_test(pipelines_have_the_weights_of_one_rank),
+        cmocka_unit_test(experts_go_through_pipelines),     cmocka_unit_test(data_and_pipe_agree_with_one_rank),
+        cmocka_unit_test(experts_may_lie_on_several_ranks),
     };
     cmocka_set_message_output(CM_OUTPUT_STDOUT);
     int failed = cmocka_run_group_tests(tests, NULL, NULL);

@@ -96,7 +96,7 @@ void ISA_NAME(decode_cell_forward)(real *p, const void *m, const void *z, const 
  * wide a run as leaves every thread some. */
 static int64_t run_width(int cells, int64_t width)
 {
-    int64_t runs = (2 * omp_get_max_threads() + cells - 1) / cells, run = (width / runs + 63) / 64 * 64;
+    int64_t runs = cells > 0 ? (2 * omp_get_max_threads() + cells - 1) / cells : 1, run = (width / runs + 63) / 64 * 64;
     return run < 128 ? 128 : run;
 }
 

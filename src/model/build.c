@@ -18,7 +18,9 @@ static void place(const struct build *b, struct param *p)
     bool home = model_hold_has(b->hold, b->module, b->layers);
     bool read = p->tied && model_hold_has(b->hold, b->layers, b->layers);
     p->module = b->module;
+    p->routed = b->experts_total > 0;
     p->elsewhere = !home && !read;
+    if (p->routed && !model_hold_has_expert(b->hold, b->expert, b->experts_total)) p->elsewhere = true;
     p->copy = !home && read;
     p->two_ends = home && read;
 }

@@ -17,6 +17,7 @@ struct build {
     const struct model_hold *hold; /* what this rank holds of the model */
     int module;                    /* what is being built: MODULE_EMBEDDING, a block, or `layers` for the heads */
     int layer, layers;             /* this block's index, and how many there are */
+    int expert, experts_total;     /* the expert that is being built, of so many; 0: none is */
     int64_t width;                 /* D */
 };
 

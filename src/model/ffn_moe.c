@@ -73,13 +73,15 @@ static enum status create_experts(struct moe *m, struct build *b, const char *pr
     char name[80];
     TRY(NEW_ARRAY(m->uv, m->experts));
     TRY(NEW_ARRAY(m->o, m->experts));
-    for (int e = 0; e < m->experts; e++) {
+    b->experts_total = m->experts;
+    for (b->expert = 0; b->expert < m->experts; b->expert++) {
         struct sglu_maps maps;
-        snprintf(name, sizeof name, "%s.experts.%d", prefix, e);
+        snprintf(name, sizeof name, "%s.experts.%d", prefix, b->expert);
         TRY(create_sglu(b, name, &maps));
-        m->uv[e] = maps.uv;
-        m->o[e] = maps.o;
+        m->uv[b->expert] = maps.uv;
+        m->o[b->expert] = maps.o;
     }
+    b->experts_total = 0;
     if (!config_bool(b->config, "model.shared_expert")) return ST_OK;
     snprintf(name, sizeof name, "%s.shared", prefix);
     TRY(create_sglu(b, name, &m->shared));
@@ -138,9 +140,10 @@ struct tensor *moe_route(const struct ffn *f, const struct pass *pass, struct te
 struct tensor *moe_experts(const struct ffn *f, const struct pass *pass, struct tensor *rows, struct expert_runs runs)
 {
     const struct moe *m = (const void *)f;
-    struct tensor *g = op_gate_product(pass->tape, op_expert_linear(pass->tape, m->uv, rows, runs));
+    int first = pass->link ? pass->link->first : 0;
+    struct tensor *g = op_gate_product(pass->tape, op_expert_linear(pass->tape, m->uv + first, rows, runs));
     tape_tap(pass->tape, "gate", g);
-    return op_expert_linear(pass->tape, m->o, g, runs);
+    return op_expert_linear(pass->tape, m->o + first, g, runs);
 }
 
 struct tensor *moe_combine(const struct ffn *f, const struct pass *pass, struct tensor *results,
@@ -163,11 +166,31 @@ static struct expert_runs own_runs(const struct pass *pass, const struct routing
     return (struct expert_runs){routing->experts, list};
 }
 
+/* The experts of a further round, on another tape. */
+static struct tensor *run_apart(const void *self, const void *pass, struct tape *tape, struct tensor *rows,
+                                struct expert_runs runs)
+{
+    struct pass apart = *(const struct pass *)pass;
+    apart.tape = tape;
+    return moe_experts(self, &apart, rows, runs);
+}
+
+/* Experts lie on other ranks, too: rows go there and results come back. */
+static struct tensor *experts_away(const struct ffn *f, const struct pass *pass, struct tensor *rows,
+                                   const struct routing *routing)
+{
+    struct expert_trip trip;
+    struct tensor *here = op_travel_out(pass->tape, rows, routing, pass->link, &trip);
+    struct tensor *results = moe_experts(f, pass, here, trip.runs);
+    return op_travel_back(pass->tape, results, rows, routing, &trip, &(struct op_experts){run_apart, f, pass});
+}
+
 static struct tensor *moe_run(const struct ffn *f, const struct pass *pass, struct tensor *x)
 {
     struct routing routing;
-    struct tensor *rows = moe_route(f, pass, x, &routing);
-    struct tensor *results = moe_experts(f, pass, rows, own_runs(pass, &routing));
+    struct tensor *rows = moe_route(f, pass, x, &routing), *results;
+    if (pass->link) results = experts_away(f, pass, rows, &routing);
+    else results = moe_experts(f, pass, rows, own_runs(pass, &routing));
     return moe_combine(f, pass, results, &routing, x);
 }
 

@@ -49,6 +49,8 @@ void model_destroy(struct model **model)
     if (!m) return;
     if (m->family) m->family->destroy(m->self);
     free_slots(m);
+    tape_destroy(&m->link.spare);
+    arena_destroy(&m->spare_memory);
     arena_destroy(&m->packed);
     linears_free(&m->linears);
     experts_free(&m->experts);
@@ -164,7 +166,7 @@ enum status model_measure(const struct model *m, const struct model_limits *limi
                           struct model_cost *cost)
 {
     enum status st = ST_OK;
-    struct model_hold hold = part ? (struct model_hold){1, {*part}} : m->hold;
+    struct model_hold hold = part ? (struct model_hold){.count = 1, .part = {*part}} : m->hold;
     size_t second;
     *cost = (struct model_cost){.weight_bytes = weight_bytes_of(m, &hold, &second)};
     for (int i = 0; i < m->params.count; i++) cost->parameters += param_reals(&m->params.rows[i]);
@@ -203,6 +205,20 @@ done:
     return st;
 }
 
+void model_set_link(struct model *m, const struct expert_link *link)
+{
+    m->linked = link != NULL;
+    m->link = link ? *link : (struct expert_link){0};
+}
+
+/* Made first, without memory; measuring the slots runs it, too, and finds how much it needs. */
+static enum status make_spare(struct model *m)
+{
+    tape_destroy(&m->link.spare);
+    arena_destroy(&m->spare_memory);
+    return m->linked ? tape_create(&m->spare_memory, most_ops(m), &m->link.spare) : ST_OK;
+}
+
 enum status model_prepare(struct model *m, const struct model_limits *limits)
 {
     enum status st = ST_OK;
@@ -214,7 +230,9 @@ enum status model_prepare(struct model *m, const struct model_limits *limits)
     take_packed(m);
     TRY(arena_create(&m->packed, m->packed.high_bytes));
     take_packed(m);
+    TRY(make_spare(m));
     TRY(make_slots(m));
+    if (m->linked) TRY(arena_create(&m->spare_memory, m->spare_memory.high_bytes));
 done:
     return st;
 }

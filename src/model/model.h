@@ -25,6 +25,7 @@
 #include "model/experts.h"
 #include "model/param.h"
 #include "model/part.h"
+#include "tape/expert_link.h"
 #include "tape/tape.h"
 
 struct model;
@@ -75,6 +76,8 @@ MUST_CHECK enum status model_measure(const struct model *model, const struct mod
                                      const struct model_part *part, struct model_cost *cost);
 /* Allocate arenas and make every product primitive. Local. ST_MEMORY. */
 MUST_CHECK enum status model_prepare(struct model *model, const struct model_limits *limits);
+/* Rows reach experts on other ranks through this (copied; NULL: all lie here). Before model_prepare. Local. */
+void model_set_link(struct model *model, const struct expert_link *link);
 /* Repack weights for the products and redo prepared segments. Allocates nothing. Local. */
 MUST_CHECK enum status model_pack(struct model *model);
 

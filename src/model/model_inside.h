@@ -36,6 +36,9 @@ struct model {
     struct arena packed;
     int slot_count;
     struct slot *slots;
+    bool linked;
+    struct expert_link link;   /* to experts on other ranks, */
+    struct arena spare_memory; /* and what its further rounds run on */
 };
 
 /* Start a pass of `part` in a slot with an arena and a tape: batch NULL measures `sizes`. Local. */

@@ -17,6 +17,7 @@ void slot_begin(const struct model *m, struct slot *s, struct model_part part, c
     tape_begin(s->tape, how->train ? TAPE_TRAIN : TAPE_INFER);
     s->pass = (struct pass){
         .tape = s->tape, .params = &m->params, .type = type, .seed = m->seed, .drops = how->train, .step = how->step};
+    if (m->linked) s->pass.link = &m->link;
     if (batch) s->pass.balance_scale = experts_share(&m->experts, batch->token_count);
     s->part = part;
     s->how = *how;

@@ -42,16 +42,16 @@ static enum status take(real **out, int64_t size, const char *what)
     return ST_OK;
 }
 
-enum status param_share(struct param_table *table, int rank, int ranks)
+enum status param_share(struct param_table *table, int rank, int ranks, int experts)
 {
     shard_free(&table->shard);
-    return shard_cut(table, rank, ranks, &table->shard);
+    return shard_cut(table, rank, ranks, experts, &table->shard);
 }
 
 enum status param_allocate(struct param_table *table, bool train)
 {
     enum status st = ST_OK;
-    if (!table->shard.piece) TRY(param_share(table, 0, 1));
+    if (!table->shard.piece) TRY(param_share(table, 0, 1, 1));
     TRY(take(&table->weight, table->size, "weights"));
     if (!train) return ST_OK;
     TRY(take(&table->gradient, table->size, "gradients"));

@@ -29,6 +29,7 @@ struct param {
     double rate_scale; /* multiplies the learning rate */
     /* Which of the ranks of a pipeline have it. Every rank's table has all rows, in the same order. */
     bool tied;             /* the heads read it too */
+    bool routed;           /* an expert's: held by one of the ranks that share out experts, and its replicas */
     bool elsewhere;        /* other ranks hold it: no memory here, nobody may touch it */
     bool copy;             /* held here, but another stage holds it too and counts and writes it */
     bool two_ends;         /* tied, and read at both ends here: it has a second gradient, at */
@@ -50,8 +51,9 @@ struct param_table {
 /* Append a row; its offset is rounded so that rows start 64-byte aligned. The returned pointer is
  * valid until the next add; keep the index. Local. */
 MUST_CHECK enum status param_add(struct param_table *table, const struct param *row, int *index_out);
-/* Share the rows that lie here among `ranks` ranks that have the same ones; before param_allocate. Local. */
-MUST_CHECK enum status param_share(struct param_table *table, int rank, int ranks);
+/* Share the rows that lie here among `ranks` ranks that have the same ones; before param_allocate. Of `experts` (1: none)
+ * neighbours in a row each has other experts' rows, so those are shared among every `experts`-th rank. Local. */
+MUST_CHECK enum status param_share(struct param_table *table, int rank, int ranks, int experts);
 /* Allocate weights, and gradients and moments if `train`. Local. */
 MUST_CHECK enum status param_allocate(struct param_table *table, bool train);
 /* Initialise every weight from (seed, hash of its name, element): the same on any mesh. Local. */

@@ -17,9 +17,13 @@ struct model_part {
 struct model_hold {
     int count;
     struct model_part part[MODEL_MAX_PARTS];
+    int expert_rank, expert_ranks; /* of each layer's experts an equal share, in rank order; 0 ranks: all */
 };
 
-static inline struct model_hold model_hold_all(int layers) { return (struct model_hold){1, {{0, layers}}}; }
+static inline struct model_hold model_hold_all(int layers)
+{
+    return (struct model_hold){.count = 1, .part = {{0, layers}}};
+}
 
 static inline bool model_part_has(struct model_part part, int module, int layers)
 {
@@ -33,6 +37,12 @@ static inline bool model_hold_has(const struct model_hold *hold, int module, int
     for (int i = 0; i < hold->count; i++)
         if (model_part_has(hold->part[i], module, layers)) return true;
     return false;
+}
+
+/* Has it expert number `expert` of `experts`, which the ranks divide? */
+static inline bool model_hold_has_expert(const struct model_hold *hold, int expert, int experts)
+{
+    return hold->expert_ranks <= 1 || expert / (experts / hold->expert_ranks) == hold->expert_rank;
 }
 
 #endif

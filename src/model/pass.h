@@ -35,6 +35,7 @@ struct pass {
     uint64_t seed, step;  /* of dropout */
     bool drops;           /* dropout on */
     double balance_scale; /* share of the global batch's tokens: weighs terms that balance experts; 0 without */
+    const struct expert_link *link; /* to experts on other ranks; NULL if all lie here */
     struct rows all, read;
     const uint8_t *key_mask;  /* [S] 0 on hidden genes */
     const float *value_scale; /* [B] 1/sqrt(genes of the cell) */

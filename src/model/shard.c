@@ -12,11 +12,13 @@ static int64_t rows_of_piece(const struct param *p)
 
 static int64_t pieces_of(const struct param *p) { return (p->rows + rows_of_piece(p) - 1) / rows_of_piece(p); }
 
-/* The rank with least so far, the first of those. */
-static int least_loaded(const int64_t *load, int ranks)
+/* The holder with least so far, the first of those. All holders see the same loads: those of rows they have in common. */
+static int least_loaded(const struct shard *s, const int64_t *load, bool routed)
 {
-    int least = 0;
-    for (int r = 1; r < ranks; r++)
+    int first, step;
+    shard_holders(s, routed, &first, &step);
+    int least = first;
+    for (int r = first + step; r < s->ranks; r += step)
         if (load[r] < load[least]) least = r;
     return least;
 }
@@ -30,8 +32,8 @@ static void cut_tensor(const struct param_table *table, int tensor, struct shard
         struct piece *piece = &s->piece[s->count++];
         *piece = (struct piece){tensor, row, rows, p->offset + row * p->cols, rows * p->cols, -1, 0};
         if (p->elsewhere) continue;
-        piece->owner = least_loaded(load, s->ranks);
-        load[piece->owner] += piece->reals;
+        piece->owner = least_loaded(s, p->routed ? load + s->ranks : load, p->routed);
+        (p->routed ? load + s->ranks : load)[piece->owner] += piece->reals;
     }
 }
 
@@ -46,16 +48,16 @@ static void place_moments(const struct param_table *table, struct shard *s)
     }
 }
 
-enum status shard_cut(const struct param_table *table, int rank, int ranks, struct shard *out)
+enum status shard_cut(const struct param_table *table, int rank, int ranks, int experts, struct shard *out)
 {
     enum status st = ST_OK;
     int64_t count = 0, *load = NULL;
-    *out = (struct shard){.rank = rank, .ranks = ranks};
+    *out = (struct shard){.rank = rank, .ranks = ranks, .experts = experts};
     for (int i = 0; i < table->count; i++) count += pieces_of(&table->rows[i]);
     TRY(NEW_ARRAY(out->piece, count));
     TRY(NEW_ARRAY(out->first, table->count));
-    TRY(NEW_ARRAY(load, ranks));
-    for (int r = 0; r < ranks; r++) load[r] = 0;
+    TRY(NEW_ARRAY(load, 2 * ranks)); /* of rows that all have, and of experts' */
+    for (int r = 0; r < 2 * ranks; r++) load[r] = 0;
     for (int i = 0; i < table->count; i++) cut_tensor(table, i, out, load);
     place_moments(table, out);
 done:

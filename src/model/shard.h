@@ -19,25 +19,33 @@ struct piece {
     int tensor;          /* row of the parameter table */
     int64_t first, rows; /* of its rows */
     int64_t at, reals;   /* where it lies in the flat arrays */
-    int owner;           /* among the ranks that hold it; -1 if it lies elsewhere */
+    int owner;           /* of the shard's ranks; -1 if it lies elsewhere */
     int64_t moment;      /* where its moments lie, if they do here */
 };
 
 struct shard {
     int rank, ranks;
+    int experts; /* neighbouring ranks with different experts: a routed row lies on every `experts`-th rank */
     int64_t count;
     struct piece *piece; /* [count] in the order of the table */
     int64_t *first;      /* [tensors] a tensor's first piece */
     int64_t reals;       /* values this rank owns, with gaps for alignment */
 };
 
-/* Cut `table` for rank `rank` of the `ranks` ranks that hold the same rows. Local. */
-MUST_CHECK enum status shard_cut(const struct param_table *table, int rank, int ranks, struct shard *out);
+/* Cut `table` for rank `rank` of the `ranks` ranks that hold the same rows, see param_share. Local. */
+MUST_CHECK enum status shard_cut(const struct param_table *table, int rank, int ranks, int experts, struct shard *out);
 void shard_free(struct shard *shard);
 
 static inline bool shard_owns(const struct shard *shard, const struct piece *piece)
 {
     return piece->owner == shard->rank;
+}
+
+/* The ranks that hold a row: *first, *first + *step, ... below shard->ranks. Local. */
+static inline void shard_holders(const struct shard *shard, bool routed, int *first, int *step)
+{
+    *step = routed ? shard->experts : 1;
+    *first = routed ? shard->rank % shard->experts : 0;
 }
 
 #endif
