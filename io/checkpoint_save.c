@@ -47,7 +47,7 @@ static enum status count_chunks(const struct mesh *mesh, const struct param_tabl
     enum status st = ST_OK;
     struct shard shard;
     *count = *bytes = 0;
-    TRY(shard_cut(params, mesh->dense.rank, mesh->dense.size, &shard));
+    TRY(shard_cut(params, mesh->dense.rank, mesh->dense.size, mesh->expert.size, &shard));
     for (int64_t i = 0; i < shard.count; i++) {
         const struct piece *piece = &shard.piece[i];
         if (!shard_owns(&shard, piece) || params->rows[piece->tensor].copy) continue;

@@ -89,7 +89,7 @@ static enum status trial_open(struct job *job, struct trial *t)
                                       .splits = true};
     TRY(config_put(job->config, "model.layers", "3", "calibration"));
     TRY(model_create(job->config, p->vocab, &hold, &t->model));
-    TRY(param_share(model_params(t->model), job->world.rank, job->world.size));
+    TRY(param_share(model_params(t->model), job->world.rank, job->world.size, 1));
     TRY(param_allocate(model_params(t->model), true));
     param_initialise(model_params(t->model), 1);
     TRY(model_prepare(t->model, &t->limits));

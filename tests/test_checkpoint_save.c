@@ -43,7 +43,7 @@ static struct param_table stage_table(const struct mesh *mesh, uint64_t seed)
         p.elsewhere = !here && !p.copy;
         assert_int_equal(param_add(&t, &p, NULL), ST_OK);
     }
-    assert_int_equal(param_share(&t, mesh->dense.rank, mesh->dense.size), ST_OK);
+    assert_int_equal(param_share(&t, mesh->dense.rank, mesh->dense.size, 1), ST_OK);
     assert_int_equal(param_allocate(&t, true), ST_OK);
     for (int64_t i = 0; i < t.shard.count; i++) {
         const struct piece *p = &t.shard.piece[i];

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# plan: limit=120
+# plan: limit=150
 # cytomill-pretrain over pipelines: whatever the stages, schedule, chunks and recomputation, the checkpoints of a run
 # with one replica are byte for byte those of one rank; a run goes on with other stages, and with other replicas to
-# rounding; every wrong mesh is one line and exit code before anything is written.
+# rounding, as it does when ranks share out experts; every wrong mesh is one line and exit code before anything is written.
 set -u
 . tests/job_checks
 
@@ -59,6 +59,30 @@ awk -v a="$(loss one)" -v b="$(loss data)" 'BEGIN { exit !(b > 0 && (a-b)^2 < 1e
     fail "two replicas of two stages: loss $(loss data), not $(loss one)"
 cytomill-embed --model "$dir/data" "$dir/atlas" --out "$dir/embedding.h5ad" >"$dir/log" 2>&1 || fail "embedding from four ranks' checkpoint"
 
+# a mixture of experts: ranks that share out experts agree with one rank that has all, and go on from each other
+cat >"$dir/routed.yaml" <<'EOF3'
+model: {name: routed, layers: 4, width: 32, heads: 2, value_width: 16, min_genes: 10, max_genes: 200, feed_forward: moe, experts: 8, expert_every: 2, expert_balance: bias}
+train: {steps: 6, batch: 9, micro_batch: 2, rate: 2e-3, checkpoint_every: 2, evaluate_every: 3, evaluate_cells: 7}
+run: {precision: fp32, seed: 3}
+EOF3
+routed() { # ranks out option...
+    local ranks=$1 out=$2; shift 2
+    mpirun -n "$ranks" cytomill-pretrain --config "$dir/routed.yaml" --atlas "$dir/atlas" --out "$out" "$@" >"$dir/log" 2>&1
+}
+routed 1 "$dir/x1" || fail "experts on one rank"
+for how in "2 expert=2" "4 expert=4" "4 expert=2,pipe=2"; do
+    read -r ranks axes <<<"$how"
+    set=(); for axis in ${axes//,/ }; do set+=(--set "mesh.$axis"); done
+    routed "$ranks" "$dir/x$axes" "${set[@]}" || fail "experts: $how"
+    awk -v a="$(loss x1)" -v b="$(loss "x$axes")" 'BEGIN { exit !(b > 0 && (a-b)^2 < 1e-6*a*a) }' || fail "experts, $how: loss $(loss "x$axes"), not $(loss x1)"
+    cytomill-embed --model "$dir/x$axes" "$dir/atlas" --out "$dir/x.h5ad" >"$dir/log" 2>&1 || fail "embedding from experts of $how"
+    rm "$dir/x.h5ad" "$dir/x.h5ad.run.json"
+done
+rm "$dir/xexpert=4/checkpoint-6.h5"
+routed 1 "$dir/xexpert=4" && grep -q "step 4" "$dir/log" || fail "four expert ranks, then one"
+rm "$dir/xexpert=4/checkpoint-6.h5"
+routed 2 "$dir/xexpert=4" --set mesh.expert=2 && grep -q "step 4" "$dir/log" || fail "one expert rank, then two"
+
 # wrong meshes
 refused() { # ranks, exit code, words of the error line, option...
     pretrain "$1" "$dir/new" "${@:4}"
@@ -74,5 +98,7 @@ refused 2 3 "mesh.layers .*3 numbers for 2 stages" --set mesh.pipe=2 --set mesh.
 refused 2 3 "mesh.layers .*the parts have 6 blocks together, the model has 7" --set mesh.pipe=2 --set mesh.layers=3,3
 refused 2 3 "mesh.layers .*'0' is no number of blocks" --set mesh.pipe=2 --set mesh.layers=0,7
 refused 3 3 "train.recompute .*schedule zb-h1 keeps" --set mesh.pipe=3 --set mesh.schedule=zb-h1 --set train.recompute=true
+refused 2 3 "mesh.expert .*this model has no experts" --set mesh.expert=2
+refused 3 3 "mesh.expert .*3 ranks do not divide the 8 experts" --set mesh.expert=3 --set model.feed_forward=moe
 refused 4 3 "train.batch .*2 replicas, but the global batch has 1 cells" --set mesh.pipe=2 --set train.batch=1
 exit 0

@@ -1,8 +1,9 @@
 /* The exchange of gradients.
  * plan: ranks=1,2,3 limit=60
- * A gradient cut over the ranks sums on the owners of its pieces to the same tensor, whoever sends early or late, 2e-6 of its largest entry in fp32 and 4e-3 in bf16;
- * what owners hand out has the same bits everywhere; a sparse tensor's untouched rows stay zero and touched ones of any
- * rank arrive; the report sums in rank order and a failure on the last rank is everybody's. */
+ * A gradient cut over the ranks sums on the owners of its pieces to the same tensor, whoever sends early or late, 2e-6 of
+ * its largest entry in fp32 and 4e-3 in bf16; what owners hand out has the same bits everywhere; a sparse tensor's
+ * untouched rows stay zero and touched ones of any rank arrive; the report sums in rank order and a failure on the last
+ * rank is everybody's. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
