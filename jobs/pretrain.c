@@ -4,7 +4,10 @@
 
 #include "base/stop.h"
 #include "base/text.h"
+#include "io/batch_save.h"
 #include "jobs/pretrain_state.h"
+#include "mpi/replica.h"
+#include "mpi/watchdog.h"
 
 /* ---- what a step leaves behind ---- */
 
@@ -32,12 +35,21 @@ static enum status finish_save(struct job *job)
     return st;
 }
 
+/* Before good checkpoints are written over by one that depends on which replica wrote what. */
+static enum status check_replicas(struct job *job)
+{
+    struct pretrain *p = job->state;
+    if (config_int(job->config, "train.check_replicas") == 0) return ST_OK;
+    return comm_agree(&job->world, replica_check(&p->mesh.data, model_params(p->model)));
+}
+
 static enum status begin_save(struct job *job)
 {
     struct pretrain *p = job->state;
     char *path = text_format("%s/checkpoint-%lld.h5", config_text(job->config, "run.out"), (long long)p->state.step);
     enum status st = finish_save(job);
     if (st != ST_OK) goto done;
+    TRY(check_replicas(job));
     p->saving_step = p->state.step;
     TRY(checkpoint_begin(&p->mesh, p->saver, path, model_params(p->model), job->config, p->vocab, model_name(p->model),
                          &p->state));
@@ -45,6 +57,29 @@ static enum status begin_save(struct job *job)
 done:
     free(path);
     return st;
+}
+
+/* The batches of a step that ended the run; the line that says why is out. */
+static enum status keep_batches(struct job *job, const struct step_result *r, const struct batch *micro, int count)
+{
+    const struct pretrain *p = job->state;
+    const char *out = config_text(job->config, "run.out");
+    int64_t step = p->state.step + 1;
+    enum status st = batch_save(out, step, job->world.rank, micro, count, r->own_loss, r->gradient_norm, NULL);
+    TRY(comm_agree(&job->world, st));
+    comm_note(&job->world, "the batches of step %lld are in %s/bad-step-%lld-rank*.h5, a file for each rank",
+              (long long)step, out, (long long)step);
+done:
+    return st;
+}
+
+static void note_skip(const struct job *job, const struct guard_verdict *v)
+{
+    const struct pretrain *p = job->state;
+    char text[160];
+    comm_note(&job->world, "step %lld is skipped, no update: %s; %lld skipped in a row, %lld in all",
+              (long long)p->state.step, guard_text(v, text), (long long)v->skipped_in_a_row,
+              (long long)p->state.guard.skipped);
 }
 
 /* Rank 0's alone: its failure is told at the next agreement. */
@@ -63,6 +98,8 @@ static void note_step(struct job *job, const struct step_result *r, double secon
                                {"gradient_norm", r->gradient_norm},
                                {"cells_per_s", r->cells / seconds},
                                {"tokens_per_s", r->tokens / seconds},
+                               {"skipped", r->verdict.act == GUARD_SKIP},
+                               {"skipped_in_all", (double)p->state.guard.skipped},
                                {"expert_imbalance", r->expert_imbalance}};
     int known = sizeof m / sizeof *m - (r->expert_imbalance == 0); /* 0: a model without experts */
     const struct metric shown[] = {m[1], m[4], m[8]};
@@ -103,7 +140,7 @@ done:
 
 /* ---- the loop ---- */
 
-/* Load this rank's share of the global batch and train on it. */
+/* Load this rank's share of the global batch and train on it. A batch that ends the run is kept for inspection. */
 static enum status one_step(struct job *job, struct train_asked asked, struct step_result *result)
 {
     struct pretrain *p = job->state;
@@ -111,7 +148,10 @@ static enum status one_step(struct job *job, struct train_asked asked, struct st
     int micro_count = 0;
     enum status loaded =
         loader_next(p->loader, p->state.cells_seen, p->state.global_batch, p->state.step, &micro, &micro_count);
-    return train_step(&p->mesh, &p->trainer, micro, micro_count, loaded, asked, p->state.step, result);
+    enum status st = train_step(&p->mesh, &p->trainer, micro, micro_count, loaded, asked, p->state.step, result);
+    if (result->verdict.act != GUARD_STOP) return st;
+    enum status kept = keep_batches(job, result, micro, micro_count);
+    return st != ST_OK ? st : kept;
 }
 
 /* What is due after `step` steps; the last step's evaluation and checkpoint come after the loop. */
@@ -121,7 +161,9 @@ static enum status due_work(struct job *job, int64_t steps)
     const struct config *c = job->config;
     struct evaluation e;
     enum status st = ST_OK;
+    int64_t check_every = config_int(c, "train.check_replicas");
     if (p->state.step == steps) return ST_OK;
+    if (check_every > 0 && p->state.step % check_every == 0) TRY(check_replicas(job));
     if (p->state.step % config_int(c, "train.evaluate_every") == 0) {
         TRY(evaluate(job, config_int(c, "train.evaluate_cells"), false, &e));
         TRY(finish_save(job));
@@ -143,6 +185,7 @@ static enum status loop(struct job *job)
         struct train_asked asked = {.stop = stop_asked(),
                                     .finish = limit_s > 0 && clock_s() - begin_s > limit_s,
                                     .saving = checkpoint_poll(p->saver)};
+        watchdog_step(p->state.step + 1);
         TRY(one_step(job, asked, &result));
         if (result.asked.stop) return ST_REQUEUE;
         if (result.asked.finish) break;
@@ -150,6 +193,7 @@ static enum status loop(struct job *job)
         p->state.cells_seen += p->state.global_batch;
         double now_s = clock_s();
         note_step(job, &result, now_s - last_s);
+        if (result.verdict.act == GUARD_SKIP) note_skip(job, &result.verdict);
         if (!result.asked.saving) TRY(finish_save(job));
         TRY(due_work(job, steps));
         last_s = clock_s();
@@ -216,7 +260,7 @@ static const struct job_spec spec = {
     .purpose = "train a foundation model on the counts of an atlas by predicting masked expression",
     .usage = "--config FILE --atlas ATLAS --out RUN [options]; the same command again resumes",
     .reads = "an atlas (cytomill-ingest), a configuration",
-    .writes = "RUN/checkpoint-<step>.h5, RUN/metrics.jsonl, RUN/learning.tsv, RUN/run.json",
+    .writes = "RUN/checkpoint-<step>.h5, RUN/metrics.jsonl, RUN/learning.tsv, RUN/run.json, RUN/bad-step-*.h5",
     .example = "mpirun -n 2 cytomill-pretrain --config configs/demo.yaml --atlas build/pbmc3k --out build/run",
     .sections = "run data model train mesh",
     .takes = TAKES_ATLAS | TAKES_SEED | TAKES_KERNELS | TAKES_IO | TAKES_CELLS | TAKES_FRESH,

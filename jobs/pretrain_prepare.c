@@ -290,7 +290,9 @@ enum status pretrain_prepare(struct job *job)
                                   .reducer = p->reducer,
                                   .loss_over_rank = config_word_is(job->config, "train.loss_over", "rank"),
                                   .before_update = checkpoint_hold,
-                                  .held = p->saver};
+                                  .held = p->saver,
+                                  .guard = guard_rules_from(job->config),
+                                  .guard_state = &p->state.guard};
 done:
     return st;
 }

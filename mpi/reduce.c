@@ -264,6 +264,7 @@ void reducer_sum_counted(struct mesh *mesh, double *x, int64_t count)
 
 double reducer_max_stages(struct mesh *mesh, double x)
 {
+    WATCH_EXCHANGE();
     MPI_Allreduce(MPI_IN_PLACE, &x, 1, MPI_DOUBLE, MPI_MAX, mesh->pipe.handle);
     return x;
 }

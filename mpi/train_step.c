@@ -56,6 +56,15 @@ static enum status compute_gradients(struct mesh *mesh, struct trainer *t, const
     return st;
 }
 
+/* A loss that is not finite is no failure of this rank's: all ranks judge it in their sum. */
+static enum status leave_to_guard(enum status st, struct loss_sum *loss)
+{
+    if (st != ST_NUMERIC) return st;
+    loss->genewise = NAN;
+    status_clear();
+    return ST_OK;
+}
+
 /* Sum over the ranks that share the work, and the norm of the whole. */
 static double exchange_gradients(struct mesh *mesh, struct trainer *t)
 {
@@ -65,13 +74,33 @@ static double exchange_gradients(struct mesh *mesh, struct trainer *t)
     return optimiser_norm(t->optimiser);
 }
 
-static const char remedy[] = "lower train.rate, lengthen train.warmup, or clip (train.clip); the last checkpoint stays";
-
-static enum status check_loss(const struct loss_sum *loss, int64_t step)
+/* Loss per position; a batch without positions has none to judge. */
+static struct guard_verdict judge(struct trainer *t, const struct step_result *result)
 {
-    double sum = loss->genewise + loss->cellwise;
-    if (isfinite(sum)) return ST_OK;
-    return fail(ST_NUMERIC, "step %lld: the loss is %g; %s", (long long)step + 1, sum, remedy);
+    const struct loss_sum *loss = &result->loss;
+    double over = loss->weight > 0 ? loss->weight : 1;
+    return guard_judge(&t->guard, t->guard_state, (loss->genewise + loss->cellwise) / over, result->gradient_norm);
+}
+
+/* The line of the rank whose loss is not finite, so that it names the host; of the first where all are. */
+static enum status refuse(struct comm *world, const struct trainer *t, const struct step_result *result, int64_t step)
+{
+    bool mine = !isfinite(result->own_loss);
+    int64_t known = mine;
+    comm_max_i64(world, &known, 1);
+    return comm_agree(world, mine || !known ? guard_fail(&t->guard, &result->verdict, step + 1) : ST_OK);
+}
+
+static void update(struct mesh *mesh, struct trainer *t, int64_t step, struct step_result *out)
+{
+    struct expert_layers *experts = model_experts(t->model);
+    if (t->before_update) t->before_update(t->held);
+    optimiser_step(t->optimiser, step);
+    reducer_spread_weights(mesh, t->reducer);
+    comm_sum_i64(&mesh->dense, experts->load, experts_load_count(experts));
+    experts_end_step(experts, model_params(t->model));
+    out->expert_imbalance = reducer_max_stages(mesh, experts_imbalance(experts));
+    t->pending = model_pack(t->model);
 }
 
 enum status train_step(struct mesh *mesh, struct trainer *t, const struct batch *micro, int count, enum status loaded,
@@ -86,29 +115,20 @@ enum status train_step(struct mesh *mesh, struct trainer *t, const struct batch 
     out->tokens = batch.tokens;
     if (batch.stop || batch.finish) return ST_OK;
 
-    struct expert_layers *experts = model_experts(t->model);
-    experts_begin_step(experts, batch.tokens);
+    experts_begin_step(model_experts(t->model), batch.tokens);
     double over = batch.loss.weight;
     if (t->loss_over_rank) over = weight_of(micro, count) * mesh->dense.size;
     struct model_how how = {.train = true, .scale = over > 0 ? 1 / over : 0, .step = (uint64_t)step};
-    st = compute_gradients(mesh, t, micro, count, how, &done.loss);
+    st = leave_to_guard(compute_gradients(mesh, t, micro, count, how, &done.loss), &done.loss);
+    out->own_loss = done.loss.genewise + done.loss.cellwise;
     st = reducer_agree(mesh, t->reducer, st, &done);
     out->loss = done.loss;
-    if (st == ST_OK && (st = check_loss(&done.loss, step)) != ST_OK) st = comm_agree(&mesh->world, st);
-    if (st != ST_OK) reducer_sum_gradients(mesh, t->reducer); /* what is on its way arrives before anybody leaves */
-    if (st != ST_OK) return st;
-
+    /* Also after a failure or a NaN: what is on its way arrives before anybody leaves. */
     out->gradient_norm = exchange_gradients(mesh, t);
-    if (!isfinite(out->gradient_norm)) /* the same on every rank */
-        TRY(comm_agree(&mesh->world, fail(ST_NUMERIC, "step %lld: the gradient is not finite though the loss is %g; %s",
-                                          (long long)step + 1, done.loss.genewise + done.loss.cellwise, remedy)));
-    if (t->before_update) t->before_update(t->held);
-    optimiser_step(t->optimiser, step);
-    reducer_spread_weights(mesh, t->reducer);
-    comm_sum_i64(&mesh->dense, experts->load, experts_load_count(experts));
-    experts_end_step(experts, model_params(t->model));
-    out->expert_imbalance = reducer_max_stages(mesh, experts_imbalance(experts));
-    t->pending = model_pack(t->model);
+    TRY(st);
+    out->verdict = judge(t, out);
+    if (out->verdict.act == GUARD_STOP) return refuse(&mesh->world, t, out, step);
+    if (out->verdict.act == GUARD_ACCEPT) update(mesh, t, step, out);
 done:
     return st;
 }

@@ -2,7 +2,8 @@
  * plan: ranks=1,2,3,4 limit=120
  * Gradients of one global batch of uneven cells agree with those one rank computes alone, 2e-6 of a tensor's
  * largest entry in fp32 exchange and 4e-3 in bf16; per-rank ratios are what CellFM takes; ranks stay bit-equal
- * over steps; a failed rank, an asked stop and a gradient that is not finite are everybody's; a step allocates
+ * over steps; a failed rank, an asked stop and a loss that is not finite are everybody's; a NaN of one rank or a spike
+ * is skipped by all without a trace, or ends the run; a flipped bit of one replica is found by all; a step allocates
  * nothing. Pipelines under every schedule, with and without recomputation, have the weights of one rank after some
  * steps, bit for bit, and losses without gradients are the same; data x pipe agrees with one rank as data alone does. */
 #include "kernel_check.h"
@@ -10,6 +11,7 @@
 #include "base/text.h"
 #include "cell/tokenize.h"
 #include "mpi/expert_line.h"
+#include "mpi/replica.h"
 #include "mpi/train_step.h"
 
 static struct comm world;
@@ -33,6 +35,7 @@ struct fixture {
     struct vocab *vocab;
     struct model *model;
     struct trainer trainer;
+    struct guard_state guard_state;
     struct batch micro[SHARE_MICROS];
     int count;
 };
@@ -95,6 +98,7 @@ static void open_layout(struct fixture *f, struct comm *comm, const char *extra,
                                     config_word_is(f->config, "train.exchange", "bf16"), &f->trainer.reducer),
                      ST_OK);
     f->trainer.model = f->model;
+    f->trainer.guard_state = &f->guard_state;
     f->trainer.loss_over_rank = config_word_is(f->config, "train.loss_over", "rank");
     for (int i = 0; i < SHARE_MICROS; i++)
         assert_int_equal(batch_create(MICRO, MICRO * (GENES + 1), &f->micro[i]), ST_OK);
@@ -272,6 +276,13 @@ static void biases_do_not_depend_on_ranks(void **state)
     close_fixture(&single);
 }
 
+/* A target that gives a loss which is not finite. */
+static void spoil(struct fixture *f)
+{
+    f->micro[0].target[2] = INFINITY;
+    f->micro[0].loss_weight[2] = 1;
+}
+
 static void trouble_of_one_rank_is_everybodys(void **state)
 {
     struct fixture f;
@@ -286,11 +297,69 @@ static void trouble_of_one_rank_is_everybodys(void **state)
     enum status loaded = last ? status_fail(ST_INPUT, __FILE__, __LINE__, "test of a damaged shard") : ST_OK;
     assert_int_equal(train_step(&f.mesh, &f.trainer, f.micro, f.count, loaded, (struct train_asked){0}, 0, &result),
                      ST_INPUT);
-    if (last && f.count) f.micro[0].target[2] = INFINITY;
-    if (last && f.count) f.micro[0].loss_weight[2] = 1;
+    if (last) spoil(&f);
     assert_int_equal(train_step(&f.mesh, &f.trainer, f.micro, f.count, ST_OK, (struct train_asked){0}, 0, &result),
                      ST_NUMERIC);
+    assert_int_equal(result.verdict.act, GUARD_STOP);
+    assert_true(isfinite(result.own_loss) == !last && !isfinite(result.loss.genewise));
     assert_true(param_hash(model_params(f.model)) == before);
+    close_fixture(&f);
+}
+
+/* Trains a bad step in the place of step 1; the same as `calm`, which never had it, before and after. */
+static void skip_leaves_no_trace(struct layout l, const char *extra, bool spike)
+{
+    struct fixture f, calm;
+    struct step_result result;
+    open_layout(&f, &world, extra, l);
+    open_layout(&calm, &world, extra, l);
+    step_ok(&f, 0), step_ok(&calm, 0);
+    f.trainer.guard = (struct guard_rules){.skip_nan = !spike, .skip_spike = spike, .spike_factor = 5, .max_skips = 1};
+    if (spike) f.guard_state = (struct guard_state){.accepted = GUARD_LEAST}; /* of norm 0 */
+    load(&f, 1);
+    if (!spike && f.mesh.dense.rank == f.mesh.dense.size - 1) spoil(&f);
+    for (int time = 0; time < 2; time++) { /* the second one in a row is too much */
+        enum status st = train_step(&f.mesh, &f.trainer, f.micro, f.count, ST_OK, (struct train_asked){0}, 1, &result);
+        assert_int_equal(st, time == 0 ? ST_OK : ST_NUMERIC);
+        assert_int_equal(result.verdict.act, time == 0 ? GUARD_SKIP : GUARD_STOP);
+        assert_int_equal(result.verdict.reason, spike ? GUARD_SPIKE : GUARD_NAN);
+        assert_true(param_hash(model_params(f.model)) == param_hash(model_params(calm.model)));
+    }
+    assert_true(spike == (bool)isfinite(result.loss.genewise));
+    f.trainer.guard.spike_factor = 0;
+    step_ok(&f, 2), step_ok(&calm, 2);
+    assert_true(param_hash(model_params(f.model)) == param_hash(model_params(calm.model)));
+    assert_int_equal(f.guard_state.skipped, 1);
+    close_fixture(&f);
+    close_fixture(&calm);
+}
+
+#define BIASED EXPERTS "model.expert_balance=bias"
+static void bad_steps_leave_no_trace(void **state)
+{
+    struct layout data = {.kind = SCHEDULE_1F1B}, pipe = {.kind = SCHEDULE_1F1B, .stages = world.size},
+                  both = {.kind = SCHEDULE_ZB_H1, .stages = 2};
+    skip_leaves_no_trace(data, NULL, false);
+    skip_leaves_no_trace(data, BIASED, false);
+    skip_leaves_no_trace(data, BIASED, true);
+    skip_leaves_no_trace(pipe, "model.layers=4", false);
+    skip_leaves_no_trace(pipe, "model.layers=4", true);
+    if (world.size % 2) return;
+    skip_leaves_no_trace(both, "model.layers=3", false);
+    skip_leaves_no_trace(both, "model.layers=3 train.exchange=bf16", true);
+}
+
+/* In one replica of one stage; all ranks hear of it. */
+static void a_flipped_bit_is_found(void **state)
+{
+    struct fixture f;
+    open_layout(&f, &world, "model.layers=3",
+                (struct layout){.kind = SCHEDULE_1F1B, .stages = world.size == 4 ? 2 : 1});
+    step_ok(&f, 0);
+    assert_int_equal(comm_agree(&world, replica_check(&f.mesh.data, model_params(f.model))), ST_OK);
+    if (world.rank == world.size - 1) ((unsigned char *)model_params(f.model)->weight)[1001] ^= 4;
+    assert_int_equal(comm_agree(&world, replica_check(&f.mesh.data, model_params(f.model))),
+                     world.size > 1 ? ST_NUMERIC : ST_OK);
     close_fixture(&f);
 }
 
@@ -431,6 +500,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(gradients_agree_in_fp32),          cmocka_unit_test(gradients_agree_in_bf16),
         cmocka_unit_test(per_rank_ratios_are_averaged),     cmocka_unit_test(ranks_stay_equal_and_learn),
         cmocka_unit_test(biases_do_not_depend_on_ranks),    cmocka_unit_test(trouble_of_one_rank_is_everybodys),
+        cmocka_unit_test(bad_steps_leave_no_trace),         cmocka_unit_test(a_flipped_bit_is_found),
         cmocka_unit_test(a_step_allocates_nothing),         cmocka_unit_test(pipelines_have_the_weights_of_one_rank),
         cmocka_unit_test(experts_go_through_pipelines),     cmocka_unit_test(data_and_pipe_agree_with_one_rank),
         cmocka_unit_test(experts_may_lie_on_several_ranks),

@@ -145,6 +145,8 @@
          "A gradient norm above this many times the median of the last 64 steps is a spike; 0: nothing is.") \
     WORD("train.on_spike", "skip", "skip|stop", "What becomes of a spike, as train.on_nan.") \
     INT("train.max_skips", "10", 0, 1e9, "steps", "More left-out steps in a row end the run.") \
+    INT("train.check_replicas", "100", 0, 1e12, "steps", \
+        "Compare the weights of all replicas after so many steps and before each checkpoint; 0 never.") \
     WORD("train.loss_over", "global", "global|rank", \
          "Loss as one ratio over the global batch, or CellFM's mean of per-rank ratios.") \
     WORD("train.exchange", "fp32", "fp32|bf16", "Precision in which gradients travel between ranks.") \
