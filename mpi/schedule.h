@@ -83,10 +83,10 @@ int schedule_limit(const struct schedule_spec *spec, int stage);
 MUST_CHECK enum status schedule_build(const struct schedule_spec *spec, struct schedule *out);
 void schedule_free(struct schedule *schedule);
 
-/* Play the tables, however they were made: every F, B and W (forward only: F) once, each after what it needs; messages received in the
- * order they were sent, at most `buffers` of a kind between two parts on their way (a send waits for room; 2 are enough
- * for every table that schedule_build makes, which is why interleaved ends at 10 stages); no stage waits for ever. ST_INTERNAL names the first instruction that
- * breaks this. ST_MEMORY. Local. */
+/* Play the tables, however they were made: every F, B and W (forward only: F) once, each after what it needs; messages
+ * received in the order they were sent, at most `buffers` of a kind between two parts on their way (a send waits for
+ * room; 2 are enough for every table that schedule_build makes, which is why interleaved ends at 10 stages); no stage
+ * waits for ever. ST_INTERNAL names the first instruction that breaks this. ST_MEMORY. Local. */
 MUST_CHECK enum status schedule_simulate(const struct schedule *schedule, const struct schedule_times *times,
                                          int buffers, struct schedule_found *out);
 /* The same with times [parts] of each part its own; a message takes what those of the part that sends it say. Local. */
