@@ -30,8 +30,7 @@ static int begin(const struct travel_attr *a)
 static void out_forward(struct node *n)
 {
     const struct travel_attr *a = (void *)n->attr;
-    if (a->rounds > 0)
-        a->link->send(a->link->context, 0, n->in[0]->data, n->out->data, row_bytes(n->out));
+    if (a->rounds > 0) a->link->send(a->link->context, 0, n->in[0]->data, n->out->data, row_bytes(n->out));
 }
 
 static void out_backward(struct tape *tape, struct node *n)
@@ -141,8 +140,7 @@ struct tensor *op_travel_back(struct tape *tape, struct tensor *results, struct 
                               const struct op_experts *experts)
 {
     struct node *n = tape_node(tape, &op_row_travel_back);
-    *(struct travel_attr *)n->attr =
-        (struct travel_attr){trip->link, routing->order.first, trip->rounds, *experts};
+    *(struct travel_attr *)n->attr = (struct travel_attr){trip->link, routing->order.first, trip->rounds, *experts};
     n->in[RESULTS] = results;
     n->in[ROWS] = rows;
     n->out = tape_tensor(tape, rows->type, rows->rows, rows->cols);
