@@ -210,7 +210,7 @@ void piece_exchange_poll(struct piece_exchange *x)
 {
     int sent;
     if (x->sent_count > 0) MPI_Test(&x->sent[x->sent_count - 1], &sent, MPI_STATUS_IGNORE);
-    if (add_next(x, false)) post(x);
+    while (add_next(x, false)) post(x);
 }
 
 void piece_exchange_finish(struct comm *comm, struct piece_exchange *x)
