@@ -41,12 +41,12 @@ MUST_CHECK enum status stage_create(struct mesh *mesh, struct model *model, cons
                                     const struct stage_plan *plan, struct stage **out);
 void stage_destroy(struct stage **stage);
 
-/* With experts on other ranks (model_set_link) every rank of mesh->expert goes through all micro-batches of the plan,
- * with empty ones beyond its count, and computes on after a failure of its own: somebody waits for its rows. */
-
 /* Gradients of micro-batches [count], added to those of this stage's parameters (the two ends of a tied tensor apart:
  * reducer_join_ends); the losses are added to *loss on the last stage. The status is this rank's: agree on it. count is
- * the same on all stages, at most plan.micros; how->ready is called with the last micro-batch. Collective over the pipeline. */
+ * the same on all stages, at most plan.micros; how->ready is called with the last micro-batch. Collective over the
+ * pipeline; with experts on other ranks (plan.linked) over mesh->expert too: every rank of it goes through all
+ * micro-batches of the plan, with empty ones beyond its count, and computes on after a failure of its own, since
+ * somebody waits for its rows. */
 MUST_CHECK enum status stage_gradient(struct comm *pipe, struct stage *stage, const struct batch *micro, int count,
                                       const struct model_how *how, struct loss_sum *loss);
 /* Called at the products' poll points while gradients are computed, beside what moves the pipeline's own messages. NULL
