@@ -82,6 +82,15 @@ static void note_skip(const struct job *job, const struct guard_verdict *v)
               (long long)p->state.guard.skipped);
 }
 
+/* Seconds rank 0 has waited for other ranks' activations, gradients, weights and rows since the step before. */
+static double waited_since(struct pretrain *p)
+{
+    double before_s = p->waited_s;
+    p->waited_s = stage_waited_s(p->stage) + reducer_waited_s(p->reducer);
+    if (p->experts) p->waited_s += expert_line_waited_s(p->experts);
+    return p->waited_s - before_s;
+}
+
 /* Rank 0's alone: its failure is told at the next agreement. */
 static void note_step(struct job *job, const struct step_result *r, double seconds)
 {
@@ -98,6 +107,7 @@ static void note_step(struct job *job, const struct step_result *r, double secon
                                {"gradient_norm", r->gradient_norm},
                                {"cells_per_s", r->cells / seconds},
                                {"tokens_per_s", r->tokens / seconds},
+                               {"waited_s", waited_since(p)},
                                {"skipped", r->verdict.act == GUARD_SKIP},
                                {"skipped_in_all", (double)p->state.guard.skipped},
                                {"expert_imbalance", r->expert_imbalance}};

@@ -32,6 +32,7 @@ struct pretrain {
     struct optimiser *optimiser;
     struct reducer *reducer;
     struct trainer trainer;
+    double waited_s; /* for other ranks, until the step before */
     /* where it stands */
     char *resume_from; /* checkpoint, or NULL */
     struct train_state state;
