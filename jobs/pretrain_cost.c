@@ -113,7 +113,8 @@ enum status pretrain_print_cost(struct job *job)
     comm_sum_f64(&job->world, &rate, 1);
     comm_sum_f64(&p->mesh.pipe, &cost.train_flops_per_token, 1);
     int64_t exchange = (int64_t)exchange_bytes(job, cost.message_bytes);
-    cost.moment_bytes /= (size_t)p->mesh.dense.size; /* each replica looks after its share */
+    size_t shared = cost.weight_bytes - cost.routed_bytes; /* each replica looks after its share */
+    cost.moment_bytes = 2 * (shared / (size_t)p->mesh.dense.size + cost.routed_bytes / (size_t)p->mesh.data.size);
     take_largest(&job->world, &cost, &exchange, &copy);
     print_memory(job, &cost, (size_t)exchange, (size_t)copy);
     print_time(job, &cost, rate);

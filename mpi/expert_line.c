@@ -36,25 +36,29 @@ static void back(void *context, int round, const void *away, void *home, int64_t
     expert_exchange_finish(l->expert, l->exchange);
 }
 
+struct expert_link expert_line_shape_link(const struct expert_line_shape *shape, int rank, int ranks)
+{
+    int held = shape->experts / ranks;
+    return (struct expert_link){.experts = shape->experts,
+                                .first = held * rank,
+                                .held = held,
+                                .run_count = shape->experts, /* held ones for each rank */
+                                .capacity = 2 * shape->tokens * shape->chosen};
+}
+
 enum status expert_line_create(struct mesh *mesh, struct expert_line_shape shape, struct expert_line **out)
 {
     struct expert_line *l = NULL;
-    int64_t capacity = 2 * shape.tokens * shape.chosen;
     enum status st = comm_agree(&mesh->expert, NEW_ARRAY(l, 1));
     if (st != ST_OK) goto done;
     *l = (struct expert_line){.expert = &mesh->expert};
-    TRY(expert_exchange_create(l->expert, shape.experts, capacity, shape.row_bytes, &l->exchange));
-    int held = expert_exchange_held(l->exchange);
-    l->link = (struct expert_link){.context = l,
-                                   .experts = shape.experts,
-                                   .first = held * l->expert->rank,
-                                   .held = held,
-                                   .run_count = expert_exchange_run_count(l->exchange),
-                                   .capacity = capacity,
-                                   .begin = begin,
-                                   .runs = runs,
-                                   .send = send,
-                                   .back = back};
+    l->link = expert_line_shape_link(&shape, l->expert->rank, l->expert->size);
+    TRY(expert_exchange_create(l->expert, shape.experts, l->link.capacity, shape.row_bytes, &l->exchange));
+    l->link.context = l;
+    l->link.begin = begin;
+    l->link.runs = runs;
+    l->link.send = send;
+    l->link.back = back;
 done:
     if (st != ST_OK) expert_line_destroy(&l);
     *out = l;

@@ -20,6 +20,8 @@ struct expert_line_shape {
  * divide the experts; ST_MEMORY; both agreed. */
 MUST_CHECK enum status expert_line_create(struct mesh *mesh, struct expert_line_shape shape, struct expert_line **out);
 void expert_line_destroy(struct expert_line **line);
+/* The link as model_measure needs it on rank `rank` of `ranks`, which divide the experts; it reaches nobody. Local. */
+struct expert_link expert_line_shape_link(const struct expert_line_shape *shape, int rank, int ranks);
 /* What model_set_link takes; lives as long as the line. Local. */
 const struct expert_link *expert_line_link(const struct expert_line *line);
 /* Seconds this rank has waited for rows. Local. */

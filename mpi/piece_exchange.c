@@ -45,28 +45,18 @@ struct piece_exchange {
     double waited_s;
 };
 
-static int64_t largest_piece(const struct param_table *params)
-{
-    int64_t largest = 1;
-    for (int64_t i = 0; i < params->shard.count; i++) {
-        const struct piece *p = &params->shard.piece[i];
-        if (p->owner >= 0 && p->reals > largest) largest = p->reals;
-    }
-    return largest;
-}
-
 size_t piece_exchange_bytes(const struct param_table *params, int ranks, bool in_bf16)
 {
     if (ranks == 1) return 0;
-    size_t most = (size_t)largest_piece(params), one = in_bf16 ? sizeof(bf16) : sizeof(real);
+    size_t most = (size_t)shard_largest_piece(params), one = in_bf16 ? sizeof(bf16) : sizeof(real);
     return most * (RING * one + sizeof(real) + sizeof(bf16)) +
-           (size_t)params->shard.count * (sizeof(MPI_Request) + sizeof(struct sum));
+           (size_t)shard_piece_count(params) * (sizeof(MPI_Request) + sizeof(struct sum));
 }
 
 static enum status allocate(struct piece_exchange *x)
 {
     enum status st = ST_OK;
-    int64_t most = largest_piece(x->params), count = x->params->shard.count;
+    int64_t most = shard_largest_piece(x->params), count = x->params->shard.count;
     x->copy_bytes = (size_t)most * (x->bf16 ? sizeof(bf16) : sizeof(real));
     for (int i = 0; i < RING; i++) x->received[i] = MPI_REQUEST_NULL;
     if (x->ranks == 1) return ST_OK;

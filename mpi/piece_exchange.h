@@ -21,7 +21,7 @@ struct piece_exchange;
 MUST_CHECK enum status piece_exchange_create(const struct comm *comm, const struct param_table *params, bool bf16,
                                              struct piece_exchange **out);
 void piece_exchange_destroy(struct piece_exchange **exchange);
-/* Bytes that piece_exchange_create takes on a rank of `ranks`. Local. */
+/* Bytes that piece_exchange_create takes on a rank of `ranks`; `params` need not be shared out yet. Local. */
 size_t piece_exchange_bytes(const struct param_table *params, int ranks, bool bf16);
 
 /* Start piece number `piece`: data[reals] is this rank's share and stays the exchange's until finish; `reals` is the same

@@ -147,33 +147,51 @@ done:
     return st;
 }
 
-/* A row that is tied lies in two parts. */
-static size_t weight_bytes_of(const struct model *m, const struct model_hold *hold, size_t *second_bytes)
+/* An expert of a block that lies here, on another rank. */
+static bool is_away(const struct model *m, const struct param *p)
 {
-    int64_t size = 0, second = 0;
+    return p->routed && p->elsewhere && model_hold_has(&m->hold, p->module, m->layers);
+}
+
+/* Weights of these parts, and gradients. A row that is tied lies in two parts. */
+static void measure_params(const struct model *m, const struct model_hold *hold, bool train, struct model_cost *cost)
+{
     for (int i = 0; i < m->params.count; i++) {
         const struct param *p = &m->params.rows[i];
-        bool home = model_hold_has(hold, p->module, m->layers);
+        size_t bytes = (size_t)param_room(p) * sizeof(real);
+        bool home = model_hold_has(hold, p->module, m->layers) && !is_away(m, p);
         bool heads = p->tied && model_hold_has(hold, m->layers, m->layers);
-        if (home || heads) size += param_room(p);
-        if (home && heads) second += param_room(p);
+        cost->parameters += param_reals(p);
+        if (home || heads) cost->weight_bytes += bytes;
+        if (home && p->routed) cost->routed_bytes += bytes;
+        if (home && heads && train) cost->gradient_bytes += bytes;
     }
-    *second_bytes = (size_t)second * sizeof(real);
-    return (size_t)size * sizeof(real);
+    if (train) cost->gradient_bytes += cost->weight_bytes, cost->moment_bytes = 2 * cost->weight_bytes;
+}
+
+/* Made first, without memory; measuring the slots runs it, too, and finds how much it needs. */
+static enum status make_spare(struct model *m)
+{
+    tape_destroy(&m->link.spare);
+    arena_destroy(&m->spare_memory);
+    return m->linked ? tape_create(&m->spare_memory, most_ops(m), &m->link.spare) : ST_OK;
 }
 
 enum status model_measure(const struct model *m, const struct model_limits *limits, const struct model_part *part,
                           struct model_cost *cost)
 {
     enum status st = ST_OK;
+    struct model apart = *m; /* shares all with m but what further rounds of experts run on */
     struct model_hold hold = part ? (struct model_hold){.count = 1, .part = {*part}} : m->hold;
-    size_t second;
-    *cost = (struct model_cost){.weight_bytes = weight_bytes_of(m, &hold, &second)};
-    for (int i = 0; i < m->params.count; i++) cost->parameters += param_reals(&m->params.rows[i]);
-    if (limits->train) cost->gradient_bytes = cost->weight_bytes + second, cost->moment_bytes = 2 * cost->weight_bytes;
-    cost->message_bytes = (size_t)(limits->tokens * m->width) * dtype_bytes(type_under(limits));
-    for (int i = 0; i < hold.count; i++) TRY(measure_part(m, limits, hold.part[i], cost));
+    *cost = (struct model_cost){.message_bytes = (size_t)(limits->tokens * m->width) * dtype_bytes(type_under(limits))};
+    measure_params(m, &hold, limits->train, cost);
+    apart.spare_memory = (struct arena){0};
+    apart.link.spare = NULL;
+    TRY(make_spare(&apart));
+    for (int i = 0; i < hold.count; i++) TRY(measure_part(&apart, limits, hold.part[i], cost));
+    cost->activation_bytes += apart.spare_memory.high_bytes;
 done:
+    tape_destroy(&apart.link.spare);
     return st;
 }
 
@@ -209,14 +227,6 @@ void model_set_link(struct model *m, const struct expert_link *link)
 {
     m->linked = link != NULL;
     m->link = link ? *link : (struct expert_link){0};
-}
-
-/* Made first, without memory; measuring the slots runs it, too, and finds how much it needs. */
-static enum status make_spare(struct model *m)
-{
-    tape_destroy(&m->link.spare);
-    arena_destroy(&m->spare_memory);
-    return m->linked ? tape_create(&m->spare_memory, most_ops(m), &m->link.spare) : ST_OK;
 }
 
 enum status model_prepare(struct model *m, const struct model_limits *limits)

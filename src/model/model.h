@@ -45,7 +45,8 @@ struct model_limits {
 struct model_cost {
     int64_t parameters; /* of the whole model */
     size_t weight_bytes, packed_bytes, gradient_bytes, moment_bytes;
-    size_t activation_bytes; /* of all slots */
+    size_t routed_bytes;     /* of weight_bytes, what is experts' */
+    size_t activation_bytes; /* of all slots, and of what reaches experts on other ranks in further rounds */
     size_t message_bytes;    /* largest activation handed from part to part */
     double forward_flops_per_token, train_flops_per_token;
 };

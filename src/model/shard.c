@@ -12,6 +12,24 @@ static int64_t rows_of_piece(const struct param *p)
 
 static int64_t pieces_of(const struct param *p) { return (p->rows + rows_of_piece(p) - 1) / rows_of_piece(p); }
 
+int64_t shard_piece_count(const struct param_table *table)
+{
+    int64_t count = 0;
+    for (int i = 0; i < table->count; i++) count += pieces_of(&table->rows[i]);
+    return count;
+}
+
+int64_t shard_largest_piece(const struct param_table *table)
+{
+    int64_t largest = 1;
+    for (int i = 0; i < table->count; i++) {
+        const struct param *p = &table->rows[i];
+        int64_t rows = p->rows < rows_of_piece(p) ? p->rows : rows_of_piece(p);
+        if (!p->elsewhere && rows * p->cols > largest) largest = rows * p->cols;
+    }
+    return largest;
+}
+
 /* The holder with least so far, the first of those. All holders see the same loads: those of rows they have in common. */
 static int least_loaded(const struct shard *s, const int64_t *load, bool routed)
 {
@@ -51,10 +69,9 @@ static void place_moments(const struct param_table *table, struct shard *s)
 enum status shard_cut(const struct param_table *table, int rank, int ranks, int experts, struct shard *out)
 {
     enum status st = ST_OK;
-    int64_t count = 0, *load = NULL;
+    int64_t *load = NULL;
     *out = (struct shard){.rank = rank, .ranks = ranks, .experts = experts};
-    for (int i = 0; i < table->count; i++) count += pieces_of(&table->rows[i]);
-    TRY(NEW_ARRAY(out->piece, count));
+    TRY(NEW_ARRAY(out->piece, shard_piece_count(table)));
     TRY(NEW_ARRAY(out->first, table->count));
     TRY(NEW_ARRAY(load, 2 * ranks)); /* of rows that all have, and of experts' */
     for (int r = 0; r < 2 * ranks; r++) load[r] = 0;

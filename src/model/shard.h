@@ -35,6 +35,9 @@ struct shard {
 /* Cut `table` for rank `rank` of the `ranks` ranks that hold the same rows, see param_share. Local. */
 MUST_CHECK enum status shard_cut(const struct param_table *table, int rank, int ranks, int experts, struct shard *out);
 void shard_free(struct shard *shard);
+/* How many pieces that makes, and the values of the largest one that lies here, before it is done. Local. */
+int64_t shard_piece_count(const struct param_table *table);
+int64_t shard_largest_piece(const struct param_table *table);
 
 static inline bool shard_owns(const struct shard *shard, const struct piece *piece)
 {
