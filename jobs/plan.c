@@ -4,6 +4,7 @@
 
 #include "base/text.h"
 #include "jobs/data_path.h"
+#include "jobs/layout_keys.h"
 #include "jobs/plan_state.h"
 #include "kernel/isa.h"
 #include "kernel/product.h"
@@ -41,18 +42,67 @@ static enum status describe_job(struct job *job)
     if (mean > (double)genes)
         return config_fail(c, "plan.genes", "the model sees no more than %lld genes of a cell (model.max_genes)",
                            (long long)genes);
-    if (config_int(c, "mesh.expert") > 1)
-        return config_fail(c, "mesh.expert", "cytomill-plan plans replicas and stages; leave it 1");
     p->job = (struct plan_job){.config = c,
                                .vocab = p->vocab,
                                .bf16 = trains_bf16(job),
                                .exchange_bf16 = config_word_is(c, "train.exchange", "bf16"),
+                               .copies = config_bool(c, "train.checkpoint_async"),
                                .batch = config_int(c, "train.batch"),
                                .steps = config_int(c, "train.steps"),
                                .max_genes = (int)genes,
                                .genes = mean > 0 ? mean : (double)genes,
                                .genes_sd = config_real(c, "plan.genes_sd")};
     return ST_OK;
+}
+
+/* What the configuration fixes; a micro-batch is only bounded, as results do not depend on it. */
+static struct plan_wanted wanted_by(const struct config *c)
+{
+    struct plan_wanted w = {.data = (int)config_int(c, "mesh.data")};
+    if (config_is_given(c, "mesh.pipe")) w.pipe = (int)config_int(c, "mesh.pipe");
+    if (config_is_given(c, "mesh.expert")) w.expert = (int)config_int(c, "mesh.expert");
+    if (config_is_given(c, "mesh.chunks")) w.chunks = (int)config_int(c, "mesh.chunks");
+    if (config_is_given(c, "train.micro_batch")) w.most_micro = (int)config_int(c, "train.micro_batch");
+    w.has_recompute = config_is_given(c, "train.recompute");
+    w.recompute = config_bool(c, "train.recompute");
+    w.has_schedule = config_is_given(c, "mesh.schedule");
+    w.schedule = layout_schedule(c);
+    return w;
+}
+
+/* mesh.layers says how many stages there are, unless mesh.pipe and mesh.chunks do. */
+static enum status take_blocks(struct job *job)
+{
+    struct planning *p = job->state;
+    struct plan_wanted *w = &p->wanted;
+    enum status st = ST_OK;
+    int count;
+    config_list(job->config, "mesh.layers", &count);
+    if (count == 0) return ST_OK;
+    int chunks = w->chunks ? w->chunks : 1, stages = w->pipe ? w->pipe : count / chunks;
+    TRY(NEW_ARRAY(p->blocks, count));
+    TRY(layout_read_blocks(job->config, stages, chunks, (int)config_int(job->config, "model.layers"), p->blocks));
+    w->pipe = stages;
+    w->chunks = chunks;
+    w->parts = count;
+    w->blocks = p->blocks;
+done:
+    return st;
+}
+
+static enum status check_experts(const struct config *c)
+{
+    int64_t ranks = config_int(c, "mesh.expert"), experts = config_int(c, "model.experts");
+    if (ranks == 1) return ST_OK;
+    if (!config_word_is(c, "model.feed_forward", "moe"))
+        return config_fail(c, "mesh.expert",
+                           "this model has no experts to share out; set it to 1, or "
+                           "model.feed_forward to moe");
+    if (experts % ranks == 0) return ST_OK;
+    return config_fail(c, "mesh.expert",
+                       "%lld ranks do not divide the %lld experts of a layer (model.experts); choose a "
+                       "divisor",
+                       (long long)ranks, (long long)experts);
 }
 
 static enum status prepare_local(struct job *job)
@@ -63,6 +113,9 @@ static enum status prepare_local(struct job *job)
     TRY(plan_read_cluster(job->config));
     TRY(read_vocabulary(job));
     TRY(describe_job(job));
+    TRY(check_experts(job->config));
+    p->wanted = wanted_by(job->config);
+    TRY(take_blocks(job));
     if (!calibrates(job)) TRY(plan_machine_from(job->config, p->job.bf16, &p->machine));
 done:
     return st;
@@ -70,31 +123,14 @@ done:
 
 static enum status prepare(struct job *job) { return comm_agree(&job->world, prepare_local(job)); }
 
-/* What the configuration fixes; a micro-batch is only bounded, as results do not depend on it. */
-static struct plan_wanted wanted_by(const struct config *c)
-{
-    struct plan_wanted w = {.data = (int)config_int(c, "mesh.data")};
-    if (config_is_given(c, "mesh.pipe")) w.pipe = (int)config_int(c, "mesh.pipe");
-    if (config_is_given(c, "mesh.chunks")) w.chunks = (int)config_int(c, "mesh.chunks");
-    if (config_is_given(c, "train.micro_batch")) w.most_micro = (int)config_int(c, "train.micro_batch");
-    w.has_recompute = config_is_given(c, "train.recompute");
-    w.recompute = config_bool(c, "train.recompute");
-    w.has_schedule = config_is_given(c, "mesh.schedule");
-    for (int k = 0; k < SCHEDULE_FORWARD_ONLY; k++)
-        if (config_word_is(c, "mesh.schedule", schedule_name((enum schedule_kind)k)))
-            w.schedule = (enum schedule_kind)k;
-    return w;
-}
-
 static enum status plan_and_tell(struct job *job)
 {
     struct planning *p = job->state;
     enum status st = ST_OK;
     char *report = NULL;
-    struct plan_wanted wanted = wanted_by(job->config);
     TRY(plan_open(&p->job, &p->machine, &p->plan));
-    TRY(plan_search(p->plan, &wanted, &p->found));
-    TRY(plan_report(job, &wanted, &report));
+    TRY(plan_search(p->plan, &p->wanted, &p->found));
+    TRY(plan_report(job, &report));
     if (*config_text(job->config, "plan.json")) TRY(plan_write_json(job));
     if (*config_text(job->config, "plan.sbatch")) TRY(plan_write_batch(job));
     fputs(report, stdout);
@@ -114,6 +150,7 @@ static void release(struct job *job)
     struct planning *p = job->state;
     plan_close(&p->plan);
     vocab_destroy(&p->vocab);
+    free(p->blocks);
 }
 
 static const struct job_option options[] = {

@@ -22,8 +22,9 @@ enum status plan_options(const struct planning *p, const struct plan_estimate *e
     *out = NULL;
     TRY(NEW_ARRAY(first, parts + 1));
     TRY(plan_share_layers(p->plan, l, first));
-    text_add(&t, "--set mesh.data=%d --set mesh.pipe=%d --set mesh.schedule=%s --set mesh.chunks=%d ", l->data, l->pipe,
-             schedule_name(l->schedule), l->chunks);
+    text_add(&t,
+             "--set mesh.data=%d --set mesh.pipe=%d --set mesh.expert=%d --set mesh.schedule=%s --set mesh.chunks=%d ",
+             l->data, l->pipe, l->expert, schedule_name(l->schedule), l->chunks);
     for (int i = 0; i < parts; i++) text_add(&t, "%s%d", i ? "," : "--set mesh.layers=", first[i + 1] - first[i]);
     text_add(&t, " --set train.micro_batch=%d --set train.recompute=%s", l->micro_batch,
              l->recompute ? "true" : "false");

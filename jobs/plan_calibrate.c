@@ -15,19 +15,27 @@
 #include "mpi/reduce.h"
 #include "optim/optimiser.h"
 
-enum { ROUNDS = 5 };
+enum { ROUNDS = 5, MOST_ROUNDS = 25 };
 
 enum pass { FORWARD, BACKWARD, WEIGHTS, PASSES };
+/* The first block with the embedding, one between the ends, one of those with experts, the last with the heads. */
+enum kind { FIRST, BETWEEN, EXPERTS, LAST, KINDS };
 
-/* Three blocks of the model, one of each kind, and a micro-batch of even cells. */
+/* A block of each kind that the model has, and a micro-batch of even cells. */
 struct trial {
+    int count;
+    enum kind kind[KINDS]; /* [count] */
+    int block[KINDS];      /* of the model */
     struct model *model;
     struct model_limits limits;
     struct batch batch;
     void *activation, *gradient;
-    double seconds[PLAN_TRIAL][PASSES]; /* medians */
-    double flops[PLAN_TRIAL];           /* of a token in training */
+    double seconds[KINDS][PASSES]; /* medians of each part */
+    double flops[KINDS];           /* of a token in training, likewise */
 };
+
+/* One pass through all parts. */
+typedef double part_times[KINDS][PASSES];
 
 static double median(double *x, int count)
 {
@@ -73,21 +81,56 @@ done:
     return st;
 }
 
+static bool has_experts(const struct expert_layers *layers, int block)
+{
+    for (int i = 0; i < layers->count; i++)
+        if (layers->layer[i].block == block) return true;
+    return false;
+}
+
+static void add_kind(struct trial *t, enum kind kind, int block)
+{
+    t->kind[t->count] = kind;
+    t->block[t->count++] = block;
+}
+
+/* Of a model of fewer than three blocks another one is taken that has three. */
+static enum status choose_blocks(struct job *job, struct trial *t)
+{
+    const struct planning *p = job->state;
+    enum status st = ST_OK;
+    struct model *whole = NULL;
+    int plain = 0, mixture = 0;
+    if (config_int(job->config, "model.layers") < 3) TRY(config_put(job->config, "model.layers", "3", "calibration"));
+    TRY(model_create(job->config, p->vocab, NULL, &whole));
+    int last = model_layers(whole) - 1;
+    for (int block = last - 1; block > 0; block--)
+        *(has_experts(model_experts(whole), block) ? &mixture : &plain) = block;
+    add_kind(t, FIRST, 0);
+    if (plain) add_kind(t, BETWEEN, plain);
+    if (mixture) add_kind(t, EXPERTS, mixture);
+    add_kind(t, LAST, last);
+done:
+    model_destroy(&whole);
+    return st;
+}
+
 static enum status trial_open(struct job *job, struct trial *t)
 {
     const struct planning *p = job->state;
     enum status st = ST_OK;
-    struct model_hold hold = {.count = PLAN_TRIAL, .part = {{0, 1}, {1, 2}, {2, 3}}};
     int64_t micro = config_int(job->config, "train.micro_batch");
     int cells = (int)(micro < p->job.batch ? micro : p->job.batch);
+    TRY(choose_blocks(job, t));
+    struct model_hold hold = {.count = t->count};
+    for (int i = 0; i < t->count; i++) hold.part[i] = (struct model_part){t->block[i], t->block[i] + 1};
     t->limits = (struct model_limits){.cells = cells,
                                       .tokens = (int64_t)cells * (p->job.max_genes + 1),
                                       .train = true,
                                       .threads = job->placement.threads,
                                       .bf16 = p->job.bf16,
-                                      .slots = PLAN_TRIAL,
+                                      .slots = t->count,
                                       .splits = true};
-    TRY(config_put(job->config, "model.layers", "3", "calibration"));
     TRY(model_create(job->config, p->vocab, &hold, &t->model));
     TRY(param_share(model_params(t->model), job->world.rank, job->world.size, 1));
     TRY(param_allocate(model_params(t->model), true));
@@ -110,10 +153,10 @@ static void trial_close(struct trial *t)
 }
 
 /* Each part forward, then back, as a pipeline of one rank would. */
-static enum status run_parts(struct trial *t, uint64_t step, double (*seconds)[PASSES])
+static enum status run_parts(struct trial *t, uint64_t step, part_times seconds)
 {
     enum status st = ST_OK;
-    const int last = PLAN_TRIAL - 1;
+    const int last = t->count - 1;
     struct model_how how = {.train = true, .scale = 1e-3, .step = step};
     struct loss_sum loss = {0};
     for (int part = 0; part <= last; part++) {
@@ -134,27 +177,42 @@ done:
     return st;
 }
 
+/* As many rounds as take about two seconds; *round is the number of those that were done. */
+static enum status run_rounds(struct comm *comm, struct trial *t, part_times *seconds, int *round)
+{
+    enum status st = run_parts(t, 0, seconds[0]); /* the first one warms up */
+    double start = clock_s();
+    for (*round = 0; *round < MOST_ROUNDS; ++*round) {
+        int64_t late = clock_s() - start > 2 && *round >= ROUNDS;
+        comm_max_i64(comm, &late, 1); /* all ranks begin a round together */
+        if (late) break;
+        if (st == ST_OK) st = run_parts(t, (uint64_t)*round, seconds[*round]);
+    }
+    return comm_agree(comm, st);
+}
+
 /* All ranks at once, as in training: they share memory and power. */
 static enum status time_parts(struct comm *comm, struct trial *t)
 {
     enum status st = ST_OK;
-    double seconds[ROUNDS + 1][PLAN_TRIAL][PASSES], x[ROUNDS];
+    part_times seconds[MOST_ROUNDS];
+    double x[MOST_ROUNDS];
     struct model_limits limits = t->limits;
+    int rounds;
     limits.cells = t->batch.cell_count;
     limits.tokens = t->batch.token_count;
-    for (int round = 0; round <= ROUNDS && st == ST_OK; round++) st = run_parts(t, (uint64_t)round, seconds[round]);
-    TRY(comm_agree(comm, st));
-    for (int part = 0; part < PLAN_TRIAL; part++) {
+    TRY(run_rounds(comm, t, seconds, &rounds));
+    for (int part = 0; part < t->count; part++) {
         struct model_cost cost;
-        TRY(model_measure(t->model, &limits, &(struct model_part){part, part + 1}, &cost));
+        TRY(model_measure(t->model, &limits, &(struct model_part){t->block[part], t->block[part] + 1}, &cost));
         t->flops[part] = cost.train_flops_per_token;
         for (int pass = 0; pass < PASSES; pass++) {
-            for (int round = 0; round < ROUNDS; round++) x[round] = seconds[round + 1][part][pass];
-            t->seconds[part][pass] = median(x, ROUNDS);
+            for (int round = 0; round < rounds; round++) x[round] = seconds[round][part][pass];
+            t->seconds[part][pass] = median(x, rounds);
         }
     }
-    comm_sum_f64(comm, &t->seconds[0][0], PLAN_TRIAL * PASSES);
-    for (int i = 0; i < PLAN_TRIAL * PASSES; i++) (&t->seconds[0][0])[i] /= comm->size;
+    comm_sum_f64(comm, &t->seconds[0][0], KINDS * PASSES);
+    for (int i = 0; i < KINDS * PASSES; i++) (&t->seconds[0][0])[i] /= comm->size;
 done:
     return st;
 }
@@ -165,6 +223,32 @@ static double train_s(const struct trial *t, int part)
 }
 
 /* ---- shares of the block's time ---- */
+
+/* What a block's training takes beyond what goes with its tokens, from a few tokens and many. */
+static double fixed_part(const struct trial *t, double few, double few_s, double many)
+{
+    double each_s = (train_s(t, 1) - few_s) / (many - few), fixed_s = few_s - each_s * few;
+    for (int part = 0; part < t->count; part++) /* a busy machine draws no straight line */
+        fixed_s = fmin(fixed_s, 0.2 * train_s(t, part));
+    return fmax(fixed_s, 0);
+}
+
+/* Shares of the products' rate, and how a training pass is divided, from a batch of `tokens` tokens. */
+static void take_shares(const struct trial *t, double fixed_s, double tokens, struct plan_machine *m)
+{
+    double *const share[] = {&m->first_share, &m->block_share, &m->expert_share, &m->last_share};
+    double all_s = 0, forward_s = 0, weights_s = 0;
+    m->pass_s = fixed_s / PASSES;
+    for (int part = 0; part < t->count; part++) {
+        double s = train_s(t, part) - fixed_s;
+        *share[t->kind[part]] = t->flops[part] * tokens / (s * m->flops_per_s);
+        all_s += s;
+        forward_s += fmax(0, t->seconds[part][FORWARD] - m->pass_s);
+        weights_s += fmax(0, t->seconds[part][WEIGHTS] - m->pass_s);
+    }
+    m->forward_part = fmin(forward_s / all_s, 0.49);
+    m->weights_part = fmin(weights_s / all_s, 0.49);
+}
 
 /* Two sizes: a full micro-batch, and one cell (of half the genes, if that is a full one). */
 static enum status measure_parts(struct job *job, struct trial *t, struct plan_machine *m)
@@ -177,24 +261,8 @@ static enum status measure_parts(struct job *job, struct trial *t, struct plan_m
     double few = (double)t->batch.token_count, few_s = train_s(t, 1);
     TRY(comm_agree(&job->world, fill_batch(t, &p->job, t->limits.cells, genes)));
     TRY(time_parts(&job->world, t));
-    double many = (double)t->batch.token_count, many_s = train_s(t, 1);
-    double each_s = (many_s - few_s) / (many - few), fixed_s = few_s - each_s * few;
-    for (int part = 0; part < PLAN_TRIAL; part++) /* a busy machine draws no straight line */
-        fixed_s = fmin(fixed_s, 0.2 * train_s(t, part));
-    if (fixed_s < 0) fixed_s = 0;
-    each_s = (many_s - fixed_s) / many;
-    m->pass_s = fixed_s / PASSES;
-    m->block_share = t->flops[1] / (each_s * m->flops_per_s);
-    m->first_share = t->flops[0] * many / ((train_s(t, 0) - fixed_s) * m->flops_per_s);
-    m->last_share = t->flops[2] * many / ((train_s(t, 2) - fixed_s) * m->flops_per_s);
-    double all_s = 0, forward_s = 0, weights_s = 0;
-    for (int part = 0; part < PLAN_TRIAL; part++) {
-        all_s += train_s(t, part) - fixed_s;
-        forward_s += fmax(0, t->seconds[part][FORWARD] - m->pass_s);
-        weights_s += fmax(0, t->seconds[part][WEIGHTS] - m->pass_s);
-    }
-    m->forward_part = fmin(forward_s / all_s, 0.49);
-    m->weights_part = fmin(weights_s / all_s, 0.49);
+    double many = (double)t->batch.token_count;
+    take_shares(t, fixed_part(t, few, few_s, many), many, m);
 done:
     return st;
 }
@@ -283,11 +351,11 @@ static enum status measure_exchange(struct job *job, struct trial *t, struct pla
         seconds[round] = clock_s() - start;
     }
     m->shared_bytes_per_s = m->link_bytes_per_s = 1e30;
-    double other_s = plan_exchange_s(m, bytes, wire, mesh.world.size), wire_s = median(seconds, ROUNDS) - other_s;
+    double other_s = plan_exchange_s(m, bytes, wire, mesh.world.size, 1), wire_s = median(seconds, ROUNDS) - other_s;
     if (wire_s < 0.1 * other_s) wire_s = 0.1 * other_s;
     double *rate = m->nodes > 1 ? &m->link_bytes_per_s : &m->shared_bytes_per_s;
     *rate = 1;
-    *rate = (plan_exchange_s(m, bytes, wire, mesh.world.size) - other_s) / wire_s;
+    *rate = (plan_exchange_s(m, bytes, wire, mesh.world.size, 1) - other_s) / wire_s;
     comm_sum_f64(&mesh.world, rate, 1);
     *rate /= mesh.world.size;
 done:
@@ -321,8 +389,10 @@ static void add_machine(const struct job *job, const struct plan_machine *m, dou
     text_add(out, "  ranks_per_node: %d\n  cores: %d\n  memory_gib: %.5g\n", m->ranks_per_node,
              m->ranks_per_node * m->threads, m->node_bytes / 0x1p30);
     text_add(out, "  %s: %.5g\n", p->job.bf16 ? "bf16_gflops" : "fp32_gflops", core_flops * 1e-9);
-    text_add(out, "  block_share: %.4g\n  first_share: %.4g\n  last_share: %.4g\n  pass_us: %.4g\n", m->block_share,
-             m->first_share, m->last_share, m->pass_s * 1e6);
+    text_add(out, "  first_share: %.4g\n  last_share: %.4g\n  pass_us: %.4g\n", m->first_share, m->last_share,
+             m->pass_s * 1e6);
+    if (m->block_share > 0) text_add(out, "  block_share: %.4g\n", m->block_share);
+    if (m->expert_share > 0) text_add(out, "  expert_share: %.4g\n", m->expert_share);
     text_add(out, "  forward_part: %.4g\n  weights_part: %.4g\n", m->forward_part, m->weights_part);
     text_add(out, "  memory_gb_per_s: %.4g\n  update_share: %.4g\n  process_mib: %.4g\n",
              m->memory_bytes_per_s * m->ranks_per_node * 1e-9, m->update_share, m->process_bytes / 0x1p20);

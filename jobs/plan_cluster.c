@@ -72,6 +72,7 @@ enum status plan_machine_from(const struct config *c, bool in_bf16, struct plan_
                                  .flops_per_s = 1e9 * threads *
                                                 config_real(c, in_bf16 ? "cluster.bf16_gflops" : "cluster.fp32_gflops"),
                                  .block_share = config_real(c, "cluster.block_share"),
+                                 .expert_share = config_real(c, "cluster.expert_share"),
                                  .first_share = config_real(c, "cluster.first_share"),
                                  .last_share = config_real(c, "cluster.last_share"),
                                  .pass_s = 1e-6 * config_real(c, "cluster.pass_us"),

@@ -1,5 +1,4 @@
-/* The plan as people read it, and as JSON. */
-#include <jansson.h>
+/* The plan as people read it. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,17 +6,69 @@
 #include "base/text.h"
 #include "jobs/plan_state.h"
 
-static double node_hours(const struct planning *p, const struct plan_estimate *e)
+double plan_node_hours(const struct planning *p, const struct plan_estimate *e)
 {
     return e->run_s / 3600 * p->machine.nodes;
 }
+
+/* ---- what a table has in its rows ---- */
+
+int plan_memory_rows(const struct plan_estimate *e, struct plan_row *rows)
+{
+    const struct plan_memory *m = &e->memory;
+    int n = 0;
+    rows[n++] = (struct plan_row){"weights", "weights", m->weights};
+    rows[n++] = (struct plan_row){"packed", "packed weights", m->packed};
+    rows[n++] = (struct plan_row){"gradients", "gradients", m->gradients};
+    rows[n++] = (struct plan_row){"moments", "moments", m->moments};
+    rows[n++] = (struct plan_row){"activations", "activations", m->activations};
+    rows[n++] = (struct plan_row){"exchange", "exchange buffers", m->exchange};
+    rows[n++] = (struct plan_row){"messages", "pipeline buffers", m->messages};
+    rows[n++] = (struct plan_row){"checkpoint", "copy for checkpoints", m->checkpoint};
+    rows[n++] = (struct plan_row){"process", "program", m->process};
+    rows[n++] = (struct plan_row){"rank", "together", e->rank_bytes};
+    return n;
+}
+
+int plan_time_rows(const struct plan_estimate *e, struct plan_row *rows)
+{
+    const struct plan_time *t = &e->time;
+    int n = 0;
+    rows[n++] = (struct plan_row){"forward", "forward", t->forward};
+    rows[n++] = (struct plan_row){"backward", "backward", t->backward};
+    rows[n++] = (struct plan_row){"weights", "weight gradients", t->weights};
+    rows[n++] = (struct plan_row){"experts", "rows to experts and back", t->experts};
+    rows[n++] = (struct plan_row){"idle", "waiting in the pipeline", t->idle};
+    rows[n++] = (struct plan_row){"spread", "waiting for long cells", t->spread};
+    rows[n++] = (struct plan_row){"exchange", "gradients and weights", t->exchange};
+    rows[n++] = (struct plan_row){"tied", "tied table", t->tied};
+    rows[n++] = (struct plan_row){"update", "optimiser and packing", t->update};
+    rows[n++] = (struct plan_row){"step", "together", e->step_s};
+    return n;
+}
+
+int plan_traffic_rows(const struct plan_estimate *e, struct plan_row *rows)
+{
+    const struct plan_traffic *t = &e->traffic;
+    int n = 0;
+    rows[n++] = (struct plan_row){"gradients", "gradients and weights, a rank", t->gradients};
+    rows[n++] = (struct plan_row){"rows", "rows to experts, a rank", t->rows};
+    rows[n++] = (struct plan_row){"messages", "activations, a stage", t->messages};
+    rows[n++] = (struct plan_row){"tied", "tied table, an end", t->tied};
+    rows[n++] = (struct plan_row){"off_node", "out of a node", t->off_node};
+    return n;
+}
+
+/* ---- the verdict ---- */
 
 /* "1f1b, 4 stages x 2 replicas, micro-batch 4" */
 static char *layout_text(const struct plan_layout *l)
 {
     struct text t = {0};
     if (l->pipe > 1) text_add(&t, "%s, %d stages x ", schedule_name(l->schedule), l->pipe);
-    text_add(&t, "%d replica%s, micro-batch %d", l->data, l->data > 1 ? "s" : "", l->micro_batch);
+    text_add(&t, "%d replica%s", l->data, l->data > 1 ? "s" : "");
+    if (l->expert > 1) text_add(&t, " x %d expert ranks", l->expert);
+    text_add(&t, ", micro-batch %d", l->micro_batch);
     if (l->chunks > 1) text_add(&t, ", %d chunks a stage", l->chunks);
     if (l->recompute) text_add(&t, ", recomputed");
     return t.data;
@@ -36,10 +87,38 @@ char *plan_verdict(const struct planning *p, const struct plan_estimate *e)
     char step[32], run[32];
     char *layout = layout_text(&e->layout);
     char *verdict = text_format("%s: %s a step, %s, %.4g node hours, %.3g of %.0f GiB a node", layout,
-                                short_time(e->step_s, step), short_time(e->run_s, run), node_hours(p, e),
+                                short_time(e->step_s, step), short_time(e->run_s, run), plan_node_hours(p, e),
                                 e->node_bytes / 0x1p30, p->machine.node_bytes / 0x1p30);
     free(layout);
     return verdict;
+}
+
+/* What to do, why, and how. */
+static enum status add_head(const struct planning *p, const struct plan_estimate *e, struct text *out)
+{
+    enum status st = ST_OK;
+    char *verdict = plan_verdict(p, e), *options = NULL;
+    TRY(plan_options(p, e, &options));
+    text_add(
+        out,
+        "%s\nwhy: %s\nhow: the batch file that --sbatch FILE writes, or %d rank%s of cytomill-pretrain with\n  %s\n",
+        verdict, e->reason, e->layout.data * e->layout.pipe * e->layout.expert,
+        e->layout.data * e->layout.pipe * e->layout.expert > 1 ? "s" : "", options);
+done:
+    free(verdict), free(options);
+    return st;
+}
+
+/* For readers who do not know them, the words that the layouts above use. */
+static void add_words(const struct planning *p, struct text *out)
+{
+    text_add(out, "\nwords\n"
+                  "  rank          a process; its threads have a share of a node's cores\n"
+                  "  replica       ranks that hold the whole model once, and train it on cells of their own\n"
+                  "  stage         a rank that holds some of the blocks; cells pass through all stages of a replica\n"
+                  "  micro-batch   cells that a rank computes at a time\n");
+    if (config_word_is(p->job.config, "model.feed_forward", "moe"))
+        text_add(out, "  expert ranks  each holds some of the experts; they send each other the tokens for them\n");
 }
 
 /* ---- tables ---- */
@@ -59,53 +138,40 @@ static void add_model(const struct planning *p, const struct plan_estimate *e, s
              p->machine.ranks_per_node > 1 ? "s" : "", p->machine.threads, p->machine.threads > 1 ? "s" : "");
 }
 
-struct row {
-    const char *name;
-    double value;
-};
+/* Rows of 0 are left out: what a layout does not have. */
+static void add_bytes(const struct plan_row *rows, int count, struct text *out)
+{
+    char bytes[32];
+    for (int i = 0; i < count; i++)
+        if (rows[i].value > 0) text_add(out, "  %-30s %12s\n", rows[i].title, text_bytes(rows[i].value, bytes));
+}
 
 static void add_memory(const struct plan_estimate *e, struct text *out)
 {
-    const struct plan_memory *m = &e->memory;
-    const struct row rows[] = {
-        {"weights", m->weights},           {"packed weights", m->packed},   {"gradients", m->gradients},
-        {"moments", m->moments},           {"activations", m->activations}, {"exchange buffers", m->exchange},
-        {"pipeline buffers", m->messages}, {"program", m->process},         {"together", e->rank_bytes}};
-    char bytes[32];
+    struct plan_row rows[PLAN_MOST_ROWS];
+    int count = plan_memory_rows(e, rows);
     text_add(out, "\nmemory of the rank that needs most\n");
-    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
-        text_add(out, "  %-22s %12s\n", rows[i].name, text_bytes(rows[i].value, bytes));
+    add_bytes(rows, count, out);
 }
 
 static void add_time(const struct plan_estimate *e, struct text *out)
 {
-    const struct plan_time *t = &e->time;
-    const struct row rows[] = {{"forward", t->forward},
-                               {"backward", t->backward},
-                               {"weight gradients", t->weights},
-                               {"waiting in the pipeline", t->idle},
-                               {"waiting for long cells", t->spread},
-                               {"gradient exchange", t->exchange},
-                               {"tied table", t->tied},
-                               {"optimiser and packing", t->update},
-                               {"together", e->step_s}};
+    struct plan_row rows[PLAN_MOST_ROWS];
+    int count = plan_time_rows(e, rows);
     text_add(out, "\ntime of a step\n");
-    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
-        text_add(out, "  %-22s %10.4g s %5.1f %%\n", rows[i].name, rows[i].value, 100 * rows[i].value / e->step_s);
+    for (int i = 0; i < count; i++)
+        if (rows[i].value > 0)
+            text_add(out, "  %-30s %10.4g s %5.1f %%\n", rows[i].title, rows[i].value, 100 * rows[i].value / e->step_s);
     if (e->layout.pipe > 1) text_add(out, "  stages stand idle %.1f %% of the pipeline's time\n", 100 * e->bubble);
+    if (e->layout.expert > 1) text_add(out, "  experts are taken to get equally many rows each\n");
 }
 
 static void add_traffic(const struct plan_estimate *e, struct text *out)
 {
-    const struct plan_traffic *t = &e->traffic;
-    const struct row rows[] = {{"gradients, a rank", t->gradients},
-                               {"tied table, an end", t->tied},
-                               {"activations, a stage", t->messages},
-                               {"out of a node", t->off_node}};
-    char bytes[32];
+    struct plan_row rows[PLAN_MOST_ROWS];
+    int count = plan_traffic_rows(e, rows);
     text_add(out, "\ntraffic of a step, sent\n");
-    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
-        text_add(out, "  %-22s %12s\n", rows[i].name, text_bytes(rows[i].value, bytes));
+    add_bytes(rows, count, out);
 }
 
 /* Stripes: one for each 4 GiB of the file, no more than nodes that write. */
@@ -117,14 +183,15 @@ static int stripes(const struct planning *p, const struct plan_estimate *e)
 
 static void add_checkpoints(const struct planning *p, const struct plan_estimate *e, struct text *out)
 {
-    char bytes[32], write[32], every[32], fails[32];
+    char bytes[32], write[32], stall[32], every[32], fails[32];
     double fails_s = p->machine.node_mtbf_s / p->machine.nodes;
-    text_add(out,
-             "\ncheckpoint  %s, %s to write; best every %s, train.checkpoint_every %lld (a failure every %s on %d "
-             "node%s)\n",
-             text_bytes(e->checkpoint_bytes, bytes), short_time(e->checkpoint_s, write),
-             short_time(e->interval_s, every), (long long)plan_checkpoint_steps(e), text_duration(fails_s, fails),
-             p->machine.nodes, p->machine.nodes > 1 ? "s" : "");
+    text_add(
+        out,
+        "\ncheckpoint  %s, %s to write, for which the training waits %s; best every %s, train.checkpoint_every %lld "
+        "(a failure every %s on %d node%s)\n",
+        text_bytes(e->checkpoint_bytes, bytes), short_time(e->checkpoint_s, write), short_time(e->stall_s, stall),
+        short_time(e->interval_s, every), (long long)plan_checkpoint_steps(e), text_duration(fails_s, fails),
+        p->machine.nodes, p->machine.nodes > 1 ? "s" : "");
     text_add(out,
              "files       ranks write blocks of 16 MiB of one file: on Lustre, before the run, lfs setstripe -S 16M -c "
              "%d on the folder of run.out\n",
@@ -134,18 +201,18 @@ static void add_checkpoints(const struct planning *p, const struct plan_estimate
 /* One line each: what, how long, how much, and below it why. */
 static void add_layouts(const struct planning *p, struct text *out)
 {
-    text_add(out, "\nlayouts%55s %11s %10s\n", "a step", "node hours", "GiB a rank");
+    text_add(out, "\nlayouts%71s %11s %10s\n", "a step", "node hours", "GiB a rank");
     for (int i = 0; i < p->found.count; i++) {
         const struct plan_estimate *e = &p->found.best[i];
         char *layout = layout_text(&e->layout), step[32];
-        text_add(out, "%c %-50s %9s %11.4g %10.3g\n      %s\n", i == 0 ? '*' : ' ', layout, short_time(e->step_s, step),
-                 node_hours(p, e), e->rank_bytes / 0x1p30, e->reason);
+        text_add(out, "%c %-66s %9s %11.4g %10.3g\n      %s\n", i == 0 ? '*' : ' ', layout, short_time(e->step_s, step),
+                 plan_node_hours(p, e), e->rank_bytes / 0x1p30, e->reason);
         free(layout);
     }
 }
 
 /* The same training on a half, a quarter, an eighth of the nodes. */
-static enum status add_fewer_nodes(const struct planning *p, const struct plan_wanted *wanted, struct text *out)
+static enum status add_fewer_nodes(const struct planning *p, struct text *out)
 {
     enum status st = ST_OK;
     struct planning fewer = *p;
@@ -154,7 +221,7 @@ static enum status add_fewer_nodes(const struct planning *p, const struct plan_w
         struct plan_found found;
         fewer.machine.nodes = p->machine.nodes / part;
         TRY(plan_open(&fewer.job, &fewer.machine, &fewer.plan));
-        st = plan_search(fewer.plan, wanted, &found);
+        st = plan_search(fewer.plan, &fewer.wanted, &found);
         plan_close(&fewer.plan);
         if (st == ST_CONFIG) { /* does not fit there: no row */
             status_clear();
@@ -171,88 +238,21 @@ done:
     return st;
 }
 
-enum status plan_report(const struct job *job, const struct plan_wanted *wanted, char **out)
+enum status plan_report(const struct job *job, char **out)
 {
     const struct planning *p = job->state;
     const struct plan_estimate *e = &p->found.best[0];
     struct text text = {0};
-    char *verdict = plan_verdict(p, e);
-    text_add(&text, "%s\n", verdict);
+    enum status st = add_head(p, e, &text);
+    if (st != ST_OK) return st;
     add_model(p, e, &text);
     add_memory(e, &text);
     add_time(e, &text);
     add_traffic(e, &text);
     add_checkpoints(p, e, &text);
     add_layouts(p, &text);
-    enum status st = add_fewer_nodes(p, wanted, &text);
+    st = add_fewer_nodes(p, &text);
+    add_words(p, &text);
     *out = text.data;
-    free(verdict);
-    return st;
-}
-
-/* ---- JSON ---- */
-
-static json_t *json_layout(const struct plan_estimate *e)
-{
-    const struct plan_layout *l = &e->layout;
-    return json_pack("{s:i, s:i, s:s, s:i, s:i, s:b, s:i, s:b, s:s}", "data", l->data, "pipe", l->pipe, "schedule",
-                     schedule_name(l->schedule), "chunks", l->chunks, "micro_batch", l->micro_batch, "recompute",
-                     l->recompute, "micro_batches", e->micros, "fits", e->fits, "reason", e->reason);
-}
-
-static json_t *json_memory(const struct plan_estimate *e)
-{
-    const struct plan_memory *m = &e->memory;
-    return json_pack("{s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "weights", m->weights, "packed", m->packed,
-                     "gradients", m->gradients, "moments", m->moments, "activations", m->activations, "exchange",
-                     m->exchange, "messages", m->messages, "process", m->process, "rank", e->rank_bytes);
-}
-
-static json_t *json_time(const struct plan_estimate *e)
-{
-    const struct plan_time *t = &e->time;
-    return json_pack("{s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "forward", t->forward, "backward", t->backward,
-                     "weights", t->weights, "idle", t->idle, "spread", t->spread, "exchange", t->exchange, "tied",
-                     t->tied, "update", t->update, "step", e->step_s);
-}
-
-static json_t *json_traffic(const struct plan_estimate *e)
-{
-    const struct plan_traffic *t = &e->traffic;
-    return json_pack("{s:f, s:f, s:f, s:f}", "gradients", t->gradients, "tied", t->tied, "messages", t->messages,
-                     "off_node", t->off_node);
-}
-
-static json_t *json_estimate(const struct planning *p, const struct plan_estimate *e)
-{
-    char *options;
-    if (plan_options(p, e, &options) != ST_OK) return NULL;
-    json_t *json = json_pack("{s:o, s:s, s:o, s:o, s:o, s:f, s:f, s:f, s:f, s:f, s:f, s:I}", "layout", json_layout(e),
-                             "options", options, "memory_bytes", json_memory(e), "time_s", json_time(e),
-                             "traffic_bytes", json_traffic(e), "bubble", e->bubble, "run_s", e->run_s, "node_hours",
-                             node_hours(p, e), "checkpoint_bytes", e->checkpoint_bytes, "checkpoint_s", e->checkpoint_s,
-                             "interval_s", e->interval_s, "checkpoint_every", (json_int_t)plan_checkpoint_steps(e));
-    free(options);
-    return json;
-}
-
-enum status plan_write_json(const struct job *job)
-{
-    const struct planning *p = job->state;
-    enum status st = ST_OK;
-    char *verdict = plan_verdict(p, &p->found.best[0]);
-    json_t *layouts = json_array();
-    for (int i = 0; i < p->found.count; i++) json_array_append_new(layouts, json_estimate(p, &p->found.best[i]));
-    json_t *json =
-        json_pack("{s:s, s:i, s:i, s:i, s:I, s:f, s:o}", "verdict", verdict, "nodes", p->machine.nodes,
-                  "ranks_per_node", p->machine.ranks_per_node, "threads", p->machine.threads, "parameters",
-                  (json_int_t)plan_parameters(p->plan), "flops_per_cell", plan_cell_flops(p->plan), "layouts", layouts);
-    char *text = json ? json_dumps(json, JSON_INDENT(2)) : NULL;
-    if (!text) TRY(fail(ST_MEMORY, "no memory for the plan as JSON"));
-    TRY(text_write_file(config_text(job->config, "plan.json"), text, strlen(text)));
-done:
-    free(text);
-    json_decref(json);
-    free(verdict);
     return st;
 }

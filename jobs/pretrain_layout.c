@@ -2,17 +2,11 @@
 #include <stdlib.h>
 
 #include "base/text.h"
+#include "jobs/layout_keys.h"
 #include "jobs/pretrain_state.h"
 #include "kernel/product.h"
 
 static int parts_of(const struct pretrain *p) { return p->mesh.pipe.size * p->plan.chunks; }
-
-static enum schedule_kind kind_of(const struct config *c)
-{
-    for (int k = 0; k < SCHEDULE_FORWARD_ONLY; k++)
-        if (config_word_is(c, "mesh.schedule", schedule_name((enum schedule_kind)k))) return (enum schedule_kind)k;
-    return SCHEDULE_1F1B;
-}
 
 static int smaller(int64_t a, int64_t b) { return (int)(a < b ? a : b); }
 
@@ -24,7 +18,7 @@ static struct stage_plan plan_of(const struct job *job, int64_t *share)
     int replicas = p->mesh.dense.size, stages = p->mesh.pipe.size;
     *share = (config_int(c, "train.batch") + replicas - 1) / replicas;
     int64_t cells = smaller(config_int(c, "train.micro_batch"), *share);
-    struct stage_plan plan = {.kind = kind_of(c), .chunks = (int)config_int(c, "mesh.chunks")};
+    struct stage_plan plan = {.kind = layout_schedule(c), .chunks = (int)config_int(c, "mesh.chunks")};
     plan.micros = (int)((*share + cells - 1) / cells);
     plan.linked = p->mesh.expert.size > 1;
     plan.loss_micros = stages > 1 && plan.micros < 2 * stages ? 2 * stages : plan.micros;
@@ -70,22 +64,12 @@ static enum status check_layout(const struct job *job)
 }
 
 /* mesh.layers: a count for each part. */
-static enum status read_cut(const struct job *job, const char *const *words, int count, int layers)
+static enum status read_cut(const struct job *job, int layers)
 {
     const struct pretrain *p = job->state;
-    int64_t blocks;
-    if (count != parts_of(p))
-        return config_fail(job->config, "mesh.layers", "%d numbers for %d stages of %d chunks; give one for each",
-                           count, p->mesh.pipe.size, p->plan.chunks);
-    for (int i = 0; i < count; i++) {
-        if (!text_to_int(words[i], &blocks) || blocks < 1 || blocks > layers)
-            return config_fail(job->config, "mesh.layers", "'%s' is no number of blocks; each part has 1 or more",
-                               words[i]);
-        p->first[i + 1] = p->first[i] + (int)blocks;
-    }
-    if (p->first[count] == layers) return ST_OK;
-    return config_fail(job->config, "mesh.layers", "the parts have %d blocks together, the model has %d (model.layers)",
-                       p->first[count], layers);
+    enum status st = layout_read_blocks(job->config, p->mesh.pipe.size, p->plan.chunks, layers, p->first + 1);
+    for (int i = 0; i < parts_of(p) && st == ST_OK; i++) p->first[i + 1] += p->first[i];
+    return st;
 }
 
 static enum status cut(struct job *job)
@@ -94,12 +78,12 @@ static enum status cut(struct job *job)
     enum status st = ST_OK;
     struct model *whole = NULL;
     int given, parts = parts_of(p);
-    const char *const *words = config_list(job->config, "mesh.layers", &given);
+    config_list(job->config, "mesh.layers", &given);
     TRY(check_layout(job));
     TRY(NEW_ARRAY(p->first, parts + 1));
     p->first[0] = 0;
     TRY(model_create(job->config, p->vocab, NULL, &whole));
-    if (given > 0) TRY(read_cut(job, words, given, model_layers(whole)));
+    if (given > 0) TRY(read_cut(job, model_layers(whole)));
     else TRY(stage_cut(whole, &p->limits, &p->plan, p->mesh.pipe.size, p->first));
 done:
     model_destroy(&whole);

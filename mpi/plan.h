@@ -4,12 +4,15 @@
  * Nothing is allocated for the model and nothing communicates. Bytes are those that measure mode and the modules
  * themselves report; time is built from a few rates of the machine (typed, or measured by cytomill-plan --calibrate):
  *     pass of a block    pass_s + tokens FLOPs / (flops_per_s share)      forward, backward and weights each
- *     pipeline           the schedule's table played with these times (schedule.h); the dearest stage counts
+ *     pipeline           the schedule's table played with the times of every part (schedule.h)
+ *     experts            rows to their experts and back, forward and backward, as part of those times: over links and
+ *                        inside nodes at once, as if rows were spread evenly and nothing were hidden
  *     spread             cells differ in length: the longest of d replicas, sd sqrt(cells) z(d) tokens above the mean
  *     exchange           (d - 1) / d of the gradient and of the weights (reduce.h), over links and inside nodes; as if
  *                        nothing of it were hidden behind the backward pass
  *     update             plan_update_bytes of memory traffic for every parameter of the rank
- *     checkpoint         interval of Young (1974) and Daly (2006), sqrt(2 C M) to first order
+ *     checkpoint         interval of Young (1974) and Daly (2006), sqrt(2 C M) to first order, where C is what the
+ *                        training waits: for the copy alone if it goes on while the file is written
  * Loading cells and held-out evaluations are left out: thousandths of a step for models that need a cluster.
  *
  *     TRY(plan_open(&job, &machine, &plan));
@@ -24,58 +27,64 @@
 #include "mpi/schedule.h"
 
 enum {
-    PLAN_TRIAL = 3, /* blocks of the model that calibration runs: one of each kind */
-    PLAN_MOST = 6   /* layouts that a search tells */
+    PLAN_MOST = 6 /* layouts that a search tells */
 };
 
 /* Share of a node's memory that ranks may take; the rest is the system's. */
 #define PLAN_MEMORY_SHARE 0.9
+/* Of the time that a checkpoint takes to write, what it holds up the training that goes on beside it: its bar. */
+#define PLAN_STALL_SHARE 0.05
 /* A simpler layout is taken when it is at most this much slower. */
 #define PLAN_SIMPLER 1.10
 
 /* All ranks of a node run the same; "of a rank" counts all its threads. */
 struct plan_machine {
-    int nodes, ranks_per_node, threads;          /* OpenMP threads of a rank */
-    double node_bytes;                           /* memory of a node */
-    double process_bytes;                        /* of a rank, before there is a model */
-    double flops_per_s;                          /* of a rank, in large products */
-    double block_share, first_share, last_share; /* of that in a training pass: of a block, of the first with the
-                                                    embedding, of the last with the heads */
-    double pass_s;                               /* of a pass through a block, whatever its size */
-    double forward_part, weights_part;           /* of a training pass's time; the rest is backward */
-    double memory_bytes_per_s;                   /* of a rank, streaming */
-    double update_share;                         /* of that in the optimiser and in packing */
-    double shared_bytes_per_s;                   /* of all ranks of a node together, between them */
-    double link_bytes_per_s;                     /* of a node, to others, each way */
-    double latency_s;                            /* of a message */
-    double disk_bytes_per_s;                     /* of all nodes together */
-    double node_mtbf_s;                          /* mean time between failures of one node */
+    int nodes, ranks_per_node, threads; /* OpenMP threads of a rank */
+    double node_bytes;                  /* memory of a node */
+    double process_bytes;               /* of a rank, before there is a model */
+    double flops_per_s;                 /* of a rank, in large products */
+    double block_share, expert_share;   /* of that in a training pass: of a block, of one with experts, */
+    double first_share, last_share;     /* of the first with the embedding, of the last with the heads */
+    double pass_s;                      /* of a pass through a block, whatever its size */
+    double forward_part, weights_part;  /* of a training pass's time; the rest is backward */
+    double memory_bytes_per_s;          /* of a rank, streaming */
+    double update_share;                /* of that in the optimiser and in packing */
+    double shared_bytes_per_s;          /* of all ranks of a node together, between them */
+    double link_bytes_per_s;            /* of a node, to others, each way */
+    double latency_s;                   /* of a message */
+    double disk_bytes_per_s;            /* of all nodes together */
+    double node_mtbf_s;                 /* mean time between failures of one node */
 };
 
 struct plan_job {
     const struct config *config; /* model.*, train.*; borrowed, as is vocab */
     const struct vocab *vocab;
     bool bf16, exchange_bf16;
+    bool copies; /* training goes on while a checkpoint is written, from a copy */
     int64_t batch, steps;
     int max_genes;
     double genes, genes_sd; /* of a cell, as the model sees it: mean and standard deviation */
 };
 
+/* Zeros in expert and blocks are as good as 1 and "by cost". */
 struct plan_layout {
     int data, pipe; /* replicas, stages */
     enum schedule_kind schedule;
     int chunks, micro_batch; /* of a stage; cells */
     bool recompute;
+    int expert;        /* ranks that share out the experts of a layer, each with cells of its own */
+    const int *blocks; /* [pipe * chunks] of each part, borrowed; NULL: shared by cost */
 };
 
 /* Bytes of the rank that needs most. */
 struct plan_memory {
-    double weights, packed, gradients, moments, activations, exchange, messages, process;
+    double weights, packed, gradients, moments, activations, exchange, messages, checkpoint, process;
 };
 
 /* Seconds of a step. Compute is that of the dearest stage. */
 struct plan_time {
     double forward, backward, weights; /* backward recomputes too */
+    double experts;                    /* rows on their way to experts on other ranks and back */
     double idle;                       /* waiting within the pipeline */
     double spread;                     /* waiting for the replica with the longest cells */
     double exchange, tied, update;
@@ -86,6 +95,7 @@ struct plan_traffic {
     double gradients; /* sent by a rank, to replicas */
     double tied;      /* sent by a rank at an end of the pipeline: rows of the table that both ends read */
     double messages;  /* sent by a stage: activations and their gradients */
+    double rows;      /* sent by a rank to experts and back */
     double off_node;  /* out of the busiest node's link */
 };
 
@@ -98,14 +108,18 @@ struct plan_estimate {
     struct plan_time time;
     double step_s, bubble; /* idle share of all stages' time within the pipeline */
     struct plan_traffic traffic;
-    double checkpoint_bytes, checkpoint_s, interval_s; /* seconds between two checkpoints that waste least */
-    double run_s;                                      /* all steps, with checkpoints and expected failures */
-    char reason[160];                                  /* why it is taken, or what limits it */
+    double checkpoint_bytes, checkpoint_s; /* to write one */
+    double stall_s;                        /* what the training waits for that */
+    double interval_s;                     /* seconds between two checkpoints that waste least */
+    double run_s;                          /* all steps, with checkpoints and expected failures */
+    char reason[240];                      /* why it is taken, or what limits it */
 };
 
 /* What must be as it is; 0 leaves it open. */
 struct plan_wanted {
-    int data, pipe, chunks;
+    int data, pipe, expert, chunks;
+    const int *blocks; /* [parts] of each part, borrowed; NULL: by cost */
+    int parts;
     int most_micro; /* cells of a micro-batch at most; 0: 16 */
     bool has_schedule, has_recompute;
     enum schedule_kind schedule;
@@ -131,7 +145,7 @@ double plan_cell_flops(const struct plan *plan);
 MUST_CHECK enum status plan_estimate(const struct plan *plan, const struct plan_layout *layout,
                                      struct plan_estimate *out);
 /* The layers of a layout: parts p c + s (schedule.h) have blocks first[part] to first[part + 1]; first[parts + 1].
- * Local. ST_CONFIG: fewer blocks than parts. */
+ * Local. ST_CONFIG: fewer blocks than parts, or given ones that are not those of the model. */
 MUST_CHECK enum status plan_share_layers(const struct plan *plan, const struct plan_layout *layout, int *first);
 /* The best layouts of all ranks, the one to take first, each with its reason; one that does not fit is told only if it
  * is simpler than all that do. ST_CONFIG: none fits; the line says what would. Local. */
@@ -141,14 +155,17 @@ MUST_CHECK enum status plan_least_nodes(const struct plan *plan, int *nodes);
 
 /* ---- the formulas, for tests and calibration ---- */
 
-/* As schedule_simulate with two buffers, of any number of micro-batches: beyond a few fillings of the pipeline each
- * adds the same, so the rest is extrapolated. Only step_s and bubble are found. Local. */
+/* As schedule_simulate_parts (times [parts]) with two buffers, of any number of micro-batches: beyond a few fillings of
+ * the pipeline each adds the same, so the rest is extrapolated. Only step_s and bubble are found. Local. */
 MUST_CHECK enum status plan_play(const struct schedule_spec *spec, const struct schedule_times *times,
                                  struct schedule_found *out);
 /* Memory traffic of the optimiser's step for a parameter of a rank that has `replicas`. Local. */
 double plan_update_bytes(int replicas);
-/* Seconds to sum `bytes` of gradients, fp32 (`wire` of them sent back and forth), over `ranks`. Local. */
-double plan_exchange_s(const struct plan_machine *machine, double bytes, double wire, int ranks);
+/* Seconds to sum `bytes` of gradients, fp32 (`wire` of them sent back and forth), over `ranks` that are `stride` apart.
+ * Local. */
+double plan_exchange_s(const struct plan_machine *machine, double bytes, double wire, int ranks, int stride);
+/* Seconds to send `bytes` of rows, spread evenly over `ranks` neighbours of which this is one. Local. */
+double plan_travel_s(const struct plan_machine *machine, double bytes, int ranks);
 /* Standard deviations by which the largest of `count` normal numbers is expected above the mean. Local. */
 double plan_longest(int count);
 /* Seconds between checkpoints that take c_s each, on a machine that fails every m_s. Local. */

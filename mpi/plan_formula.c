@@ -1,7 +1,9 @@
+#include "mpi/plan_inside.h"
+
 #include <math.h>
 
 #include "model/shard.h"
-#include "mpi/plan.h"
+#include "mpi/pipeline.h"
 
 /* ---- the pipeline ---- */
 
@@ -12,7 +14,7 @@ static enum status play_whole(const struct schedule_spec *spec, const struct sch
     struct schedule schedule = {0};
     *out = (struct schedule_found){0};
     TRY(schedule_build(spec, &schedule));
-    TRY(schedule_simulate(&schedule, times, 2, out));
+    TRY(schedule_simulate_parts(&schedule, times, PIPELINE_BUFFERS, out));
 done:
     schedule_free(&schedule);
     return st;
@@ -33,24 +35,42 @@ enum status plan_play(const struct schedule_spec *spec, const struct schedule_ti
     TRY(play_whole(&more, times, out));
     TRY(play_whole(&less, times, &shorter));
     out->step_s += (out->step_s - shorter.step_s) * ((spec->micros - more.micros) / filling);
-    double work_s = (times->forward + times->backward + times->weights) * spec->micros * spec->chunks;
-    out->bubble = out->step_s > 0 ? 1 - work_s / out->step_s : 0;
+    double work_s = 0;
+    for (int part = 0; part < schedule_parts(spec); part++)
+        work_s += (times[part].forward + times[part].backward + times[part].weights) * spec->micros;
+    out->bubble = out->step_s > 0 ? 1 - work_s / (out->step_s * spec->stages) : 0;
 done:
     return st;
 }
 
 /* ---- the exchange ---- */
 
-double plan_exchange_s(const struct plan_machine *m, double bytes, double wire, int ranks)
+int plan_near(const struct plan_machine *m, int ranks, int stride)
+{
+    int near = m->nodes == 1 ? ranks : m->ranks_per_node / stride;
+    return near > ranks ? ranks : near > 1 ? near : 1;
+}
+
+double plan_exchange_s(const struct plan_machine *m, double bytes, double wire, int ranks, int stride)
 {
     const double piece_bytes = 4.0 * PIECE_REALS;
     if (ranks < 2 || bytes <= 0) return 0;
-    int near = m->nodes > 1 && ranks > m->ranks_per_node ? m->ranks_per_node : m->nodes > 1 ? 1 : ranks;
+    int near = plan_near(m, ranks, stride);
     double off = wire * (ranks - near) / ranks, on = wire * (near - 1) / ranks;
     double messages = 2.0 * (ranks - 1) / ranks * ceil(bytes / piece_bytes);
     double sums = 2 * bytes / m->memory_bytes_per_s;
     return off * m->ranks_per_node / m->link_bytes_per_s + on * m->ranks_per_node / m->shared_bytes_per_s +
            messages * m->latency_s + sums;
+}
+
+/* What leaves the node and what stays move at once. */
+double plan_travel_s(const struct plan_machine *m, double bytes, int ranks)
+{
+    if (ranks < 2) return 0;
+    int near = plan_near(m, ranks, 1);
+    double off_s = bytes * (ranks - near) / ranks * m->ranks_per_node / m->link_bytes_per_s;
+    double on_s = bytes * (near - 1) / ranks * m->ranks_per_node / m->shared_bytes_per_s;
+    return fmax(off_s, on_s) + (ranks - 1) * m->latency_s;
 }
 
 /* Clearing the gradient and packing the weights take 12 bytes of each parameter, norm and Adam 32 of those owned. */

@@ -1,15 +1,22 @@
-/* What the files of the plan share: plan.c estimates, plan_formula.c has the formulas, plan_search.c compares. */
+/* What the files of the plan share: plan.c estimates times, plan_memory.c memory, plan_formula.c has the formulas,
+ * plan_search.c compares, plan_reason.c says why. */
 #ifndef CYTOMILL_MPI_PLAN_INSIDE_H
 #define CYTOMILL_MPI_PLAN_INSIDE_H
 
 #include "mpi/plan.h"
 
+struct plan_block {
+    double flops;     /* of training, a token: the first with the embedding, the last with the heads */
+    bool has_experts; /* else a plain feed-forward */
+};
+
 struct plan {
     const struct plan_job *job;
     const struct plan_machine *machine;
     struct model *model; /* without memory */
-    int layers;
-    double *flops; /* [layers] of training, a token: the first block with the embedding, the last with the heads */
+    int layers, experts, chosen;
+    struct plan_block *block; /* [layers] */
+    double dense, routed;     /* parameters of the model but for experts, and of these */
     double cell_flops;
     double step_tokens; /* of a cell of mean length, cls included */
 };
@@ -20,13 +27,20 @@ MUST_CHECK enum status plan_estimate_time(const struct plan *plan, const struct 
 /* What memory it takes, into the same. Local. */
 MUST_CHECK enum status plan_estimate_memory(const struct plan *plan, struct plan_estimate *estimate);
 
-/* Parameters that stage `stage` holds; those of rows that travel as touched rows; the latter's width. */
-struct plan_held {
-    double dense, sparse, sparse_cols;
-};
-struct plan_held plan_held_by(const struct plan *plan, const struct plan_layout *layout, const int *first, int stage);
+/* Why the first of `found` is taken, and what each of the others loses against it; `simplest` is replicas alone, or NULL
+ * if the batch has too few cells for them; `opposite` shares out experts if the first does not, and the other way round,
+ * or NULL. Local. */
+void plan_say_why(const struct plan *plan, struct plan_found *found, const struct plan_estimate *simplest,
+                  const struct plan_estimate *opposite);
+void plan_say_too_large(const struct plan *plan, struct plan_estimate *estimate);
+
+/* Of `ranks` ranks that are `stride` apart, those on one node. Local. */
+int plan_near(const struct plan_machine *machine, int ranks, int stride);
 
 static inline int plan_ranks(const struct plan_machine *machine) { return machine->nodes * machine->ranks_per_node; }
 static inline int plan_parts(const struct plan_layout *l) { return l->pipe * l->chunks; }
+static inline int plan_experts(const struct plan_layout *l) { return l->expert > 0 ? l->expert : 1; }
+/* Ranks that have cells of their own: each stage is as many ranks wide. */
+static inline int plan_wide(const struct plan_layout *l) { return l->data * plan_experts(l); }
 
 #endif

@@ -1,7 +1,4 @@
 /* Which layout: all that the ranks allow are timed, the quickest are measured, the simplest of the quick ones is taken. */
-#include <math.h>
-#include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
 
 #include "base/text.h"
@@ -33,8 +30,9 @@ static enum status add(const struct plan *p, struct candidates *all, const struc
 enum { INTERLEAVED = 10 };
 static bool goes(const struct plan *p, const struct plan_wanted *w, const struct plan_layout *l)
 {
-    int64_t micros = ((p->job->batch + l->data - 1) / l->data + l->micro_batch - 1) / l->micro_batch;
+    int64_t wide = plan_wide(l), micros = ((p->job->batch + wide - 1) / wide + l->micro_batch - 1) / l->micro_batch;
     if (plan_parts(l) > p->layers || (w->chunks && w->chunks != l->chunks)) return false;
+    if (w->blocks && w->parts != plan_parts(l)) return false;
     if (w->has_schedule && l->pipe > 1 && w->schedule != l->schedule) return false;
     if (l->schedule == SCHEDULE_INTERLEAVED)
         return l->chunks > 1 && l->pipe <= INTERLEAVED && (w->chunks || micros % l->pipe == 0);
@@ -63,12 +61,17 @@ done:
 /* 1, 2, 4, ... up to the most itself; 0 behind it. */
 static int after_micro(int micro, int most) { return micro >= most ? 0 : 2 * micro < most ? 2 * micro : most; }
 
-/* Micro-batches of few cells and of many, up to the replica's share, without and with recomputation. */
-static enum status add_pipe(const struct plan *p, const struct plan_wanted *w, int pipe, struct candidates *all)
+/* Micro-batches of few cells and of many, up to the rank's share, without and with recomputation. */
+static enum status add_mesh(const struct plan *p, const struct plan_wanted *w, int pipe, int expert,
+                            struct candidates *all)
 {
     enum status st = ST_OK;
-    struct plan_layout l = {.data = plan_ranks(p->machine) / pipe, .pipe = pipe, .chunks = 1};
-    int64_t share = (p->job->batch + l.data - 1) / l.data;
+    struct plan_layout l = {.data = plan_ranks(p->machine) / pipe / expert,
+                            .pipe = pipe,
+                            .chunks = 1,
+                            .expert = expert,
+                            .blocks = w->blocks};
+    int64_t wide = plan_wide(&l), share = (p->job->batch + wide - 1) / wide;
     int most = w->most_micro ? w->most_micro : 16;
     if (share < most) most = (int)share;
     for (l.micro_batch = 1; l.micro_batch > 0; l.micro_batch = after_micro(l.micro_batch, most))
@@ -81,14 +84,26 @@ done:
     return st;
 }
 
+/* Expert ranks that share the experts of a layer equally; on several nodes, some of one node or all of some. */
+static bool experts_go(const struct plan *p, int expert)
+{
+    int per_node = p->machine->ranks_per_node;
+    if (expert == 1) return true;
+    if (p->experts == 0 || p->experts % expert != 0) return false;
+    return p->machine->nodes == 1 || per_node % expert == 0 || expert % per_node == 0;
+}
+
 static enum status list_candidates(const struct plan *p, const struct plan_wanted *w, struct candidates *all)
 {
     enum status st = ST_OK;
     int ranks = plan_ranks(p->machine);
     for (int pipe = 1; pipe <= ranks && pipe <= p->layers; pipe++) {
-        if (ranks % pipe != 0 || ranks / pipe > p->job->batch) continue;
-        if ((w->pipe && w->pipe != pipe) || (w->data && w->data != ranks / pipe)) continue;
-        TRY(add_pipe(p, w, pipe, all));
+        if (ranks % pipe != 0 || ranks / pipe > p->job->batch || (w->pipe && w->pipe != pipe)) continue;
+        for (int expert = 1; expert == 1 || expert <= p->experts; expert++) {
+            if (ranks / pipe % expert != 0 || (w->data && w->data != ranks / pipe / expert)) continue;
+            if (w->expert ? w->expert != expert : !experts_go(p, expert)) continue;
+            TRY(add_mesh(p, w, pipe, expert, all));
+        }
     }
 done:
     return st;
@@ -102,16 +117,17 @@ static int compare_time(const void *a, const void *b)
     return (x->step_s > y->step_s) - (x->step_s < y->step_s);
 }
 
-/* How much there is to understand and to go wrong: replicas alone, then a pipeline, then other schedules. */
+/* How much there is to understand and to go wrong: replicas alone, then experts elsewhere or a pipeline, then other
+ * schedules. */
 static int complexity(const struct plan_layout *l)
 {
-    return (l->pipe > 1 ? 2 + (l->schedule != SCHEDULE_1F1B) : 0) + l->recompute;
+    return (l->pipe > 1 ? 2 + (l->schedule != SCHEDULE_1F1B) : 0) + 2 * (plan_experts(l) > 1) + l->recompute;
 }
 
-/* Layouts that differ in their micro-batch alone are one choice: the quickest that fits. */
+/* Layouts that differ in micro-batch and chunks alone are one choice: the quickest that fits. */
 static bool same_choice(const struct plan_layout *a, const struct plan_layout *b)
 {
-    return a->pipe == b->pipe && a->schedule == b->schedule && a->chunks == b->chunks && a->recompute == b->recompute;
+    return a->pipe == b->pipe && a->expert == b->expert && a->schedule == b->schedule && a->recompute == b->recompute;
 }
 
 static bool is_told(const struct candidates *best, const struct plan_layout *l)
@@ -124,7 +140,9 @@ static bool is_told(const struct candidates *best, const struct plan_layout *l)
 /* Less than the least that the layout can take: weights, gradients and moments of a stage's fair share. */
 static bool is_hopeless(const struct plan *p, const struct plan_estimate *e)
 {
-    double each = 8 + 8.0 / e->layout.data, least = each * (double)plan_parameters(p) / e->layout.pipe;
+    const struct plan_layout *l = &e->layout;
+    double dense = (8 + 8.0 / plan_wide(l)) * p->dense, routed = (8 + 8.0 / l->data) * p->routed / plan_experts(l);
+    double least = (dense + routed) / l->pipe;
     return least * p->machine->ranks_per_node > PLAN_MEMORY_SHARE * p->machine->node_bytes;
 }
 
@@ -139,6 +157,25 @@ static enum status keep_fitting(const struct plan *p, struct candidates *all, in
         if (is_told(best, &e->layout) || is_hopeless(p, e)) continue;
         TRY(plan_estimate_memory(p, e));
         if (e->fits) best->list[best->count++] = *e;
+    }
+done:
+    return st;
+}
+
+static bool shares_experts(const struct plan_estimate *e) { return plan_experts(&e->layout) > 1; }
+
+/* The quickest that fits and does the opposite of the chosen one with its experts; *found is false if none is known. */
+static enum status find_opposite(const struct plan *p, struct candidates *all, const struct plan_estimate *chosen,
+                                 struct plan_estimate *out, bool *found)
+{
+    enum status st = ST_OK;
+    *found = false;
+    for (int i = 0; i < all->count && p->experts > 0 && !*found; i++) {
+        struct plan_estimate *e = &all->list[i];
+        if (shares_experts(e) == shares_experts(chosen) || is_hopeless(p, e)) continue;
+        if (e->rank_bytes == 0) TRY(plan_estimate_memory(p, e));
+        *found = e->fits;
+        *out = *e;
     }
 done:
     return st;
@@ -168,81 +205,6 @@ static const struct plan_estimate *find_simplest(const struct candidates *all, c
     return simplest;
 }
 
-/* ---- why ---- */
-
-static void say(struct plan_estimate *e, const char *format, ...) __attribute__((format(printf, 2, 3)));
-static void say(struct plan_estimate *e, const char *format, ...)
-{
-    va_list args;
-    va_start(args, format);
-    vsnprintf(e->reason, sizeof e->reason, format, args);
-    va_end(args);
-}
-
-static void say_too_large(const struct plan *p, struct plan_estimate *e)
-{
-    const struct plan_memory *m = &e->memory;
-    double limit = PLAN_MEMORY_SHARE * p->machine->node_bytes / p->machine->ranks_per_node;
-    double states = m->weights + m->packed + m->gradients + m->moments;
-    char have[32], need[32];
-    say(e, "does not fit: %s a rank, %s are there, mostly %s", text_bytes(e->rank_bytes, need), text_bytes(limit, have),
-        states > m->activations ? "weights, gradients and moments" : "activations");
-}
-
-/* Percent of a step. */
-static double percent(const struct plan_estimate *e, double s) { return 100 * s / e->step_s; }
-
-static double work_s(const struct plan_estimate *e) { return e->time.forward + e->time.backward + e->time.weights; }
-
-/* What a layout loses against the chosen one: the part of the step that grew most. */
-static void say_limit(struct plan_estimate *e, const struct plan_estimate *chosen)
-{
-    const struct plan_time *t = &e->time, *c = &chosen->time;
-    double idle = t->idle - c->idle, spread = t->spread - c->spread, work = work_s(e) - work_s(chosen);
-    double exchange = t->exchange + t->tied - c->exchange - c->tied, update = t->update - c->update;
-    double most = fmax(fmax(fmax(idle, spread), fmax(work, exchange)), update);
-    if (e->step_s <= chosen->step_s)
-        say(e, "%.0f %% quicker, which is not worth what it adds", 100 * (1 - e->step_s / chosen->step_s));
-    else if (most == idle) say(e, "stages wait %.0f %% of the pipeline's time", 100 * e->bubble);
-    else if (most == spread)
-        say(e, "the longest cells hold the others up for %.0f %% of a step", percent(e, t->spread));
-    else if (most == exchange)
-        say(e, "exchanging gradients takes %.0f %% of a step", percent(e, t->exchange + t->tied));
-    else if (most == update) say(e, "the optimiser takes %.0f %% of a step", percent(e, t->update));
-    else if (e->layout.recompute > chosen->layout.recompute)
-        say(e, "recomputation adds %.0f %% of work", 100 * work / work_s(chosen));
-    else say(e, "stages are uneven, the dearest computes %.0f %% longer", 100 * work / work_s(chosen));
-}
-
-/* Why there is a pipeline at all; `simplest` is replicas alone, or NULL. */
-static void say_pipeline(const struct plan *p, struct plan_estimate *e, const struct plan_estimate *simplest,
-                         struct text *out)
-{
-    char need[32];
-    if (!simplest)
-        text_add(out, "the batch of %lld cells feeds no more than %lld replicas", (long long)p->job->batch,
-                 (long long)p->job->batch);
-    else if (!simplest->fits)
-        text_add(out, "replicas of the whole model would take %s a rank", text_bytes(simplest->rank_bytes, need));
-    else
-        text_add(out, "replicas alone would be %.0f %% slower: gradients %.0f %%, long cells %.0f %% of a step",
-                 100 * (simplest->step_s / e->step_s - 1), percent(simplest, simplest->time.exchange),
-                 percent(simplest, simplest->time.spread));
-}
-
-static void say_why(const struct plan *p, struct plan_estimate *e, const struct plan_estimate *simplest)
-{
-    struct text text = {0};
-    if (e->layout.pipe == 1) text_add(&text, "the whole model fits on a rank, so replicas need no pipeline");
-    else say_pipeline(p, e, simplest, &text);
-    if (e->layout.pipe > 1 && e->layout.schedule == SCHEDULE_ZB_H1)
-        text_add(&text, "; zb-h1, as 1f1b would wait longer");
-    if (e->layout.schedule == SCHEDULE_INTERLEAVED) text_add(&text, "; interleaved, as one chunk a stage waits longer");
-    if (e->layout.recompute) text_add(&text, "; activations do not fit and are computed twice");
-    say(e, "%s", text.data);
-    text_free(&text);
-}
-
 /* ---- search ---- */
 
 static enum status nothing_fits(const struct plan *p, const struct candidates *all)
@@ -270,22 +232,32 @@ static enum status nothing_fits(const struct plan *p, const struct candidates *a
         m->nodes, m->nodes > 1 ? "s" : "", m->ranks_per_node, m->ranks_per_node > 1 ? "s" : "", have, nodes);
 }
 
-/* Put the chosen one first, then the others by time, each with its reason; last what is simpler but does not fit. */
-static void tell(const struct plan *p, struct candidates *best, const struct plan_estimate *simplest,
-                 struct plan_found *out)
+/* Beside the quick ones: replicas alone, and the opposite in experts; NULL where there is none. */
+struct beside {
+    const struct plan_estimate *simplest, *opposite;
+};
+
+static bool is_among(const struct plan_found *found, const struct plan_estimate *e)
 {
-    int chosen = choose(best), room = PLAN_MOST - (simplest && !simplest->fits);
+    for (int i = 0; i < found->count; i++)
+        if (same_choice(&found->best[i].layout, &e->layout)) return true;
+    return false;
+}
+
+/* Put the chosen one first, then the others by time, last what is simpler but does not fit. */
+static void tell(const struct plan *p, struct candidates *best, const struct beside *b, struct plan_found *out)
+{
+    bool too_large = b->simplest && !b->simplest->fits;
+    int chosen = choose(best), room = PLAN_MOST - too_large - (b->opposite != NULL);
     *out = (struct plan_found){0};
     out->best[out->count++] = best->list[chosen];
-    say_why(p, &out->best[0], simplest);
-    for (int i = 0; i < best->count && out->count < room; i++) {
-        if (i == chosen) continue;
-        say_limit(&best->list[i], &out->best[0]);
-        out->best[out->count++] = best->list[i];
-    }
-    if (simplest && !simplest->fits) {
-        out->best[out->count] = *simplest;
-        say_too_large(p, &out->best[out->count++]);
+    for (int i = 0; i < best->count && out->count < room; i++)
+        if (i != chosen) out->best[out->count++] = best->list[i];
+    if (b->opposite && !is_among(out, b->opposite)) out->best[out->count++] = *b->opposite;
+    plan_say_why(p, out, b->simplest, b->opposite);
+    if (too_large) {
+        out->best[out->count] = *b->simplest;
+        plan_say_too_large(p, &out->best[out->count++]);
     }
 }
 
@@ -293,16 +265,20 @@ enum status plan_search(const struct plan *p, const struct plan_wanted *w, struc
 {
     enum status st = ST_OK;
     struct candidates all = {0}, best = {.capacity = 8 * PLAN_MOST};
-    struct plan_estimate simplest = {0};
+    struct plan_estimate simplest = {0}, opposite;
+    struct beside beside = {0};
+    bool found;
     TRY(NEW_ARRAY(best.list, best.capacity));
     TRY(list_candidates(p, w, &all));
     if (all.count > 0) qsort(all.list, (size_t)all.count, sizeof *all.list, compare_time);
     TRY(keep_fitting(p, &all, PLAN_MOST, &best));
     if (best.count == 0) TRY(nothing_fits(p, &all));
-    const struct plan_estimate *found = find_simplest(&all, &best);
-    if (found) simplest = *found;
-    if (found) TRY(plan_estimate_memory(p, &simplest));
-    tell(p, &best, found ? &simplest : NULL, out);
+    TRY(find_opposite(p, &all, &best.list[choose(&best)], &opposite, &found));
+    if (found) beside.opposite = &opposite;
+    const struct plan_estimate *alone = find_simplest(&all, &best);
+    if (alone) simplest = *alone, beside.simplest = &simplest;
+    if (alone) TRY(plan_estimate_memory(p, &simplest));
+    tell(p, &best, &beside, out);
 done:
     free(all.list), free(best.list);
     return st;
@@ -312,15 +288,15 @@ done:
 
 /* Does it fit when a stage has at most `slots` micro-batches of one cell on their way, computed once or again? Fewer
  * come with more replicas, *data of them at least. */
-static enum status fits_with(const struct plan *p, int pipe, int slots, int *data, bool *fits)
+static enum status fits_with(const struct plan *p, int pipe, int expert, int slots, int *data, bool *fits)
 {
     enum status st = ST_OK;
     int64_t batch = p->job->batch;
     *fits = false;
-    *data = slots >= pipe ? 1 : (int)((batch + slots - 1) / slots);
+    *data = slots >= pipe ? 1 : (int)((batch + (int64_t)slots * expert - 1) / ((int64_t)slots * expert));
     for (int again = 0; again < 2 && !*fits; again++) {
-        struct plan_estimate e = {.layout = {*data, pipe, SCHEDULE_1F1B, 1, 1, again},
-                                  .micros = (int)((batch + *data - 1) / *data)};
+        struct plan_estimate e = {.layout = {*data, pipe, SCHEDULE_1F1B, 1, 1, again, expert, NULL}};
+        e.micros = (int)((batch + plan_wide(&e.layout) - 1) / plan_wide(&e.layout));
         TRY(plan_estimate_memory(p, &e));
         *fits = e.fits;
     }
@@ -329,14 +305,14 @@ done:
 }
 
 /* Fewest replicas with which `pipe` stages fit, 0 if none do. */
-static enum status least_replicas(const struct plan *p, int pipe, int *replicas)
+static enum status least_replicas(const struct plan *p, int pipe, int expert, int *replicas)
 {
     enum status st = ST_OK;
     *replicas = 0;
     for (int low = 1, high = pipe; low <= high;) { /* slots up to low - 1 fit, above high do not */
         int slots = *replicas == 0 && low == 1 && high == pipe ? pipe : (low + high) / 2, data;
         bool fits;
-        TRY(fits_with(p, pipe, slots, &data, &fits));
+        TRY(fits_with(p, pipe, expert, slots, &data, &fits));
         if (fits) *replicas = data, low = slots + 1;
         else high = slots - 1;
     }
@@ -346,20 +322,30 @@ done:
 
 static int divisor(int a, int b) { return b == 0 ? a : divisor(b, a % b); }
 
+/* Fewest nodes for stages of this width, if they are fewer than *nodes. */
+static enum status least_with(const struct plan *p, int pipe, int expert, int *nodes)
+{
+    enum status st = ST_OK;
+    int per_node = p->machine->ranks_per_node, unit = pipe * expert, replicas;
+    int step = unit / divisor(unit, per_node); /* ranks must be a multiple of the unit */
+    if (*nodes > 0 && unit > *nodes * per_node) return ST_OK;
+    TRY(least_replicas(p, pipe, expert, &replicas));
+    if (replicas == 0) return ST_OK;
+    int64_t least = ((int64_t)unit * replicas + per_node - 1) / per_node;
+    least = (least + step - 1) / step * step;
+    if (least * per_node / pipe > p->job->batch) return ST_OK;
+    if (*nodes == 0 || least < *nodes) *nodes = (int)least;
+done:
+    return st;
+}
+
 enum status plan_least_nodes(const struct plan *p, int *nodes)
 {
     enum status st = ST_OK;
-    int per_node = p->machine->ranks_per_node;
     *nodes = 0;
-    for (int pipe = 1; pipe <= p->layers; pipe++) {
-        int replicas, step = pipe / divisor(pipe, per_node); /* ranks must be a multiple of stages */
-        TRY(least_replicas(p, pipe, &replicas));
-        if (replicas == 0) continue;
-        int64_t ranks = (int64_t)pipe * replicas, least = (ranks + per_node - 1) / per_node;
-        least = (least + step - 1) / step * step;
-        if (least * per_node / pipe > p->job->batch) continue;
-        if (*nodes == 0 || least < *nodes) *nodes = (int)least;
-    }
+    for (int pipe = 1; pipe <= p->layers; pipe++)
+        for (int expert = 1; expert == 1 || expert <= p->experts; expert++)
+            if (expert == 1 || p->experts % expert == 0) TRY(least_with(p, pipe, expert, nodes));
 done:
     return st;
 }

@@ -1,15 +1,16 @@
 /* The plan of a training.
  * plan: ranks=1 limit=60 configs=release
- * Memory is what measure mode says of the ranks that would be; times, traffic and idle shares are those of formulas done
- * by hand; long pipelines are extrapolated to 1 %; more memory never makes a plan slower; what fits nowhere is told
- * with the fewest nodes that would do; a search over thousands of nodes takes less than two seconds; and the advice of
- * README is what is planned. */
+ * Memory is what measure mode says of the ranks that would be, also of those that share out experts; times, traffic and
+ * idle shares are those of formulas done by hand; a cut by hand is kept; long pipelines are extrapolated to 1 %; more
+ * memory never makes a plan slower; what fits nowhere is told with the fewest nodes that would do; a search over thousands
+ * of nodes takes less than two seconds; and the advice of README is what is planned. */
 #include <math.h>
 #include <time.h>
 
 #include "kernel_check.h"
 
 #include "golden.h"
+#include "mpi/expert_line.h"
 #include "mpi/plan.h"
 #include "mpi/reduce.h"
 
@@ -48,6 +49,7 @@ static void set_scene(void)
                                     .process_bytes = 2e8,
                                     .flops_per_s = 50e12,
                                     .block_share = 0.8,
+                                    .expert_share = 0.7,
                                     .first_share = 0.7,
                                     .last_share = 0.6,
                                     .pass_s = 1e-4,
@@ -108,6 +110,8 @@ static void check_close(double value, double want, double relative)
 static struct plan_memory measured(struct model_hold hold, int data, int micro_batch, int slots, bool splits, int edges)
 {
     struct model *model;
+    struct expert_line_shape shape = {.experts = 8, .chosen = 2, .tokens = micro_batch * 2049};
+    int wide = hold.expert_ranks > 1 ? data * hold.expert_ranks : data;
     struct model_cost cost;
     struct model_limits limits = {.cells = micro_batch,
                                   .tokens = micro_batch * 2049,
@@ -117,14 +121,19 @@ static struct plan_memory measured(struct model_hold hold, int data, int micro_b
                                   .slots = slots,
                                   .splits = splits};
     OK(model_create(config, vocab, &hold, &model));
+    struct expert_link link = expert_line_shape_link(&shape, 0, hold.expert_ranks > 1 ? hold.expert_ranks : 1);
+    if (hold.expert_ranks > 1) model_set_link(model, &link);
     OK(model_measure(model, &limits, NULL, &cost));
+    double all = (double)cost.weight_bytes, routed = (double)cost.routed_bytes;
+    double own = (all - routed) / wide + routed / data;
     struct plan_memory m = {(double)cost.weight_bytes,
                             (double)cost.packed_bytes,
                             (double)cost.gradient_bytes,
-                            (double)cost.moment_bytes / data,
+                            2 * own,
                             (double)cost.activation_bytes,
-                            (double)reducer_bytes(model_params(model), data, false),
+                            (double)reducer_bytes(model_params(model), wide, false),
                             6.0 * edges * (double)cost.message_bytes,
+                            0,
                             machine.process_bytes};
     model_destroy(&model);
     return m;
@@ -144,7 +153,7 @@ static void check_memory(const struct plan_estimate *e, struct plan_memory want)
 
 static void memory_is_what_is_measured(void **state)
 {
-    struct plan_estimate e = estimate((struct plan_layout){128, 1, SCHEDULE_1F1B, 1, 4, false});
+    struct plan_estimate e = estimate((struct plan_layout){128, 1, SCHEDULE_1F1B, 1, 4, false, 1, NULL});
     check_memory(&e, measured(model_hold_all(40), 128, 4, 1, false, 0));
 }
 
@@ -152,7 +161,7 @@ static void memory_is_what_is_measured(void **state)
 static void memory_of_a_stage_is_what_is_measured(void **state)
 {
     struct plan *plan;
-    struct plan_layout layout = {32, 4, SCHEDULE_1F1B, 1, 2, false};
+    struct plan_layout layout = {32, 4, SCHEDULE_1F1B, 1, 2, false, 1, NULL};
     struct plan_estimate e = estimate(layout);
     int first[5];
     OK(plan_open(&job, &machine, &plan));
@@ -163,9 +172,41 @@ static void memory_of_a_stage_is_what_is_measured(void **state)
     check_memory(&e, want);
 }
 
+/* A mixture in every other block, of which a rank of four has two of the eight experts. */
+static void set_mixture(void)
+{
+    set("model.feed_forward=moe");
+    set("model.experts=8");
+    set("model.experts_per_token=2");
+    set("model.expert_every=2");
+}
+
+static void clear_mixture(void) { set("model.feed_forward=sglu"); }
+
+/* With a copy for checkpoints: twelve bytes of every parameter that the rank looks after. */
+static void memory_of_expert_ranks_is_what_is_measured(void **state)
+{
+    set_mixture();
+    struct plan_layout layout = {32, 1, SCHEDULE_1F1B, 1, 4, false, 4, NULL};
+    struct plan_estimate e = estimate(layout);
+    struct model_hold hold = model_hold_all(40);
+    hold.expert_ranks = 4;
+    struct plan_memory want = measured(hold, 32, 4, 1, false, 0);
+    check_memory(&e, want);
+    job.copies = true;
+    struct plan_estimate copied = estimate(layout);
+    check_close(copied.memory.checkpoint, 1.5 * want.moments, 1e-3);
+    struct plan_estimate alone = estimate((struct plan_layout){128, 1, SCHEDULE_1F1B, 1, 4, false, 1, NULL});
+    double experts = 20.0 * 8 * 3 * 1536 * 1536, rest = alone.checkpoint_bytes / 12 - experts;
+    check_close(alone.memory.weights, 4 * (rest + experts), 1e-3);
+    check_close(e.memory.weights, 4 * (rest + experts / 4), 1e-3);
+    check_close(e.memory.moments, 8 * (rest / 128 + experts / 4 / 32), 1e-3);
+    clear_mixture();
+}
+
 static void put_off_weights_and_recomputation_show(void **state)
 {
-    struct plan_layout l = {32, 4, SCHEDULE_1F1B, 1, 2, false}, zb = l, again = l;
+    struct plan_layout l = {32, 4, SCHEDULE_1F1B, 1, 2, false, 1, NULL}, zb = l, again = l;
     zb.schedule = SCHEDULE_ZB_H1;
     again.recompute = true;
     struct plan_estimate plain = estimate(l), late = estimate(zb), less = estimate(again);
@@ -186,7 +227,7 @@ static void idle_shares_are_those_of_the_schedules(void **state)
     machine.link_bytes_per_s = machine.shared_bytes_per_s = 1e30;
     for (int kind = SCHEDULE_GPIPE; kind <= SCHEDULE_ZB_H1; kind++) {
         struct schedule_spec spec = {kind, 4, kind == SCHEDULE_INTERLEAVED ? 2 : 1, 32};
-        struct plan_estimate e = estimate((struct plan_layout){32, 4, kind, spec.chunks, 4, false});
+        struct plan_estimate e = estimate((struct plan_layout){32, 4, kind, spec.chunks, 4, false, 1, NULL});
         double block = 10.0 / spec.chunks;
         struct schedule schedule;
         struct schedule_found found = {0};
@@ -200,7 +241,7 @@ static void idle_shares_are_those_of_the_schedules(void **state)
     }
 }
 
-static void long_pipelines_are_extrapolated(void **state)
+static void extrapolate(bool uneven)
 {
     static const struct schedule_times times[] = {{1, 1.1, 0.9, 0}, {1, 1.3, 0.8, 0.1}, {1, 2, 0.01, 0.3}};
     for (int kind = SCHEDULE_GPIPE; kind <= SCHEDULE_ZB_H1; kind++)
@@ -210,21 +251,87 @@ static void long_pipelines_are_extrapolated(void **state)
                     struct schedule_spec spec = {kind, p, kind == SCHEDULE_INTERLEAVED ? 3 : 1, m};
                     struct schedule schedule;
                     struct schedule_found whole = {0}, quick;
+                    struct schedule_times part[27];
+                    for (int i = 0; i < schedule_parts(&spec); i++) {
+                        part[i] = times[t];
+                        if (uneven) part[i].forward *= 1 + 0.1 * (i * 7 % 5), part[i].weights *= 1 + 0.2 * (i % 3);
+                    }
                     OK(schedule_build(&spec, &schedule));
-                    OK(schedule_simulate(&schedule, &times[t], 2, &whole));
-                    OK(plan_play(&spec, &times[t], &quick));
+                    OK(schedule_simulate_parts(&schedule, part, 2, &whole));
+                    OK(plan_play(&spec, part, &quick));
                     check_close(quick.step_s, whole.step_s, 0.01);
                     assert_true(fabs(quick.bubble - whole.bubble) < 0.01);
                     schedule_free(&schedule);
                 }
 }
 
+static void long_pipelines_are_extrapolated(void **state)
+{
+    extrapolate(false);
+    extrapolate(true);
+}
+
+/* One stage has 13 blocks, the others 9: it computes for longest, and the step is its work and what it waits. */
+static void a_cut_by_hand_is_kept(void **state)
+{
+    static const int blocks[] = {9, 9, 13, 9}, few[] = {9, 9, 9, 9};
+    struct plan_layout layout = {32, 4, SCHEDULE_1F1B, 1, 4, false, 1, blocks};
+    struct plan *plan;
+    int first[5];
+    OK(plan_open(&job, &machine, &plan));
+    OK(plan_share_layers(plan, &layout, first));
+    for (int i = 0; i < 4; i++) assert_int_equal(first[i + 1] - first[i], blocks[i]);
+    struct plan_found found;
+    OK(plan_search(plan, &(struct plan_wanted){.pipe = 4, .chunks = 1, .blocks = blocks, .parts = 4}, &found));
+    assert_int_equal(found.best[0].layout.pipe, 4);
+    assert_ptr_equal(found.best[0].layout.blocks, blocks);
+    layout.blocks = few;
+    assert_int_equal(plan_share_layers(plan, &layout, first), ST_CONFIG);
+    status_clear();
+    plan_close(&plan);
+    layout.blocks = blocks;
+    struct plan_estimate cut = estimate(layout);
+    layout.blocks = NULL;
+    struct plan_estimate even = estimate(layout);
+    assert_true(cut.step_s > 1.1 * even.step_s && cut.time.forward > 1.1 * even.time.forward);
+    assert_true(cut.bubble > even.bubble + 0.05);
+}
+
+/* Rows of two chosen experts of 20 blocks go there and back, forward and backward; three of four leave the rank, all to
+ * neighbours on the node if it has four ranks, and half of all to another node if it has two. */
+static void rows_to_experts_are_the_formula(void **state)
+{
+    struct plan_layout layout = {32, 1, SCHEDULE_1F1B, 1, 4, false, 4, NULL};
+    set_mixture();
+    machine.latency_s = 0;
+    double bytes = 20 * 4 * 4096.0 / 128 * 1501 * 2 * 1536 * 2, on = machine.shared_bytes_per_s,
+           off = machine.link_bytes_per_s;
+    machine.nodes = 32, machine.ranks_per_node = 4;
+    struct plan_estimate inside = estimate(layout);
+    check_close(inside.traffic.rows, 0.75 * bytes, 1e-9);
+    check_close(inside.time.experts, 0.75 * bytes * 4 / on, 1e-9);
+    machine.nodes = 64, machine.ranks_per_node = 2;
+    struct plan_estimate across = estimate(layout);
+    check_close(across.time.experts, 0.5 * bytes * 2 / off, 1e-9);
+    assert_true(across.traffic.off_node > 2 * 0.5 * bytes);
+    layout.recompute = true;
+    check_close(estimate(layout).traffic.rows, 1.5 * 0.75 * bytes, 1e-9);
+    layout.recompute = false;
+    layout.pipe = 4, layout.data = 8;
+    struct plan_estimate piped = estimate(layout);
+    check_close(piped.traffic.rows, 0.75 * bytes, 1e-9); /* a fourth of the blocks, four times the cells */
+    assert_true(piped.time.experts > 0 && piped.time.idle > 0);
+    clear_mixture();
+}
+
 static void a_step_is_the_sum_of_its_parts(void **state)
 {
-    struct plan_estimate e = estimate((struct plan_layout){32, 4, SCHEDULE_1F1B, 1, 2, false});
+    struct plan_estimate e = estimate((struct plan_layout){32, 4, SCHEDULE_1F1B, 1, 2, false, 1, NULL});
     const struct plan_time *t = &e.time;
     check_close(e.step_s,
-                t->forward + t->backward + t->weights + t->idle + t->spread + t->exchange + t->tied + t->update, 1e-12);
+                t->forward + t->backward + t->weights + t->experts + t->idle + t->spread + t->exchange + t->tied +
+                    t->update,
+                1e-12);
     assert_true(t->spread == 0 && t->idle > 0 && t->exchange > 0 && t->tied > 0 && t->update > 0);
     job.genes_sd = 500;
     struct plan_estimate spread = estimate(e.layout);
@@ -242,7 +349,7 @@ static void compute_is_work_over_rate(void **state)
     OK(plan_open(&job, &machine, &plan));
     double want = plan_cell_flops(plan) * 4096 / 128 / (0.5 * machine.flops_per_s);
     plan_close(&plan);
-    struct plan_estimate e = estimate((struct plan_layout){128, 1, SCHEDULE_1F1B, 1, 4, false});
+    struct plan_estimate e = estimate((struct plan_layout){128, 1, SCHEDULE_1F1B, 1, 4, false, 1, NULL});
     check_close(e.time.forward + e.time.backward + e.time.weights, want, 1e-3);
     check_close(e.time.forward, want * machine.forward_part, 1e-3);
 }
@@ -255,29 +362,31 @@ static void exchange_is_the_formula(void **state)
     machine.memory_bytes_per_s = 1e30;
     machine.nodes = 1;
     machine.ranks_per_node = 2;
-    check_close(plan_exchange_s(&machine, 1e9, 2e9, 2), 1e9 * 2 / machine.shared_bytes_per_s, 1e-9);
+    check_close(plan_exchange_s(&machine, 1e9, 2e9, 2, 1), 1e9 * 2 / machine.shared_bytes_per_s, 1e-9);
     machine.nodes = 4; /* of 7 other ranks 1 is near: 6/8 of the wire leaves, times two ranks a link */
-    check_close(plan_exchange_s(&machine, 1e9, 2e9, 8),
+    check_close(plan_exchange_s(&machine, 1e9, 2e9, 8, 1),
                 2 * (2e9 * 6 / 8 / machine.link_bytes_per_s + 2e9 / 8 / machine.shared_bytes_per_s), 1e-9);
-    assert_true(plan_exchange_s(&machine, 1e9, 2e9, 1) == 0);
+    assert_true(plan_exchange_s(&machine, 1e9, 2e9, 1, 1) == 0);
+    /* every other rank: none of them is near */
+    check_close(plan_exchange_s(&machine, 1e9, 2e9, 4, 2), 2 * 2e9 * 3 / 4 / machine.link_bytes_per_s, 1e-9);
     machine.latency_s = 1;
-    check_close(plan_exchange_s(&machine, 4.0 * (1 << 22), 0, 3), 2 * 2.0 / 3 * 16, 1e-9); /* pieces of 1 MiB */
+    check_close(plan_exchange_s(&machine, 4.0 * (1 << 22), 0, 3, 1), 2 * 2.0 / 3 * 16, 1e-9); /* pieces of 1 MiB */
 }
 
 static void traffic_is_the_formula(void **state)
 {
-    struct plan_estimate e = estimate((struct plan_layout){128, 1, SCHEDULE_1F1B, 1, 4, false});
+    struct plan_estimate e = estimate((struct plan_layout){128, 1, SCHEDULE_1F1B, 1, 4, false, 1, NULL});
     double rows = 1500 * sqrt(4096.0), table = 1536.0 * (24008 < rows ? 24008 : rows);
     double dense = e.checkpoint_bytes / 12 - 1536.0 * 24008;
     double up = 127.0 / 128 * 4 * (dense + table), down = 127.0 / 128 * 4 * (dense + 1536.0 * 24008);
     check_close(e.traffic.gradients, up + down, 1e-9);
     assert_true(e.traffic.messages == 0 && e.traffic.tied == 0);
-    check_close(e.traffic.off_node, 2 * 126.0 / 127 * e.traffic.gradients, 1e-9);
+    check_close(e.traffic.off_node, 2 * 126.0 / 127 * e.traffic.gradients, 1e-9); /* 1 of 127 others is near */
     job.exchange_bf16 = true;
     struct plan_estimate half = estimate(e.layout);
     check_close(half.traffic.gradients, 0.5 * up + down, 1e-9);
     /* a stage between two others sends activations on and gradients back */
-    struct plan_estimate p = estimate((struct plan_layout){32, 4, SCHEDULE_1F1B, 1, 4, false});
+    struct plan_estimate p = estimate((struct plan_layout){32, 4, SCHEDULE_1F1B, 1, 4, false, 1, NULL});
     check_close(p.traffic.messages, 2 * 128 * 1501 * 1536 * 2.0, 1e-9);
     check_close(p.traffic.tied, 4 * table, 1e-9);
 }
@@ -290,8 +399,14 @@ static void chance_and_checkpoints(void **state)
     check_close(plan_longest(1000), 3.241, 0.01);
     check_close(plan_interval_s(8, 7 * 86400), sqrt(2 * 8 * 7 * 86400), 0.01);
     check_close(plan_interval_s(100, 40), 40, 0);
-    struct plan_estimate e = estimate((struct plan_layout){128, 1, SCHEDULE_1F1B, 1, 4, false});
+    struct plan_estimate e = estimate((struct plan_layout){128, 1, SCHEDULE_1F1B, 1, 4, false, 1, NULL});
     check_close(e.checkpoint_s, e.checkpoint_bytes / machine.disk_bytes_per_s, 1e-12);
+    check_close(e.stall_s, e.checkpoint_s, 0);
+    job.copies = true;
+    struct plan_estimate beside = estimate(e.layout);
+    double copy_s = 2 * e.checkpoint_bytes / 128 / machine.memory_bytes_per_s;
+    check_close(beside.stall_s, copy_s + PLAN_STALL_SHARE * e.checkpoint_s, 1e-12);
+    assert_true(beside.run_s < e.run_s && beside.interval_s >= beside.checkpoint_s);
     assert_true(e.run_s > e.step_s * (double)job.steps && e.run_s < 1.05 * e.step_s * (double)job.steps);
 }
 
@@ -370,6 +485,35 @@ static void what_is_wanted_is_kept(void **state)
     plan_close(&plan);
 }
 
+/* README, "How to choose a layout": experts on every rank while they fit; else shared out inside a node, replicas across;
+ * over nodes only if those of one have no room. */
+static void three_cases_with_experts(void **state)
+{
+    set_mixture();
+    job.batch = 16384;
+    machine.nodes = 16, machine.ranks_per_node = 4;
+    struct plan_found roomy = search();
+    assert_int_equal(roomy.best[0].layout.expert, 1);
+    assert_non_null(strstr(roomy.best[0].reason, "room for all experts"));
+    machine.node_bytes = 90e9;
+    struct plan_found piped = search(); /* rows take longer than stages wait */
+    assert_true(piped.best[0].layout.pipe > 1 && piped.best[0].layout.expert == 1);
+    assert_non_null(strstr(piped.best[0].reason, "rows to experts elsewhere would take"));
+    struct plan *plan;
+    struct plan_found found, narrow;
+    machine.node_bytes = 110e9;
+    OK(plan_open(&job, &machine, &plan));
+    OK(plan_search(plan, &(struct plan_wanted){.pipe = 1}, &narrow));
+    assert_true(narrow.best[0].layout.expert > 1 && narrow.best[0].layout.expert <= 4);
+    assert_non_null(strstr(narrow.best[0].reason, "inside a node, replicas across nodes"));
+    OK(plan_search(plan, &(struct plan_wanted){.expert = 8}, &found));
+    assert_int_equal(found.best[0].layout.expert, 8);
+    assert_non_null(strstr(found.best[0].reason, "over several nodes"));
+    assert_true(found.best[0].step_s > narrow.best[0].step_s);
+    plan_close(&plan);
+    clear_mixture();
+}
+
 /* README, "How to choose a layout": replicas while model and batch allow; a pipeline where memory forces it; and where
  * the batch does. */
 static void three_typical_cases(void **state)
@@ -395,9 +539,12 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test_setup(memory_is_what_is_measured, reset_scene),
                                        cmocka_unit_test_setup(memory_of_a_stage_is_what_is_measured, reset_scene),
+                                       cmocka_unit_test_setup(memory_of_expert_ranks_is_what_is_measured, reset_scene),
                                        cmocka_unit_test_setup(put_off_weights_and_recomputation_show, reset_scene),
                                        cmocka_unit_test_setup(idle_shares_are_those_of_the_schedules, reset_scene),
                                        cmocka_unit_test(long_pipelines_are_extrapolated),
+                                       cmocka_unit_test_setup(a_cut_by_hand_is_kept, reset_scene),
+                                       cmocka_unit_test_setup(rows_to_experts_are_the_formula, reset_scene),
                                        cmocka_unit_test_setup(a_step_is_the_sum_of_its_parts, reset_scene),
                                        cmocka_unit_test_setup(compute_is_work_over_rate, reset_scene),
                                        cmocka_unit_test_setup(exchange_is_the_formula, reset_scene),
@@ -407,6 +554,7 @@ int main(void)
                                        cmocka_unit_test_setup(what_fits_nowhere_is_told, reset_scene),
                                        cmocka_unit_test_setup(thousands_of_nodes_take_no_time, reset_scene),
                                        cmocka_unit_test_setup(what_is_wanted_is_kept, reset_scene),
-                                       cmocka_unit_test_setup(three_typical_cases, reset_scene)};
+                                       cmocka_unit_test_setup(three_typical_cases, reset_scene),
+                                       cmocka_unit_test_setup(three_cases_with_experts, reset_scene)};
     return cmocka_run_group_tests(tests, open_scene, close_scene);
 }

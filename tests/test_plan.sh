@@ -12,7 +12,8 @@ YAML
 # a plan of a published model
 plan --sbatch "$dir/train.sbatch" --json "$dir/plan.json" || fail "no plan"
 head -1 "$dir/log" | grep -qE '^[a-z0-9-]+, [0-9]+ stages x [0-9]+ replicas?, micro-batch [0-9]+.*: [0-9.]+ s a step, .*, [0-9.e+]+ node hours, [0-9.]+ of 512 GiB a node$' || fail "the first line is no verdict"
-for words in "gradient exchange" "waiting in the pipeline" "moments" "out of a node" "train.checkpoint_every" "lfs setstripe" "^fewer nodes" "TFLOP to train on a cell"; do
+sed -n 2p "$dir/log" | grep -q '^why: ' || fail "the second line does not say why"
+for words in "gradients and weights" "waiting in the pipeline" "moments" "out of a node" "train.checkpoint_every" "lfs setstripe" "^fewer nodes" "TFLOP to train on a cell"; do
     grep -q -- "$words" "$dir/log" || fail "the plan lacks '$words'"
 done
 $python - "$dir/plan.json" <<'PY' || fail "plan.json is not what was planned"
@@ -45,7 +46,15 @@ options=$($python -c "import json; print(json.load(open('$dir/plan.json'))['layo
 # shellcheck disable=SC2086
 cytomill-pretrain --config configs/cellfm-800m.yaml $options --atlas "$dir/none" --out "$dir/none" >"$dir/log" 2>&1
 check_error $? 4 "none" "pretrain with the options of the plan"
+plan --set mesh.layers=9,9,13,9 || fail "a cut by hand"
+grep -q -- "--set mesh.pipe=4 .*--set mesh.layers=9,9,13,9 " "$dir/log" || fail "mesh.layers was not kept"
 plan --nodes 4096 --set train.batch=8192 || fail "4,096 nodes"
+moe() { cytomill-plan --config configs/cellfm-moe.yaml --cluster "$dir/cluster.yaml" "$@" >"$dir/log" 2>&1; }
+moe --set mesh.expert=2 || fail "experts shared out"
+grep -q -- ' x 2 expert ranks, ' "$dir/log" || fail "mesh.expert was not kept"
+for words in "rows to experts and back" "equally many rows" "--set mesh.expert=2" "expert ranks  each"; do
+    grep -q -- "$words" "$dir/log" || fail "the plan with experts lacks '$words'"
+done
 
 # calibration, and a plan with it
 cat >"$dir/tiny.yaml" <<'YAML'
@@ -67,7 +76,9 @@ expect 3 "cluster.link_gbit_per_s is '0'; unknown, and cluster.nodes is more tha
 expect 3 "model.name' is no key of section cluster" cytomill-plan --config configs/demo.yaml --cluster configs/demo.yaml --set cluster.cores=3
 expect 3 "such nodes are the least that would do" cytomill-plan --config configs/cellfm-800m.yaml --cluster "$dir/cluster.yaml" --nodes 1 --set cluster.memory_gib=16
 expect 3 "no layout uses 8192 ranks" cytomill-plan --config configs/demo.yaml --cluster "$dir/cluster.yaml" --nodes 4096
-expect 3 "mesh.expert is '2'" cytomill-plan --config configs/demo.yaml --cluster "$dir/cluster.yaml" --set mesh.expert=2
+expect 3 "mesh.expert is '2'.*this model has no experts" cytomill-plan --config configs/demo.yaml --cluster "$dir/cluster.yaml" --set mesh.expert=2
+expect 3 "mesh.expert is '3'.*3 ranks do not divide the 8 experts" cytomill-plan --config configs/cellfm-moe.yaml --cluster "$dir/cluster.yaml" --set mesh.expert=3
+expect 3 "mesh.layers .*3 numbers for 2 stages" cytomill-plan --config configs/cellfm-800m.yaml --cluster "$dir/cluster.yaml" --set mesh.pipe=2 --set mesh.layers=20,10,10
 expect 3 "plan.genes is '5000'" cytomill-plan --config configs/demo.yaml --cluster "$dir/cluster.yaml" --genes 5000
 expect 5 "cannot be" cytomill-plan --config configs/cellfm-800m.yaml --cluster "$dir/cluster.yaml" --json "$dir/none/plan.json"
 exit 0

@@ -185,6 +185,7 @@
          "Large bf16 products on one core while all are busy; 0: not known.") \
     REAL("cluster.fp32_gflops", "0", 0, 1e6, "GFLOP/s", "The same in fp32.") \
     REAL("cluster.block_share", "0.8", 0.001, 1000, "", "Share of that rate that training a block reaches.") \
+    REAL("cluster.expert_share", "0.6", 0.001, 1000, "", "The same of a block with experts.") \
     REAL("cluster.first_share", "0.7", 0.001, 1000, "", "The same of the first block with the embedding.") \
     REAL("cluster.last_share", "0.6", 0.001, 1000, "", "The same of the last block with the heads.") \
     REAL("cluster.pass_us", "100", 0, 1e9, "us", "What a pass through a block takes however few its tokens.") \
