@@ -5,7 +5,7 @@
  * and after the step that is measured; the schedule's table is played with these times. Figures are medians over rounds
  * (5, or as many as the argument says); other programs on the machine, memory that two ranks share, and messages that
  * wait for a poll show in the ratio. */
-#include "bench.h"
+#include "bench_cells.h"
 #include "golden.h"
 #include "mpi/stage.h"
 
@@ -34,30 +34,6 @@ struct scene {
 };
 
 /* ---- a stage of the model ---- */
-
-/* One cell: every fifth gene hidden. */
-static void fill_cell(struct batch *b, int64_t id)
-{
-    struct rng r = rng_at(1, RNG_TEST, (uint64_t)id, 0);
-    require(batch_create(1, TOKENS, b));
-    batch_clear(b);
-    b->cell_id[0] = id;
-    b->cell_count = 1;
-    b->token_count = b->offsets[1] = TOKENS;
-    for (int t = 0; t < TOKENS; t++) {
-        bool cls = t == 0, hidden = t % 5 == 1;
-        float value = cls ? 0 : logf((float)(2 + rng_below(&r, 20)));
-        b->feature[t] = cls ? 0 : (int32_t)(1 + (id * 100 + t * 3) % GENES);
-        b->role[t] = cls ? TOKEN_CLS : TOKEN_FEATURE;
-        b->value[t] = hidden ? 0 : value;
-        b->target[t] = value;
-        b->modality[t] = 0;
-        b->visible[t] = !cls && !hidden;
-        b->loss_weight[t] = hidden;
-        b->position[t] = t;
-    }
-    batch_find_levels(b);
-}
 
 static void build_model(struct scene *s, const struct model_limits *limits)
 {
@@ -91,7 +67,7 @@ static void scene_open(struct scene *s, struct comm *world, enum schedule_kind k
     build_model(s, &limits);
     require(stage_create(&s->mesh, s->model, &limits, &s->plan, &s->stage));
     require(schedule_build(&(struct schedule_spec){kind, STAGES, chunks, MICROS}, &s->schedule));
-    for (int i = 0; i < MICROS; i++) fill_cell(&s->micro[i], i);
+    for (int i = 0; i < MICROS; i++) fill_cells(&s->micro[i], 1, i, TOKENS, GENES);
     s->message_bytes = model_message_bytes(s->model, TOKENS);
     s->in = block_of((size_t)s->message_bytes);
     s->out = block_of((size_t)s->message_bytes);

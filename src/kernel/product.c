@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/progress.h"
 #include "kernel/multiply.h"
 #include "kernel/tiled.h"
 #include "kernel/vector.h"
@@ -25,6 +26,7 @@ struct product {
 
 static void (*poll_function)(void *);
 static void *poll_context;
+static double busy_s;
 
 void product_set_poll(void (*poll)(void *context), void *context)
 {
@@ -36,6 +38,8 @@ static void poll_from_master(int thread)
 {
     if (thread == 0 && poll_function) poll_function(poll_context);
 }
+
+double product_busy_s(void) { return busy_s; }
 
 static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
 static size_t aligned(size_t bytes) { return (bytes + ARENA_ALIGN - 1) / ARENA_ALIGN * ARENA_ALIGN; }
@@ -234,6 +238,7 @@ static void tile_run(const struct product *p, const struct tiles *t, int64_t ind
 /* Which thread runs a tile does not matter: threads take the next one, so that none waits long. */
 static void tiles_run(const struct product *p, const struct tiles *t)
 {
+    double start = clock_s();
     int64_t count = 0;
     for (int i = 0; i < t->count; i++) count += tiled_count(t->tiled, t->runs[i].rows);
 #pragma omp parallel num_threads(p->spec.threads)
@@ -246,6 +251,7 @@ static void tiles_run(const struct product *p, const struct tiles *t)
             poll_from_master(thread);
         }
     }
+    busy_s += clock_s() - start;
 }
 
 void product_forward_runs(struct product *p, void *y, const void *x, const struct product_run *runs, int count)
@@ -365,6 +371,7 @@ static void group_run(const struct product *p, const struct buckets *b, real *co
 
 void product_backward_weight(struct product *p, real *const *dw, const void *dy, const void *x, int64_t rows)
 {
+    double start = clock_s();
     int64_t buckets = (rows + PRODUCT_BUCKET - 1) / PRODUCT_BUCKET, part_rows = p->spec.out / p->spec.parts;
     for (int64_t first = 0; first < buckets; first += GROUP_BUCKETS) {
         struct buckets b = {.dy = dy,
@@ -379,6 +386,7 @@ void product_backward_weight(struct product *p, real *const *dw, const void *dy,
             group_run(p, &b, dw, omp_get_thread_num());
         }
     }
+    busy_s += clock_s() - start;
 }
 
 /* ---- what the library is ---- */

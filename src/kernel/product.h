@@ -94,6 +94,9 @@ MUST_CHECK enum status product_plain_rate(double *gflops, enum dtype type, int64
  * NULL for none. Local. */
 void product_set_poll(void (*poll)(void *context), void *context);
 
+/* Seconds this process has spent in products so far, poll points included. Local. */
+double product_busy_s(void);
+
 /* Does this processor (and oneDNN) multiply bf16 in hardware? `precision: auto` is bf16 then. Local. */
 bool product_bf16_native(void);
 /* bf16 products? `precision` is the value of run.precision: "bf16", "fp32", or "auto": where the processor has them.
