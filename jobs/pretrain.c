@@ -87,7 +87,6 @@ static double waited_since(struct pretrain *p)
 {
     double before_s = p->waited_s;
     p->waited_s = stage_waited_s(p->stage) + reducer_waited_s(p->reducer);
-    if (p->experts) p->waited_s += expert_line_waited_s(p->experts);
     return p->waited_s - before_s;
 }
 

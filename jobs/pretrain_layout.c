@@ -128,22 +128,6 @@ done:
     return st;
 }
 
-static enum status link_experts(struct job *job)
-{
-    struct pretrain *p = job->state;
-    const struct config *c = job->config;
-    enum status st = ST_OK;
-    if (!p->plan.linked) return ST_OK;
-    struct expert_line_shape shape = {.experts = (int)config_int(c, "model.experts"),
-                                      .chosen = (int)config_int(c, "model.experts_per_token"),
-                                      .tokens = p->limits.tokens,
-                                      .row_bytes = config_int(c, "model.width") * (int64_t)sizeof(real)};
-    TRY(expert_line_create(&p->mesh, shape, &p->experts));
-    model_set_link(p->model, expert_line_link(p->experts));
-done:
-    return st;
-}
-
 enum status pretrain_lay_out(struct job *job)
 {
     struct pretrain *p = job->state;
@@ -161,7 +145,6 @@ enum status pretrain_lay_out(struct job *job)
     hold.expert_rank = p->mesh.expert.rank;
     hold.expert_ranks = p->mesh.expert.size;
     TRY(comm_agree(&job->world, model_create(c, p->vocab, &hold, &p->model)));
-    TRY(link_experts(job));
 done:
     return st;
 }

@@ -315,6 +315,5 @@ void pretrain_release(struct job *job)
     free(p->first);
     free(p->rows);
     free(p->resume_from);
-    expert_line_destroy(&p->experts);
     mesh_close(&p->mesh);
 }

@@ -8,7 +8,6 @@
 #include "io/loader.h"
 #include "io/survey.h"
 #include "jobs/job.h"
-#include "mpi/expert_line.h"
 #include "mpi/train_step.h"
 
 struct pretrain {
@@ -26,7 +25,6 @@ struct pretrain {
     struct stage_plan plan;
     int *first; /* [parts + 1] block that each part begins with */
     struct stage *stage;
-    struct expert_line *experts; /* to experts on other ranks; NULL if all lie here */
     struct model *model;
     struct model_limits limits;
     struct optimiser *optimiser;

@@ -6,10 +6,11 @@
 
 #include "mpi/watchdog.h"
 
-enum { TAG = 23 };
+enum { TAG = 2300 }; /* of lane 0 */
 
 struct expert_exchange {
     int ranks, rank, experts, held; /* k, this one, E, E/k */
+    int tag;
     int64_t capacity, most_row_bytes, piece;
     int64_t *counts;    /* [k, E] rows of every rank for every expert */
     int64_t *home;      /* [E+1] where this rank's rows for an expert lie at home */
@@ -49,7 +50,7 @@ done:
     return st;
 }
 
-enum status expert_exchange_create(struct comm *expert, int experts, int64_t capacity, int64_t most_row_bytes,
+enum status expert_exchange_create(struct comm *expert, int experts, int64_t capacity, int64_t most_row_bytes, int lane,
                                    struct expert_exchange **out)
 {
     struct expert_exchange *x = NULL;
@@ -59,6 +60,7 @@ enum status expert_exchange_create(struct comm *expert, int experts, int64_t cap
                                       .rank = expert->rank,
                                       .experts = experts,
                                       .held = experts / expert->size,
+                                      .tag = TAG + lane,
                                       .capacity = capacity > 0 ? capacity : 1,
                                       .most_row_bytes = most_row_bytes,
                                       .piece = comm_piece(),
@@ -128,12 +130,20 @@ static int64_t lay_out(struct expert_exchange *x, int owner)
     return at;
 }
 
-int expert_exchange_rounds(struct comm *expert, struct expert_exchange *x)
+bool expert_exchange_counted(struct expert_exchange *x)
 {
-    WATCH_EXCHANGE();
-    double start = comm_now_s();
-    MPI_Wait(&x->counting, MPI_STATUS_IGNORE);
-    x->waited_s += comm_now_s() - start;
+    int done;
+    MPI_Test(&x->counting, &done, MPI_STATUS_IGNORE);
+    return done;
+}
+
+void expert_exchange_counts(const struct expert_exchange *x, int64_t *counts)
+{
+    memcpy(counts, x->counts, sizeof *counts * (size_t)(x->ranks * x->experts));
+}
+
+static int rounds_of_counts(struct expert_exchange *x)
+{
     x->home[0] = 0;
     for (int e = 0; e < x->experts; e++) x->home[e + 1] = x->home[e] + count_of(x, x->rank, e);
     x->rounds = 0;
@@ -142,6 +152,21 @@ int expert_exchange_rounds(struct comm *expert, struct expert_exchange *x)
         if (rounds > x->rounds) x->rounds = rounds;
     }
     return x->rounds;
+}
+
+int expert_exchange_rounds(struct comm *expert, struct expert_exchange *x)
+{
+    WATCH_EXCHANGE();
+    double start = comm_now_s();
+    MPI_Wait(&x->counting, MPI_STATUS_IGNORE);
+    x->waited_s += comm_now_s() - start;
+    return rounds_of_counts(x);
+}
+
+int expert_exchange_use(struct expert_exchange *x, const int64_t *counts)
+{
+    memcpy(x->counts, counts, sizeof *counts * (size_t)(x->ranks * x->experts));
+    return rounds_of_counts(x);
 }
 
 /* The part of [start, start + rows) of a sequence that belongs to a round. */
@@ -200,7 +225,7 @@ static void begin_receive(struct comm *expert, struct expert_exchange *x, int pe
 {
     char *to = (char *)rows + s.first * row_bytes;
     for (int64_t at = 0, bytes = s.rows * row_bytes; at < bytes; at += x->piece)
-        MPI_Irecv(to + at, piece_at(x, bytes, at), MPI_BYTE, peer, TAG, expert->handle,
+        MPI_Irecv(to + at, piece_at(x, bytes, at), MPI_BYTE, peer, x->tag, expert->handle,
                   &x->requests[x->request_count++]);
 }
 
@@ -209,7 +234,7 @@ static void begin_send(struct comm *expert, struct expert_exchange *x, int peer,
 {
     const char *from = (const char *)rows + s.first * row_bytes;
     for (int64_t at = 0, bytes = s.rows * row_bytes; at < bytes; at += x->piece)
-        MPI_Isend(from + at, piece_at(x, bytes, at), MPI_BYTE, peer, TAG, expert->handle,
+        MPI_Isend(from + at, piece_at(x, bytes, at), MPI_BYTE, peer, x->tag, expert->handle,
                   &x->requests[x->request_count++]);
 }
 

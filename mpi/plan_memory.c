@@ -1,7 +1,6 @@
 /* Memory of a layout: what measure mode and the modules themselves say of the ranks that hold most. */
 #include <stdlib.h>
 
-#include "mpi/expert_line.h"
 #include "mpi/plan_inside.h"
 #include "mpi/reduce.h"
 #include "mpi/stage.h"
@@ -37,16 +36,6 @@ static double sum_bytes(const struct plan_memory *m)
 {
     return m->weights + m->packed + m->gradients + m->moments + m->activations + m->exchange + m->messages +
            m->checkpoint + m->process;
-}
-
-/* Experts that lie on other ranks: what reaches them, and what comes from there, takes room. */
-static void link_experts(const struct plan *p, const struct plan_layout *l, const struct model_limits *limits,
-                         struct model *model)
-{
-    if (plan_experts(l) == 1) return;
-    struct expert_line_shape shape = {.experts = p->experts, .chosen = p->chosen, .tokens = limits->tokens};
-    struct expert_link link = expert_line_shape_link(&shape, 0, plan_experts(l));
-    model_set_link(model, &link);
 }
 
 /* The rank's share of `bytes` that all ranks of a stage look after, and of `routed` that every place among the experts
@@ -94,7 +83,6 @@ static enum status measure_stage(const struct plan *p, const struct plan_estimat
     struct model_limits limits = limits_of(p, e, stage_slots(&line, stages, stage));
     hold.expert_ranks = plan_experts(&e->layout);
     TRY(model_create(p->job->config, p->job->vocab, &hold, &model));
-    link_experts(p, &e->layout, &limits, model);
     TRY(model_measure(model, &limits, NULL, &cost));
     fill_memory(p, e, &cost, out);
     if (p->job->copies) out->checkpoint = copy_bytes(&e->layout, model_params(model));

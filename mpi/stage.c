@@ -2,6 +2,8 @@
 
 #include <stdlib.h>
 
+#include "mpi/expert_line.h"
+
 /* A table and what runs it. */
 struct line {
     struct schedule schedule;
@@ -13,6 +15,8 @@ struct stage {
     bool linked;
     struct batch empty;
     int64_t no_offsets[1];
+    struct comm *expert;         /* the mesh's, which outlives the stage; */
+    struct expert_line *experts; /* rows travel over it; NULL if all experts lie here */
     struct line train, loss;
     int train_micros;
     int micros, chunks, slots; /* micros: of a training step or a loss, whichever has more */
@@ -124,6 +128,7 @@ enum status stage_create(struct mesh *mesh, struct model *model, const struct mo
 {
     struct stage *s = NULL;
     struct comm *pipe = &mesh->pipe;
+    struct expert_ranks ranks = model_expert_ranks(model);
     int64_t bytes = model_message_bytes(model, limits->tokens);
     enum status st = NEW_ARRAY(s, 1);
     if (st == ST_OK) {
@@ -131,12 +136,14 @@ enum status stage_create(struct mesh *mesh, struct model *model, const struct mo
                             .micros = plan->micros > plan->loss_micros ? plan->micros : plan->loss_micros,
                             .train_micros = plan->micros,
                             .linked = plan->linked,
+                            .expert = &mesh->expert,
                             .chunks = plan->chunks,
                             .slots = stage_slots(plan, pipe->size, pipe->rank)};
         s->empty = (struct batch){.offsets = s->no_offsets, .level_offsets = s->no_offsets};
         st = allocate(s);
     }
     TRY(comm_agree(&mesh->world, st));
+    if (ranks.ranks > 1) TRY(expert_line_create(&mesh->expert, &ranks, model_message_bytes(model, 1), &s->experts));
     TRY(line_open(pipe, &s->train, train_spec(plan, pipe->size), bytes));
     TRY(line_open(pipe, &s->loss, loss_spec(plan, pipe->size), bytes));
 done:
@@ -151,13 +158,15 @@ void stage_destroy(struct stage **stage)
     if (!s) return;
     line_close(&s->train);
     line_close(&s->loss);
+    expert_line_destroy(&s->experts);
     free(s->slot_of), free(s->taken), free(s);
     *stage = NULL;
 }
 
 double stage_waited_s(const struct stage *s)
 {
-    return pipeline_waited_s(s->train.pipeline) + pipeline_waited_s(s->loss.pipeline);
+    double rows_s = s->experts ? expert_line_waited_s(s->experts) : 0;
+    return rows_s + pipeline_waited_s(s->train.pipeline) + pipeline_waited_s(s->loss.pipeline);
 }
 
 /* ---- what the pipeline calls; micro-batches beyond the count are empty and, unless rows of other ranks' cells come
@@ -188,6 +197,16 @@ static int take_slot(struct stage *s)
     return slot;
 }
 
+/* To the end of a pass, exchange after exchange. */
+static void move_rows(struct stage *s, int slot)
+{
+    for (struct travel_move *move; (move = model_move(s->model, slot)) != NULL; model_go_on(s->model, slot)) {
+        expert_line_start(s->expert, s->experts, 0, move);
+        model_meanwhile(s->model, slot);
+        expert_line_finish(s->expert, s->experts, 0);
+    }
+}
+
 static enum status forward(void *context, int micro, int chunk, const void *in, void *out)
 {
     struct stage *s = context;
@@ -196,14 +215,21 @@ static enum status forward(void *context, int micro, int chunk, const void *in, 
     *slot_of(s, micro, chunk) = slot;
     struct model_how how = s->how;
     if (micro + 1 < (s->linked ? s->train_micros : s->count)) how.ready = NULL;
-    return note(s, model_forward_part(s->model, slot, chunk, batch_of(s, micro), &how, in, out, s->sum));
+    enum status st = model_begin_forward(s->model, slot, chunk, batch_of(s, micro), &how, in);
+    if (st != ST_OK) return note(s, st);
+    move_rows(s, slot);
+    return note(s, model_end_forward(s->model, slot, out, s->sum));
 }
 
 static enum status backward(void *context, int micro, int chunk, const void *d_out, void *d_in)
 {
     struct stage *s = context;
     if (!passes(s, micro)) return ST_OK;
-    return model_backward_part(s->model, *slot_of(s, micro, chunk), d_out, d_in);
+    int slot = *slot_of(s, micro, chunk);
+    model_begin_backward(s->model, slot, d_out);
+    move_rows(s, slot);
+    model_end_backward(s->model, slot, d_in);
+    return ST_OK;
 }
 
 static enum status weights(void *context, int micro, int chunk)
@@ -219,6 +245,7 @@ static void poll(void *context)
 {
     struct stage *s = context;
     if (s->poll) s->poll(s->poll_context);
+    if (s->experts) expert_line_poll(s->experts);
 }
 
 static int64_t message_bytes(void *context, int micro)

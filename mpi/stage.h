@@ -55,7 +55,7 @@ void stage_set_poll(struct stage *stage, void (*poll)(void *context), void *cont
 /* Losses alone, of at most plan.loss_micros. Collective over the pipeline. */
 MUST_CHECK enum status stage_loss(struct comm *pipe, struct stage *stage, const struct batch *micro, int count,
                                   struct loss_sum *loss);
-/* Seconds this rank has waited for messages of other stages. Local. */
+/* Seconds this rank has waited for messages of other stages and for rows of experts. Local. */
 double stage_waited_s(const struct stage *stage);
 
 #endif

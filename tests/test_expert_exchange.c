@@ -148,7 +148,7 @@ static void check_pattern(int p, int64_t capacity)
     static float home[MOST * WIDTH], back[MOST * WIDTH];
     int64_t counts[E], most = most_at_one(patterns[p].rows);
     struct expert_exchange *x;
-    OK(expert_exchange_create(&world, E, capacity, WIDTH * sizeof(float), &x));
+    OK(expert_exchange_create(&world, E, capacity, WIDTH * sizeof(float), 0, &x));
     assert_int_equal(expert_exchange_held(x) * world.size, E);
     fill(patterns[p].rows, world.rank, counts, home);
     memset(back, 0xff, sizeof back);
@@ -179,7 +179,7 @@ static void two_at_once(void **state)
     static float home[2][MOST * WIDTH], away[2][4 * MOST * WIDTH], back[2][MOST * WIDTH];
     int64_t counts[2][E], row_bytes = WIDTH * sizeof(float);
     struct expert_exchange *x[2];
-    for (int i = 0; i < 2; i++) OK(expert_exchange_create(&world, E, 4 * MOST, row_bytes, &x[i]));
+    for (int i = 0; i < 2; i++) OK(expert_exchange_create(&world, E, 4 * MOST, row_bytes, i, &x[i]));
     for (int again = 0; again < 3; again++) {
         for (int i = 0; i < 2; i++) {
             fill(patterns[(again + i) % PATTERNS].rows, world.rank, counts[i], home[i]);
@@ -205,7 +205,7 @@ static void a_trip_allocates_nothing(void **state)
     static float home[MOST * WIDTH], back[MOST * WIDTH];
     int64_t counts[E];
     struct expert_exchange *x;
-    OK(expert_exchange_create(&world, E, 40, WIDTH * sizeof(float), &x));
+    OK(expert_exchange_create(&world, E, 40, WIDTH * sizeof(float), 0, &x));
     fill(ragged, world.rank, counts, home);
     trip(x, 40, counts, home, back);
     allocations_begin();
@@ -218,7 +218,7 @@ static void ranks_must_divide_experts(void **state)
 {
     struct expert_exchange *x;
     if (world.size == 1) return;
-    assert_int_equal(expert_exchange_create(&world, E + 1, 8, 8, &x), ST_CONFIG);
+    assert_int_equal(expert_exchange_create(&world, E + 1, 8, 8, 0, &x), ST_CONFIG);
     assert_null(x);
 }
 
@@ -248,7 +248,7 @@ static void large_transfer(void **state)
     struct expert_exchange *x;
     uint64_t *rows = malloc((size_t)words * 8);
     assert_non_null(rows);
-    OK(expert_exchange_create(&world, 2, ROWS, ROW, &x));
+    OK(expert_exchange_create(&world, 2, ROWS, ROW, 0, &x));
     for (int64_t i = 0; i < words; i++) rows[i] = world.rank == 0 ? word(i) : 0;
     expert_exchange_count(&world, x, counts);
     assert_int_equal(expert_exchange_rounds(&world, x), 1);

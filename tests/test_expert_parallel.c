@@ -169,7 +169,7 @@ static void check(enum dtype type, int64_t capacity)
     memset(weight_of(&reference, "ffn.router.bias"), 0, sizeof(real) * E);
     OK(arena_create(&a.memory, 16 << 20));
     OK(tape_create(&a.memory, 64, &a.tape));
-    OK(expert_exchange_create(&world, E, capacity, a.row_bytes, &a.exchange));
+    OK(expert_exchange_create(&world, E, capacity, a.row_bytes, 0, &a.exchange));
     run_shared(&a);
     if (capacity == AMPLE) assert_int_equal(a.rounds, 1);
     else assert_true(a.rounds > 1 || world.size == 2);

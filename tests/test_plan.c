@@ -10,7 +10,6 @@
 #include "kernel_check.h"
 
 #include "golden.h"
-#include "mpi/expert_line.h"
 #include "mpi/plan.h"
 #include "mpi/reduce.h"
 
@@ -110,7 +109,6 @@ static void check_close(double value, double want, double relative)
 static struct plan_memory measured(struct model_hold hold, int data, int micro_batch, int slots, bool splits, int edges)
 {
     struct model *model;
-    struct expert_line_shape shape = {.experts = 8, .chosen = 2, .tokens = micro_batch * 2049};
     int wide = hold.expert_ranks > 1 ? data * hold.expert_ranks : data;
     struct model_cost cost;
     struct model_limits limits = {.cells = micro_batch,
@@ -121,8 +119,6 @@ static struct plan_memory measured(struct model_hold hold, int data, int micro_b
                                   .slots = slots,
                                   .splits = splits};
     OK(model_create(config, vocab, &hold, &model));
-    struct expert_link link = expert_line_shape_link(&shape, 0, hold.expert_ranks > 1 ? hold.expert_ranks : 1);
-    if (hold.expert_ranks > 1) model_set_link(model, &link);
     OK(model_measure(model, &limits, NULL, &cost));
     double all = (double)cost.weight_bytes, routed = (double)cost.routed_bytes;
     double own = (all - routed) / wide + routed / data;

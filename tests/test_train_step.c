@@ -10,7 +10,6 @@
 
 #include "base/text.h"
 #include "cell/tokenize.h"
-#include "mpi/expert_line.h"
 #include "mpi/replica.h"
 #include "mpi/train_step.h"
 
@@ -24,7 +23,7 @@ static const bool brief = false;
 static struct comm world;
 static struct comm alone; /* this rank by itself */
 
-enum { MOE_EXPERTS = 12, MOE_CHOSEN = 2 };
+enum { MOE_CHOSEN = 2 };
 enum { GENES = 500, BATCH = 7, MICRO = 2, SHARE_MICROS = 4, MOST_PARTS = 16 };
 
 /* How a fixture is laid out; zeros are one stage that keeps everything. */
@@ -37,7 +36,6 @@ struct layout {
 
 struct fixture {
     struct mesh mesh;
-    struct expert_line *line;
     struct config *config;
     struct vocab *vocab;
     struct model *model;
@@ -61,12 +59,6 @@ static void open_model(struct fixture *f, const struct layout *l)
     hold.expert_rank = f->mesh.expert.rank;
     hold.expert_ranks = f->mesh.expert.size;
     assert_int_equal(model_create(f->config, f->vocab, &hold, &f->model), ST_OK);
-    if (plan.linked) {
-        struct expert_line_shape shape = {MOE_EXPERTS, MOE_CHOSEN, limits.tokens / (l->tight ? 8 : 1),
-                                          64 * sizeof(real)};
-        assert_int_equal(expert_line_create(&f->mesh, shape, &f->line), ST_OK);
-        model_set_link(f->model, expert_line_link(f->line));
-    }
     assert_int_equal(param_share(model_params(f->model), f->mesh.dense.rank, f->mesh.dense.size, f->mesh.expert.size),
                      ST_OK);
     assert_int_equal(param_allocate(model_params(f->model), true), ST_OK);
@@ -74,6 +66,7 @@ static void open_model(struct fixture *f, const struct layout *l)
     limits.slots = stage_slots(&plan, stages, f->mesh.pipe.rank);
     limits.splits = schedule_splits(l->kind);
     limits.recompute = l->recompute;
+    if (l->tight) limits.expert_rows = 2 * limits.tokens * MOE_CHOSEN / 8;
     assert_int_equal(model_prepare(f->model, &limits), ST_OK);
     assert_int_equal(model_pack(f->model), ST_OK);
     assert_int_equal(stage_create(&f->mesh, f->model, &limits, &plan, &f->trainer.stage), ST_OK);
@@ -125,7 +118,6 @@ static void close_fixture(struct fixture *f)
     vocab_destroy(&f->vocab);
     config_destroy(&f->config);
     for (int i = 0; i < SHARE_MICROS; i++) batch_destroy(&f->micro[i]);
-    expert_line_destroy(&f->line);
     mesh_close(&f->mesh);
 }
 

@@ -28,6 +28,17 @@ static struct tensor *select_rows(const struct pass *pass, struct tensor *x, con
     return rows->some ? op_rows(pass->tape, x, rows->index, rows->count) : x;
 }
 
+/* Join what the feed-forward gave to the stream. */
+static struct tensor *finish(const struct block *b, const struct pass *pass, const struct rows *read, struct tensor *y,
+                             struct tensor *f)
+{
+    const struct norm *second = b->norm[1];
+    tape_tap(pass->tape, "ffn", f);
+    struct tensor *out = second->kind->after(second, pass, read, y, f);
+    tape_tap(pass->tape, "norm2", out);
+    return out;
+}
+
 struct tensor *block_forward(const struct block *b, const struct pass *pass, struct tensor *x, const struct rows *read)
 {
     const struct norm *first = b->norm[0], *second = b->norm[1];
@@ -39,8 +50,14 @@ struct tensor *block_forward(const struct block *b, const struct pass *pass, str
     struct tensor *y = first->kind->after(first, pass, read, stream, a);
     tape_tap(pass->tape, "norm1", y);
     struct tensor *f = b->ffn->kind->run(b->ffn, pass, second->kind->before(second, pass, y));
-    tape_tap(pass->tape, "ffn", f);
-    struct tensor *out = second->kind->after(second, pass, read, y, f);
-    tape_tap(pass->tape, "norm2", out);
-    return out;
+    if (f) return finish(b, pass, read, y, f);
+    pass->stop->stream = y;
+    pass->stop->read = read;
+    return NULL;
+}
+
+struct tensor *block_resume(const struct block *b, const struct pass *pass)
+{
+    struct tensor *f = b->ffn->kind->resume(b->ffn, pass);
+    return f ? finish(b, pass, pass->stop->read, pass->stop->stream, f) : NULL;
 }

@@ -16,8 +16,10 @@ struct block {
 MUST_CHECK enum status block_create(struct build *build, const char *prefix, struct block *out);
 void block_destroy(struct block *block);
 
-/* x[S, D] -> [R, D]: only `read` rows are computed past the keys. Local. */
+/* x[S, D] -> [R, D]: only `read` rows are computed past the keys. NULL where it stops (pass->stop); block_resume goes on
+ * when the move is done, and may stop again. Local. */
 struct tensor *block_forward(const struct block *block, const struct pass *pass, struct tensor *x,
                              const struct rows *read);
+struct tensor *block_resume(const struct block *block, const struct pass *pass);
 
 #endif

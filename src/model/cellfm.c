@@ -152,10 +152,14 @@ static struct tensor *cellfm_embed(const void *self, const struct pass *pass)
     return x;
 }
 
-static struct tensor *cellfm_blocks(const void *self, const struct pass *pass, struct model_part part, struct tensor *x)
+static struct tensor *cellfm_block(const void *self, const struct pass *pass, int i, struct tensor *x)
 {
-    const struct cellfm *c = self;
-    return trunk_forward(&c->trunk, pass, part, x);
+    return trunk_block(&((const struct cellfm *)self)->trunk, pass, i, x);
+}
+
+static struct tensor *cellfm_resume(const void *self, const struct pass *pass, int i)
+{
+    return trunk_resume(&((const struct cellfm *)self)->trunk, pass, i);
 }
 
 static void cellfm_decode(const void *self, const struct pass *pass, struct tensor *h, struct tensor **genewise,
@@ -201,7 +205,8 @@ const struct family family_cellfm = {
     .begin_gradient = cellfm_begin_gradient,
     .end_gradient = cellfm_end_gradient,
     .embed = cellfm_embed,
-    .blocks = cellfm_blocks,
+    .block = cellfm_block,
+    .resume = cellfm_resume,
     .decode = cellfm_decode,
     .read_out = cellfm_read_out,
 };

@@ -15,14 +15,16 @@ struct family {
     void (*take)(void *self, struct arena *arena, bool train);
     /* Redo the prepared segments; called after every change of the weights. */
     void (*refresh)(void *self, const struct param_table *params);
-    /* Before and after the backward pass through the embedding: clear the gradients of the prepared segments'
+    /* Before and after the backward pass through the embedding alone: clear the gradients of the prepared segments'
      * results, and carry them on to the parameters. */
     void (*begin_gradient)(void *self);
     void (*end_gradient)(void *self, const struct param_table *params);
     /* Tokens h[S, D] before the first block. */
     struct tensor *(*embed)(const void *self, const struct pass *pass);
-    /* Through the blocks of a part: [S, D] -> [S, D], after the last block rows [R, D] that pass->read names. */
-    struct tensor *(*blocks)(const void *self, const struct pass *pass, struct model_part part, struct tensor *x);
+    /* Through block i: [S, D] -> [S, D], after the last block rows [R, D] that pass->read names. NULL where it stops
+     * (pass->stop); `resume` goes on when the move is done, and may stop again. */
+    struct tensor *(*block)(const void *self, const struct pass *pass, int i, struct tensor *x);
+    struct tensor *(*resume)(const void *self, const struct pass *pass, int i);
     /* Predictions [R, 1] of both heads, in `real`, for the rows the last block returned. */
     void (*decode)(const void *self, const struct pass *pass, struct tensor *h, struct tensor **genewise,
                    struct tensor **cellwise);

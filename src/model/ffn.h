@@ -11,7 +11,9 @@ struct ffn_kind {
     const char *name; /* word of model.feed_forward */
     enum status (*create)(struct build *build, const char *prefix, struct ffn **out);
     void (*destroy)(struct ffn *ffn);
-    struct tensor *(*run)(const struct ffn *ffn, const struct pass *pass, struct tensor *x); /* [R, D] -> [R, D] */
+    /* [R, D] -> [R, D]; NULL where it stops (pass->stop), and then `resume` when the move is done, until it is through. */
+    struct tensor *(*run)(const struct ffn *ffn, const struct pass *pass, struct tensor *x);
+    struct tensor *(*resume)(const struct ffn *ffn, const struct pass *pass); /* NULL for a kind that never stops */
 };
 
 /* Every kind embeds this first. */

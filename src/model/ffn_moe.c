@@ -140,7 +140,8 @@ struct tensor *moe_route(const struct ffn *f, const struct pass *pass, struct te
 struct tensor *moe_experts(const struct ffn *f, const struct pass *pass, struct tensor *rows, struct expert_runs runs)
 {
     const struct moe *m = (const void *)f;
-    int first = pass->link ? pass->link->first : 0;
+    const struct expert_ranks *ranks = pass->stop ? &pass->stop->travel.ranks : NULL;
+    int first = ranks ? ranks->experts / ranks->ranks * ranks->rank : 0;
     struct tensor *g = op_gate_product(pass->tape, op_expert_linear(pass->tape, m->uv + first, rows, runs));
     tape_tap(pass->tape, "gate", g);
     return op_expert_linear(pass->tape, m->o + first, g, runs);
@@ -166,9 +167,9 @@ static struct expert_runs own_runs(const struct pass *pass, const struct routing
     return (struct expert_runs){routing->experts, list};
 }
 
-/* The experts of a further round, on another tape. */
-static struct tensor *run_apart(const void *self, const void *pass, struct tape *tape, struct tensor *rows,
-                                struct expert_runs runs)
+/* The experts here, on rows that came: on the pass's tape or on another. */
+static struct tensor *run_come(const void *self, const void *pass, struct tape *tape, struct tensor *rows,
+                               struct expert_runs runs)
 {
     struct pass apart = *(const struct pass *)pass;
     apart.tape = tape;
@@ -176,22 +177,23 @@ static struct tensor *run_apart(const void *self, const void *pass, struct tape 
 }
 
 /* Experts lie on other ranks, too: rows go there and results come back. */
-static struct tensor *experts_away(const struct ffn *f, const struct pass *pass, struct tensor *rows,
-                                   const struct routing *routing)
+static struct tensor *moe_resume(const struct ffn *f, const struct pass *pass)
 {
-    struct expert_trip trip;
-    struct tensor *here = op_travel_out(pass->tape, rows, routing, pass->link, &trip);
-    struct tensor *results = moe_experts(f, pass, here, trip.runs);
-    return op_travel_back(pass->tape, results, rows, routing, &trip, &(struct op_experts){run_apart, f, pass});
+    struct stop *stop = pass->stop;
+    struct tensor *results = travel_on(&stop->travel, pass->tape);
+    return results ? moe_combine(f, pass, results, &stop->routing, stop->x) : NULL;
 }
 
 static struct tensor *moe_run(const struct ffn *f, const struct pass *pass, struct tensor *x)
 {
     struct routing routing;
-    struct tensor *rows = moe_route(f, pass, x, &routing), *results;
-    if (pass->link) results = experts_away(f, pass, rows, &routing);
-    else results = moe_experts(f, pass, rows, own_runs(pass, &routing));
-    return moe_combine(f, pass, results, &routing, x);
+    struct stop *stop = pass->stop;
+    struct tensor *rows = moe_route(f, pass, x, &routing);
+    if (!stop) return moe_combine(f, pass, moe_experts(f, pass, rows, own_runs(pass, &routing)), &routing, x);
+    stop->routing = routing;
+    stop->x = x;
+    travel_begin(&stop->travel, pass->tape, rows, &routing, &(struct travel_experts){run_come, f, pass});
+    return tape_measures(pass->tape) ? moe_resume(f, pass) : NULL;
 }
 
-const struct ffn_kind ffn_moe = {"moe", moe_create, moe_destroy, moe_run};
+const struct ffn_kind ffn_moe = {"moe", moe_create, moe_destroy, moe_run, moe_resume};

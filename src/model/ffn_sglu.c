@@ -37,4 +37,4 @@ static struct tensor *sglu_run(const struct ffn *f, const struct pass *pass, str
     return op_linear(pass->tape, s->o, g);
 }
 
-const struct ffn_kind ffn_sglu = {"sglu", sglu_create, sglu_destroy, sglu_run};
+const struct ffn_kind ffn_sglu = {"sglu", sglu_create, sglu_destroy, sglu_run, NULL};

@@ -15,7 +15,8 @@ enum status model_create(const struct config *config, const struct vocab *vocab,
                         .layers = (int)config_int(config, "model.layers"),
                         .width = config_int(config, "model.width"),
                         .seed = (uint64_t)config_int(config, "run.seed"),
-                        .select_fraction = config_real(config, "model.select_fraction")};
+                        .select_fraction = config_real(config, "model.select_fraction"),
+                        .experts_per_token = (int)config_int(config, "model.experts_per_token")};
     m->hold = hold ? *hold : model_hold_all(m->layers);
     struct build build = {.config = config,
                           .params = &m->params,
@@ -49,7 +50,7 @@ void model_destroy(struct model **model)
     if (!m) return;
     if (m->family) m->family->destroy(m->self);
     free_slots(m);
-    tape_destroy(&m->link.spare);
+    tape_destroy(&m->spare);
     arena_destroy(&m->spare_memory);
     arena_destroy(&m->packed);
     linears_free(&m->linears);
@@ -76,8 +77,6 @@ struct measured {
 /* Ops of a pass, with room to spare: 24 a block, 64 for embedding and heads. */
 static int most_ops(const struct model *m) { return 24 * m->layers + 64; }
 
-static enum dtype type_under(const struct model_limits *limits) { return limits->bf16 ? DTYPE_BF16 : DTYPE_REAL; }
-
 /* The very code of a pass, on an arena without memory. */
 static enum status measure_pass(const struct model *m, const struct model_limits *limits, struct model_part part,
                                 bool train, enum read read, struct pass_sizes sizes, struct measured *out)
@@ -87,9 +86,10 @@ static enum status measure_pass(const struct model *m, const struct model_limits
     struct loss_sum unused = {0};
     struct model_how how = {.train = train, .scale = 1};
     TRY(tape_create(&slot.activations, most_ops(m), &slot.tape));
-    slot_begin(m, &slot, part, NULL, sizes, read, type_under(limits), &how);
-    slot_forward(m, &slot, limits, NULL, NULL, read == READ_CLS ? NULL : &unused);
-    if (train) slot_backward(m, &slot, limits, NULL, NULL);
+    slot_begin(m, &slot, part, NULL, sizes, read, limits, &how);
+    slot_forward(m, &slot, NULL);
+    slot_end_forward(m, &slot, NULL, read == READ_CLS ? NULL : &unused);
+    if (train) slot_backward(m, &slot, NULL);
     if (train) slot_weights(&slot);
     *out =
         (struct measured){slot.activations.high_bytes, tape_forward_flops(slot.tape), tape_backward_flops(slot.tape)};
@@ -136,7 +136,7 @@ static enum status measure_part(const struct model *m, const struct model_limits
 {
     enum status st = ST_OK;
     size_t packed, activations;
-    TRY(linears_measure(&m->linears, &m->params, part, m->layers, type_under(limits), limits->train, limits->threads,
+    TRY(linears_measure(&m->linears, &m->params, part, m->layers, model_type(limits), limits->train, limits->threads,
                         &packed));
     TRY(measure_flops(m, limits, part, cost));
     TRY(measure_largest(m, limits, part, &activations));
@@ -170,11 +170,12 @@ static void measure_params(const struct model *m, const struct model_hold *hold,
 }
 
 /* Made first, without memory; measuring the slots runs it, too, and finds how much it needs. */
-static enum status make_spare(struct model *m)
+static enum status make_spare(struct model *m, const struct model_limits *limits)
 {
-    tape_destroy(&m->link.spare);
+    tape_destroy(&m->spare);
     arena_destroy(&m->spare_memory);
-    return m->linked ? tape_create(&m->spare_memory, most_ops(m), &m->link.spare) : ST_OK;
+    if (slot_expert_ranks(m, limits).ranks == 1) return ST_OK;
+    return tape_create(&m->spare_memory, most_ops(m), &m->spare);
 }
 
 enum status model_measure(const struct model *m, const struct model_limits *limits, const struct model_part *part,
@@ -183,15 +184,15 @@ enum status model_measure(const struct model *m, const struct model_limits *limi
     enum status st = ST_OK;
     struct model apart = *m; /* shares all with m but what further rounds of experts run on */
     struct model_hold hold = part ? (struct model_hold){.count = 1, .part = {*part}} : m->hold;
-    *cost = (struct model_cost){.message_bytes = (size_t)(limits->tokens * m->width) * dtype_bytes(type_under(limits))};
+    *cost = (struct model_cost){.message_bytes = (size_t)(limits->tokens * m->width) * dtype_bytes(model_type(limits))};
     measure_params(m, &hold, limits->train, cost);
     apart.spare_memory = (struct arena){0};
-    apart.link.spare = NULL;
-    TRY(make_spare(&apart));
+    apart.spare = NULL;
+    TRY(make_spare(&apart, limits));
     for (int i = 0; i < hold.count; i++) TRY(measure_part(&apart, limits, hold.part[i], cost));
     cost->activation_bytes += apart.spare_memory.high_bytes;
 done:
-    tape_destroy(&apart.link.spare);
+    tape_destroy(&apart.spare);
     return st;
 }
 
@@ -223,26 +224,19 @@ done:
     return st;
 }
 
-void model_set_link(struct model *m, const struct expert_link *link)
-{
-    m->linked = link != NULL;
-    m->link = link ? *link : (struct expert_link){0};
-}
-
 enum status model_prepare(struct model *m, const struct model_limits *limits)
 {
     enum status st = ST_OK;
     m->limits = *limits;
-    m->type = type_under(limits);
     arena_destroy(&m->packed);
     free_slots(m);
-    TRY(linears_prepare(&m->linears, &m->params, m->type, limits->train, limits->threads));
+    TRY(linears_prepare(&m->linears, &m->params, model_type(limits), limits->train, limits->threads));
     take_packed(m);
     TRY(arena_create(&m->packed, m->packed.high_bytes));
     take_packed(m);
-    TRY(make_spare(m));
+    TRY(make_spare(m, limits));
     TRY(make_slots(m));
-    if (m->linked) TRY(arena_create(&m->spare_memory, m->spare_memory.high_bytes));
+    if (m->spare) TRY(arena_create(&m->spare_memory, m->spare_memory.high_bytes));
 done:
     return st;
 }

@@ -11,7 +11,12 @@
  * on their way at once, each in a slot of its own:
  *     TRY(model_forward_part(m, slot, part, &batch, &how, in, out, &loss));
  *     TRY(model_backward_part(m, slot, d_out, d_in));
- *     model_weights_part(m, slot); */
+ *     model_weights_part(m, slot);
+ * Where ranks share out the experts of a layer (hold.expert_ranks), forward and backward are cut at every exchange of
+ * rows between them, so that other work can be done in between:
+ *     TRY(model_begin_forward(m, slot, part, &batch, &how, in));
+ *     while ((move = model_move(m, slot))) { the rows move; model_go_on(m, slot); }
+ *     TRY(model_end_forward(m, slot, out, &loss)); */
 #ifndef CYTOMILL_MODEL_MODEL_H
 #define CYTOMILL_MODEL_MODEL_H
 
@@ -25,20 +30,20 @@
 #include "model/experts.h"
 #include "model/param.h"
 #include "model/part.h"
-#include "tape/expert_link.h"
-#include "tape/tape.h"
+#include "tape/travel.h"
 
 struct model;
 
 struct model_limits {
-    int cells;      /* most cells of a micro-batch */
-    int64_t tokens; /* most tokens of a micro-batch, cls tokens included */
-    bool train;     /* gradients and dropout wanted */
-    int threads;    /* OpenMP threads */
-    bool bf16;      /* products in bf16 */
-    int slots;      /* micro-batches on their way at once; 0 means 1 */
-    bool splits;    /* weight gradients wait for model_weights_part; else backward computes them */
-    bool recompute; /* keep only what enters a block, and compute the block again for its backward */
+    int cells;           /* most cells of a micro-batch */
+    int64_t tokens;      /* most tokens of a micro-batch, cls tokens included */
+    bool train;          /* gradients and dropout wanted */
+    int threads;         /* OpenMP threads */
+    bool bf16;           /* products in bf16 */
+    int slots;           /* micro-batches on their way at once; 0 means 1 */
+    bool splits;         /* weight gradients wait for model_weights_part; else backward computes them */
+    bool recompute;      /* keep only what enters a block, and compute the block again for its backward */
+    int64_t expert_rows; /* experts on other ranks: rows that come here in a round, at most; 0: twice an even share */
 };
 
 /* What measure mode found, of a part of the model or of all that is held. */
@@ -77,8 +82,6 @@ MUST_CHECK enum status model_measure(const struct model *model, const struct mod
                                      const struct model_part *part, struct model_cost *cost);
 /* Allocate arenas and make every product primitive. Local. ST_MEMORY. */
 MUST_CHECK enum status model_prepare(struct model *model, const struct model_limits *limits);
-/* Rows reach experts on other ranks through this (copied; NULL: all lie here). Before model_prepare. Local. */
-void model_set_link(struct model *model, const struct expert_link *link);
 /* Repack weights for the products and redo prepared segments. Allocates nothing. Local. */
 MUST_CHECK enum status model_pack(struct model *model);
 
@@ -124,6 +127,26 @@ MUST_CHECK enum status model_forward_part(struct model *model, int slot, int par
  * gradients of parameters; those of linear maps wait, with limits.splits, for model_weights_part. Local. */
 MUST_CHECK enum status model_backward_part(struct model *model, int slot, const void *d_out, void *d_in);
 void model_weights_part(struct model *model, int slot);
+
+/* The same with stops at exchanges. How the ranks share out the experts of the parts here; 1 rank: nothing stops. After
+ * model_prepare. Local. */
+struct expert_ranks model_expert_ranks(const struct model *model);
+/* To the first stop or the end: `in` and d_out are read before it returns. Local. ST_INTERNAL: a batch beyond the
+ * limits. */
+MUST_CHECK enum status model_begin_forward(struct model *model, int slot, int part, const struct batch *batch,
+                                           const struct model_how *how, const void *in);
+void model_begin_backward(struct model *model, int slot, const void *d_out);
+/* The rows that must move before it goes on (tape/travel.h), in the slot's memory; NULL: it is through. model_go_on runs
+ * to the next stop or the end. Moves of rounds after 0 use memory that slots share: from the first of them to the last no
+ * other slot goes on. Local. */
+struct travel_move *model_move(struct model *model, int slot);
+void model_go_on(struct model *model, int slot);
+/* What can be computed while the rows are on their way: without limits.splits, the weight gradients that are known. Right
+ * after a move has begun; an expert's sums keep their order where slots take turns. Local. */
+void model_meanwhile(struct model *model, int slot);
+/* When it is through: losses, and what goes to the next or previous part. Local. ST_NUMERIC. */
+MUST_CHECK enum status model_end_forward(struct model *model, int slot, void *out, struct loss_sum *loss);
+void model_end_backward(struct model *model, int slot, void *d_in);
 
 /* Show inner values to `tap` the moment they exist (tape/tape.h): segments "embed", "block" i,
  * "heads"; names "embed", "kv", "qu", "state", "retention", "mixer", "norm1", "router", "gate", "ffn",

@@ -7,7 +7,7 @@
 
 #include "cell/batch.h"
 #include "model/param.h"
-#include "tape/op.h"
+#include "tape/travel.h"
 
 /* Which rows of the last layer are wanted: the others are not computed. */
 enum read { READ_CLS, READ_LOSS, READ_ALL }; /* READ_LOSS: cls and the positions of the loss */
@@ -26,6 +26,15 @@ struct pass_sizes {
     int64_t tokens, levels, read;
 };
 
+/* Where a pass stands that stopped inside a block until rows have moved (tape/travel.h): what is needed to go on. */
+struct stop {
+    struct travel travel;
+    struct routing routing;  /* of the feed-forward, */
+    struct tensor *x;        /* which read this */
+    struct tensor *stream;   /* of the block: what its result is joined to, */
+    const struct rows *read; /* and which rows these are */
+};
+
 struct pass {
     struct tape *tape;
     const struct param_table *params;
@@ -35,7 +44,7 @@ struct pass {
     uint64_t seed, step;  /* of dropout */
     bool drops;           /* dropout on */
     double balance_scale; /* share of the global batch's tokens: weighs terms that balance experts; 0 without */
-    const struct expert_link *link; /* to experts on other ranks; NULL if all lie here */
+    struct stop *stop;    /* where it stops on the way to experts on other ranks; NULL if all lie here */
     struct rows all, read;
     const uint8_t *key_mask;  /* [S] 0 on hidden genes */
     const float *value_scale; /* [B] 1/sqrt(genes of the cell) */

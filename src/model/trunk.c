@@ -26,13 +26,13 @@ void trunk_destroy(struct trunk *trunk)
     *trunk = (struct trunk){0};
 }
 
-struct tensor *trunk_forward(const struct trunk *trunk, const struct pass *pass, struct model_part part,
-                             struct tensor *x)
+struct tensor *trunk_block(const struct trunk *trunk, const struct pass *pass, int i, struct tensor *x)
 {
-    for (int i = part.first; i < part.end; i++) {
-        const struct rows *read = i + 1 < trunk->count ? &pass->all : &pass->read;
-        x = tape_segment(pass->tape, "block", i, x);
-        x = block_forward(&trunk->blocks[i], pass, x, read);
-    }
-    return x;
+    const struct rows *read = i + 1 < trunk->count ? &pass->all : &pass->read;
+    return block_forward(&trunk->blocks[i], pass, tape_segment(pass->tape, "block", i, x), read);
+}
+
+struct tensor *trunk_resume(const struct trunk *trunk, const struct pass *pass, int i)
+{
+    return block_resume(&trunk->blocks[i], pass);
 }

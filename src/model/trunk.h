@@ -13,9 +13,9 @@ struct trunk {
 MUST_CHECK enum status trunk_create(struct build *build, const char *prefix, struct trunk *out);
 void trunk_destroy(struct trunk *trunk);
 
-/* Blocks [part.first, part.end), which must lie here: x[S, D] -> [S, D], or after the last block of the trunk [R, D],
- * the rows of pass->read. Local. */
-struct tensor *trunk_forward(const struct trunk *trunk, const struct pass *pass, struct model_part part,
-                             struct tensor *x);
+/* Block i, which must lie here: x[S, D] -> [S, D], or after the last block of the trunk [R, D], the rows of pass->read.
+ * NULL where it stops (pass->stop); trunk_resume goes on when the move is done, and may stop again. Local. */
+struct tensor *trunk_block(const struct trunk *trunk, const struct pass *pass, int i, struct tensor *x);
+struct tensor *trunk_resume(const struct trunk *trunk, const struct pass *pass, int i);
 
 #endif

@@ -8,10 +8,11 @@
 
 #include "kernel/dropout.h"
 #include "kernel/expert.h"
-#include "tape/expert_link.h"
 #include "tape/linear.h"
 #include "tape/tape.h"
 
+/* An op without kernels is a cut: what comes out is put there by the caller, and backward stops there until the caller
+ * has done the same with din (tape_stopped_at). */
 struct op {
     const char *name;
     void (*forward)(struct node *node);
@@ -136,25 +137,6 @@ struct expert_runs {
 /* y[N, out]: every run through the map of its expert, maps[e] all of one shape. */
 struct tensor *op_expert_linear(struct tape *tape, const struct linear *const *maps, struct tensor *x,
                                 struct expert_runs runs);
-/* rows[R K, D] in the order of their experts to the ranks that hold these: rows [N, D] that came here, and their runs
- * (see struct expert_runs). N is what comes, at most link->capacity, which it is while measuring. */
-struct expert_trip {
-    const struct expert_link *link;
-    struct expert_runs runs; /* of the first round */
-    int rounds;
-};
-struct tensor *op_travel_out(struct tape *tape, struct tensor *rows, const struct routing *routing,
-                             const struct expert_link *link, struct expert_trip *trip);
-/* Results [N, D] of those back to where the rows came from: [R K, D]. Rows that did not fit in the first round travel
- * once more, through `experts` on link->spare. */
-struct op_experts {
-    struct tensor *(*run)(const void *self, const void *pass, struct tape *tape, struct tensor *rows,
-                          struct expert_runs runs);
-    const void *self, *pass; /* must live until the backward pass */
-};
-struct tensor *op_travel_back(struct tape *tape, struct tensor *results, struct tensor *rows,
-                              const struct routing *routing, const struct expert_trip *trip,
-                              const struct op_experts *experts);
 /* y[R, D] = base (NULL: 0) + the results [R K, D] of each row, which lie in the order of experts, times its weights. */
 struct tensor *op_combine(struct tape *tape, struct tensor *results, const struct routing *routing,
                           struct tensor *base);

@@ -27,8 +27,10 @@ struct tape {
     enum tape_mode mode;
     int max_nodes, max_tensors;
     int node_count, tensor_count, segment_count, deferred_count;
-    int backward_at; /* segments from here on ran backward */
-    int undrained;   /* how many of them keep weight gradients to compute */
+    int backward_at;      /* segments from here on ran backward */
+    int node_at;          /* of the one that runs backward, the node that comes next, */
+    struct node *stopped; /* and the cut that it stopped at; NULL between segments */
+    int undrained;        /* how many of them keep weight gradients to compute */
     struct node *nodes;
     struct tensor *tensors;
     struct segment *segments;
@@ -80,6 +82,7 @@ void tape_again(struct tape *t, enum tape_mode mode, size_t mark)
     t->mode = mode;
     t->node_count = t->tensor_count = t->segment_count = t->deferred_count = 0;
     t->backward_at = t->undrained = 0;
+    t->stopped = NULL;
 }
 
 void tape_begin(struct tape *t, enum tape_mode mode)
@@ -167,13 +170,15 @@ struct node *tape_node(struct tape *t, const struct op *op)
     return n;
 }
 
+static bool is_cut(const struct node *n) { return !n->op->forward; }
+
 /* Run one kernel of a node with its scratch memory around it. */
 static void run_kernel(struct tape *t, struct node *n, bool backward)
 {
     size_t mark = arena_mark(t->arena);
     size_t bytes = n->op->scratch_bytes ? n->op->scratch_bytes(n, backward) : 0;
     n->scratch = bytes ? arena_take(t->arena, bytes) : NULL;
-    if (!tape_measures(t)) {
+    if (!tape_measures(t) && !is_cut(n)) {
         if (backward) n->op->backward(t, n);
         else n->op->forward(n);
     }
@@ -223,13 +228,16 @@ static void add_gradients(struct tape *t, struct node *n)
     }
 }
 
-static void node_backward(struct tape *t, struct node *n)
+/* False at a cut, whose gradients are not there yet. */
+static bool node_backward(struct tape *t, struct node *n)
 {
-    if (n->out && !n->out->gradient) return; /* nobody used it */
+    if (n->out && !n->out->gradient) return true; /* nobody used it */
     input_gradients(t, n);
+    if (is_cut(n) && !tape_measures(t)) return false;
     t->backward_flops += n->op->flops ? n->op->flops(n) * n->op->backward_flops : 0;
     run_kernel(t, n, true);
     add_gradients(t, n);
+    return true;
 }
 
 void *tape_start_gradient(struct tape *t, struct tensor *x)
@@ -241,18 +249,45 @@ void *tape_start_gradient(struct tape *t, struct tensor *x)
 
 int tape_segment_count(const struct tape *t) { return t->segment_count; }
 
-void tape_backward_segment(struct tape *t, int segment)
+/* Begin a segment, or go on behind the cut that it stopped at. */
+static void enter_backward(struct tape *t, struct segment *s, int end)
+{
+    if (t->stopped) {
+        add_gradients(t, t->stopped);
+        t->stopped = NULL;
+        return;
+    }
+    s->first_deferred = t->deferred_count;
+    t->node_at = end - 1;
+}
+
+bool tape_backward_segment(struct tape *t, int segment)
 {
     require(tape_trains(t), "backward after a pass that kept nothing");
     require(segment == t->backward_at - 1, "segments run backward from the last to the first");
     struct segment *s = &t->segments[segment];
-    int end = segment + 1 < t->segment_count ? t->segments[segment + 1].first_node : t->node_count;
-    s->first_deferred = t->deferred_count;
-    for (int i = end - 1; i >= s->first_node; i--) node_backward(t, &t->nodes[i]);
+    enter_backward(t, s, segment + 1 < t->segment_count ? t->segments[segment + 1].first_node : t->node_count);
+    while (t->node_at >= s->first_node) {
+        struct node *n = &t->nodes[t->node_at--];
+        if (node_backward(t, n)) continue;
+        t->stopped = n;
+        return false;
+    }
     s->deferred_count = t->deferred_count - s->first_deferred;
     s->undrained = true;
     t->backward_at = segment;
     t->undrained++;
+    return true;
+}
+
+struct node *tape_stopped_at(const struct tape *t) { return t->stopped; }
+
+void tape_drain_early(struct tape *t)
+{
+    require(t->undrained == 0, "weight gradients drained early while others wait");
+    for (int i = 0; i < t->deferred_count; i++)
+        if (!tape_measures(t)) t->deferred[i].weights(t->deferred[i].node);
+    t->deferred_count = 0;
 }
 
 /* Nothing that ran backward is needed any more but the gradient that goes to the segment before it, which takes the
@@ -284,7 +319,7 @@ bool tape_is_undrained(const struct tape *t, int segment) { return t->segments[s
 void tape_backward(struct tape *t)
 {
     for (int i = t->segment_count - 1; i >= 0; i--) {
-        tape_backward_segment(t, i);
+        require(tape_backward_segment(t, i), "a pass with cuts run backward without stops");
         tape_drain_segment(t, i);
     }
 }

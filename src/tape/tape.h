@@ -90,10 +90,16 @@ void *tape_start_gradient(struct tape *tape, struct tensor *x);
  * segment, now or later: their weight gradients (+=), the same bits whenever it happens. Memory is a stack:
  * activations and gradients stay until every segment that ran backward is drained, and then go at once. */
 int tape_segment_count(const struct tape *tape);
-void tape_backward_segment(struct tape *tape, int segment);
+/* False where it stopped at a cut: the caller puts gradients where the node's din say and calls again. Nothing stops while
+ * measuring. */
+bool tape_backward_segment(struct tape *tape, int segment);
+/* The cut (op.h) that the last tape_backward_segment stopped at. */
+struct node *tape_stopped_at(const struct tape *tape);
+/* Drain what the segment that runs backward has left so far; nothing else may be undrained. The same bits as later. */
+void tape_drain_early(struct tape *tape);
 void tape_drain_segment(struct tape *tape, int segment);
 bool tape_is_undrained(const struct tape *tape, int segment); /* ran backward, not drained yet */
-/* Both, segment after segment, from the objectives to the first: the order of least memory. */
+/* Both, segment after segment, from the objectives to the first: the order of least memory. For a pass without cuts. */
 void tape_backward(struct tape *tape);
 
 /* Show `value` to the tap, if one is set, as "name" of the current segment. */
