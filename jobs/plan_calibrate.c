@@ -7,229 +7,21 @@
 #include <unistd.h>
 
 #include "base/progress.h"
-#include "base/rng.h"
 #include "base/text.h"
-#include "cell/tokenize.h"
-#include "jobs/plan_state.h"
+#include "jobs/plan_trial.h"
 #include "kernel/product.h"
+#include "mpi/pipeline.h"
 #include "mpi/reduce.h"
 #include "optim/optimiser.h"
-
-enum { ROUNDS = 5, MOST_ROUNDS = 25 };
-
-enum pass { FORWARD, BACKWARD, WEIGHTS, PASSES };
-/* The first block with the embedding, one between the ends, one of those with experts, the last with the heads. */
-enum kind { FIRST, BETWEEN, EXPERTS, LAST, KINDS };
-
-/* A block of each kind that the model has, and a micro-batch of even cells. */
-struct trial {
-    int count;
-    enum kind kind[KINDS]; /* [count] */
-    int block[KINDS];      /* of the model */
-    struct model *model;
-    struct model_limits limits;
-    struct batch batch;
-    void *activation, *gradient;
-    double seconds[KINDS][PASSES]; /* medians of each part */
-    double flops[KINDS];           /* of a token in training, likewise */
-};
-
-/* One pass through all parts. */
-typedef double part_times[KINDS][PASSES];
-
-static double median(double *x, int count)
-{
-    for (int i = 1; i < count; i++)
-        for (int k = i; k > 0 && x[k] < x[k - 1]; k--) {
-            double t = x[k];
-            x[k] = x[k - 1], x[k - 1] = t;
-        }
-    return x[count / 2];
-}
-
-/* ---- the trial ---- */
-
-/* Genes spread over the vocabulary, counts as they are: half of them 1. */
-static enum status add_cell(struct trial *t, const struct plan_job *job, const struct token_rules *rules, int which,
-                            int genes)
-{
-    struct token_cell cell = {0};
-    enum status st = ST_OK;
-    struct rng r = rng_at(1, RNG_TEST, (uint64_t)which, 0);
-    int64_t all = job->vocab->count;
-    TRY(token_cell_reserve(&cell, genes));
-    for (int i = 0; i < genes; i++) {
-        cell.gene[i] = (int32_t)(1 + (i * all + which * 37 % all) / genes);
-        cell.counts[i] = 1 + floorf((float)(-log(1 - rng_uniform(&r)) / log(2)));
-        cell.total += cell.counts[i];
-    }
-    cell.count = genes;
-    token_append_train(&t->batch, &cell, rules, which, 1, 0);
-done:
-    token_cell_free(&cell);
-    return st;
-}
-
-static enum status fill_batch(struct trial *t, const struct plan_job *job, int cells, int genes)
-{
-    enum status st = ST_OK;
-    struct token_rules rules = token_rules_from(job->config);
-    batch_clear(&t->batch);
-    for (int c = 0; c < cells; c++) TRY(add_cell(t, job, &rules, c, genes));
-    batch_find_levels(&t->batch);
-done:
-    return st;
-}
-
-static bool has_experts(const struct expert_layers *layers, int block)
-{
-    for (int i = 0; i < layers->count; i++)
-        if (layers->layer[i].block == block) return true;
-    return false;
-}
-
-static void add_kind(struct trial *t, enum kind kind, int block)
-{
-    t->kind[t->count] = kind;
-    t->block[t->count++] = block;
-}
-
-/* Of a model of fewer than three blocks another one is taken that has three. */
-static enum status choose_blocks(struct job *job, struct trial *t)
-{
-    const struct planning *p = job->state;
-    enum status st = ST_OK;
-    struct model *whole = NULL;
-    int plain = 0, mixture = 0;
-    if (config_int(job->config, "model.layers") < 3) TRY(config_put(job->config, "model.layers", "3", "calibration"));
-    TRY(model_create(job->config, p->vocab, NULL, &whole));
-    int last = model_layers(whole) - 1;
-    for (int block = last - 1; block > 0; block--)
-        *(has_experts(model_experts(whole), block) ? &mixture : &plain) = block;
-    add_kind(t, FIRST, 0);
-    if (plain) add_kind(t, BETWEEN, plain);
-    if (mixture) add_kind(t, EXPERTS, mixture);
-    add_kind(t, LAST, last);
-done:
-    model_destroy(&whole);
-    return st;
-}
-
-static enum status trial_open(struct job *job, struct trial *t)
-{
-    const struct planning *p = job->state;
-    enum status st = ST_OK;
-    int64_t micro = config_int(job->config, "train.micro_batch");
-    int cells = (int)(micro < p->job.batch ? micro : p->job.batch);
-    TRY(choose_blocks(job, t));
-    struct model_hold hold = {.count = t->count};
-    for (int i = 0; i < t->count; i++) hold.part[i] = (struct model_part){t->block[i], t->block[i] + 1};
-    t->limits = (struct model_limits){.cells = cells,
-                                      .tokens = (int64_t)cells * (p->job.max_genes + 1),
-                                      .train = true,
-                                      .threads = job->placement.threads,
-                                      .bf16 = p->job.bf16,
-                                      .slots = t->count,
-                                      .splits = true};
-    TRY(model_create(job->config, p->vocab, &hold, &t->model));
-    TRY(param_share(model_params(t->model), job->world.rank, job->world.size, 1));
-    TRY(param_allocate(model_params(t->model), true));
-    param_initialise(model_params(t->model), 1);
-    TRY(model_prepare(t->model, &t->limits));
-    TRY(model_pack(t->model));
-    TRY(batch_create(cells, t->limits.tokens, &t->batch));
-    TRY(mem_alloc(&t->activation, (size_t)model_message_bytes(t->model, t->limits.tokens), 1, "an activation"));
-    TRY(mem_alloc(&t->gradient, (size_t)model_message_bytes(t->model, t->limits.tokens), 1, "a gradient"));
-done:
-    return st;
-}
-
-static void trial_close(struct trial *t)
-{
-    free(t->activation), free(t->gradient);
-    batch_destroy(&t->batch);
-    model_destroy(&t->model);
-    *t = (struct trial){0};
-}
-
-/* Each part forward, then back, as a pipeline of one rank would. */
-static enum status run_parts(struct trial *t, uint64_t step, part_times seconds)
-{
-    enum status st = ST_OK;
-    const int last = t->count - 1;
-    struct model_how how = {.train = true, .scale = 1e-3, .step = step};
-    struct loss_sum loss = {0};
-    for (int part = 0; part <= last; part++) {
-        double start = clock_s();
-        TRY(model_forward_part(t->model, part, part, &t->batch, &how, part ? t->activation : NULL,
-                               part < last ? t->activation : NULL, &loss));
-        seconds[part][FORWARD] = clock_s() - start;
-    }
-    for (int part = last; part >= 0; part--) {
-        double start = clock_s();
-        TRY(model_backward_part(t->model, part, part < last ? t->gradient : NULL, part ? t->gradient : NULL));
-        double between = clock_s();
-        model_weights_part(t->model, part);
-        seconds[part][BACKWARD] = between - start;
-        seconds[part][WEIGHTS] = clock_s() - between;
-    }
-done:
-    return st;
-}
-
-/* As many rounds as take about two seconds; *round is the number of those that were done. */
-static enum status run_rounds(struct comm *comm, struct trial *t, part_times *seconds, int *round)
-{
-    enum status st = run_parts(t, 0, seconds[0]); /* the first one warms up */
-    double start = clock_s();
-    for (*round = 0; *round < MOST_ROUNDS; ++*round) {
-        int64_t late = clock_s() - start > 2 && *round >= ROUNDS;
-        comm_max_i64(comm, &late, 1); /* all ranks begin a round together */
-        if (late) break;
-        if (st == ST_OK) st = run_parts(t, (uint64_t)*round, seconds[*round]);
-    }
-    return comm_agree(comm, st);
-}
-
-/* All ranks at once, as in training: they share memory and power. */
-static enum status time_parts(struct comm *comm, struct trial *t)
-{
-    enum status st = ST_OK;
-    part_times seconds[MOST_ROUNDS];
-    double x[MOST_ROUNDS];
-    struct model_limits limits = t->limits;
-    int rounds;
-    limits.cells = t->batch.cell_count;
-    limits.tokens = t->batch.token_count;
-    TRY(run_rounds(comm, t, seconds, &rounds));
-    for (int part = 0; part < t->count; part++) {
-        struct model_cost cost;
-        TRY(model_measure(t->model, &limits, &(struct model_part){t->block[part], t->block[part] + 1}, &cost));
-        t->flops[part] = cost.train_flops_per_token;
-        for (int pass = 0; pass < PASSES; pass++) {
-            for (int round = 0; round < rounds; round++) x[round] = seconds[round][part][pass];
-            t->seconds[part][pass] = median(x, rounds);
-        }
-    }
-    comm_sum_f64(comm, &t->seconds[0][0], KINDS * PASSES);
-    for (int i = 0; i < KINDS * PASSES; i++) (&t->seconds[0][0])[i] /= comm->size;
-done:
-    return st;
-}
-
-static double train_s(const struct trial *t, int part)
-{
-    return t->seconds[part][FORWARD] + t->seconds[part][BACKWARD] + t->seconds[part][WEIGHTS];
-}
 
 /* ---- shares of the block's time ---- */
 
 /* What a block's training takes beyond what goes with its tokens, from a few tokens and many. */
 static double fixed_part(const struct trial *t, double few, double few_s, double many)
 {
-    double each_s = (train_s(t, 1) - few_s) / (many - few), fixed_s = few_s - each_s * few;
+    double each_s = (trial_train_s(t, 1) - few_s) / (many - few), fixed_s = few_s - each_s * few;
     for (int part = 0; part < t->count; part++) /* a busy machine draws no straight line */
-        fixed_s = fmin(fixed_s, 0.2 * train_s(t, part));
+        fixed_s = fmin(fixed_s, 0.2 * trial_train_s(t, part));
     return fmax(fixed_s, 0);
 }
 
@@ -240,7 +32,7 @@ static void take_shares(const struct trial *t, double fixed_s, double tokens, st
     double all_s = 0, forward_s = 0, weights_s = 0;
     m->pass_s = fixed_s / PASSES;
     for (int part = 0; part < t->count; part++) {
-        double s = train_s(t, part) - fixed_s;
+        double s = trial_train_s(t, part) - fixed_s;
         *share[t->kind[part]] = t->flops[part] * tokens / (s * m->flops_per_s);
         all_s += s;
         forward_s += fmax(0, t->seconds[part][FORWARD] - m->pass_s);
@@ -256,11 +48,11 @@ static enum status measure_parts(struct job *job, struct trial *t, struct plan_m
     const struct planning *p = job->state;
     enum status st = ST_OK;
     int genes = (int)(p->job.genes < p->vocab->count ? p->job.genes : p->vocab->count);
-    TRY(comm_agree(&job->world, fill_batch(t, &p->job, 1, t->limits.cells > 1 ? genes : genes / 2)));
-    TRY(time_parts(&job->world, t));
-    double few = (double)t->batch.token_count, few_s = train_s(t, 1);
-    TRY(comm_agree(&job->world, fill_batch(t, &p->job, t->limits.cells, genes)));
-    TRY(time_parts(&job->world, t));
+    TRY(comm_agree(&job->world, trial_fill(t, &p->job, 1, t->limits.cells > 1 ? genes : genes / 2)));
+    TRY(trial_time(&job->world, t));
+    double few = (double)t->batch.token_count, few_s = trial_train_s(t, 1);
+    TRY(comm_agree(&job->world, trial_fill(t, &p->job, t->limits.cells, genes)));
+    TRY(trial_time(&job->world, t));
     double many = (double)t->batch.token_count;
     take_shares(t, fixed_part(t, few, few_s, many), many, m);
 done:
@@ -288,7 +80,7 @@ static enum status measure_triad(struct job *job, double *bytes_per_s)
         seconds[round] = clock_s() - start;
         b[round] += a[REALS - 1 - round];
     }
-    *bytes_per_s = 3.0 * sizeof(double) * REALS / median(seconds, ROUNDS);
+    *bytes_per_s = 3.0 * sizeof(double) * REALS / trial_median(seconds, ROUNDS);
 done:
     free(a), free(b), free(c);
     return st;
@@ -310,7 +102,7 @@ static enum status measure_update(struct job *job, struct trial *t, struct plan_
         seconds[round] = clock_s() - start;
     }
     double bytes = plan_update_bytes(job->world.size) * (double)params->size;
-    m->update_share = bytes / median(seconds, ROUNDS) / m->memory_bytes_per_s;
+    m->update_share = bytes / trial_median(seconds, ROUNDS) / m->memory_bytes_per_s;
 done:
     optimiser_destroy(&optimiser);
     return st;
@@ -351,7 +143,8 @@ static enum status measure_exchange(struct job *job, struct trial *t, struct pla
         seconds[round] = clock_s() - start;
     }
     m->shared_bytes_per_s = m->link_bytes_per_s = 1e30;
-    double other_s = plan_exchange_s(m, bytes, wire, mesh.world.size, 1), wire_s = median(seconds, ROUNDS) - other_s;
+    double other_s = plan_exchange_s(m, bytes, wire, mesh.world.size, 1),
+           wire_s = trial_median(seconds, ROUNDS) - other_s;
     if (wire_s < 0.1 * other_s) wire_s = 0.1 * other_s;
     double *rate = m->nodes > 1 ? &m->link_bytes_per_s : &m->shared_bytes_per_s;
     *rate = 1;
@@ -360,6 +153,47 @@ static enum status measure_exchange(struct job *job, struct trial *t, struct pla
     *rate /= mesh.world.size;
 done:
     reducer_destroy(&reducer);
+    mesh_close(&mesh);
+    return st;
+}
+
+/* What the simulation of the pipeline must add to every message so that it takes as long as the real one did. */
+static enum status fit_message(const struct schedule *schedule, const struct trial *t, double step_s, double *message_s)
+{
+    enum status st = ST_OK;
+    double low = 0, high = step_s;
+    struct schedule_times times = {t->seconds[1][FORWARD], t->seconds[1][BACKWARD], t->seconds[1][WEIGHTS], 0};
+    for (int i = 0; i < 30; i++) {
+        struct schedule_found found = {0};
+        times.message = (low + high) / 2;
+        TRY(schedule_simulate(schedule, &times, PIPELINE_BUFFERS, &found));
+        *(found.step_s > step_s ? &high : &low) = times.message;
+    }
+    *message_s = low;
+done:
+    return st;
+}
+
+/* Two stages of the first half of the ranks and the second. A message moves while somebody looks, and stages that compute
+ * look about every millisecond, so it takes longer than its bytes do. */
+static enum status measure_message(struct job *job, struct trial *t, struct plan_machine *m)
+{
+    enum { MICROS = 8 };
+    enum status st = ST_OK;
+    struct mesh mesh = {0};
+    struct schedule schedule = {0};
+    double step_s, message_s = 0;
+    if (job->world.size % 2 != 0) return ST_OK;
+    TRY(comm_agree(&job->world, schedule_build(&(struct schedule_spec){SCHEDULE_1F1B, 2, 1, MICROS}, &schedule)));
+    TRY(mesh_open(&job->world, (struct mesh_shape){0, 2, 1}, &mesh));
+    TRY(trial_pipeline(&mesh, t, &schedule, &step_s));
+    TRY(comm_agree(&mesh.world, fit_message(&schedule, t, step_s, &message_s)));
+    double rate = (m->nodes > 1 ? m->link_bytes_per_s : m->shared_bytes_per_s) / m->ranks_per_node;
+    comm_sum_f64(&mesh.world, &message_s, 1);
+    m->message_s = message_s / mesh.world.size - (double)model_message_bytes(t->model, t->batch.token_count) / rate;
+    if (m->message_s < 0) m->message_s = 0;
+done:
+    schedule_free(&schedule);
     mesh_close(&mesh);
     return st;
 }
@@ -397,6 +231,7 @@ static void add_machine(const struct job *job, const struct plan_machine *m, dou
     text_add(out, "  memory_gb_per_s: %.4g\n  update_share: %.4g\n  process_mib: %.4g\n",
              m->memory_bytes_per_s * m->ranks_per_node * 1e-9, m->update_share, m->process_bytes / 0x1p20);
     if (job->world.size > 1 && m->nodes == 1) text_add(out, "  shared_gb_per_s: %.4g\n", m->shared_bytes_per_s * 1e-9);
+    if (job->world.size % 2 == 0) text_add(out, "  message_us: %.4g\n", m->message_s * 1e6);
     if (m->nodes > 1) text_add(out, "  link_gbit_per_s: %.4g\n", m->link_bytes_per_s * 8e-9);
 }
 
@@ -417,6 +252,7 @@ static enum status measure(struct job *job, struct trial *t, struct plan_machine
     TRY(measure_parts(job, t, m));
     TRY(comm_agree(&job->world, measure_update(job, t, m)));
     TRY(measure_exchange(job, t, m));
+    TRY(measure_message(job, t, m));
 done:
     return st;
 }

@@ -82,6 +82,7 @@ enum status plan_machine_from(const struct config *c, bool in_bf16, struct plan_
                                  .update_share = config_real(c, "cluster.update_share"),
                                  .shared_bytes_per_s = shared > 0 ? 1e9 * shared : memory / 8,
                                  .link_bytes_per_s = link > 0 ? link : memory,
+                                 .message_s = 1e-6 * config_real(c, "cluster.message_us"),
                                  .latency_s = 1e-6 * config_real(c, "cluster.latency_us"),
                                  .disk_bytes_per_s = 1e9 * config_real(c, "cluster.disk_gb_per_s"),
                                  .node_mtbf_s = 3600 * config_real(c, "cluster.node_mtbf_hours")};

@@ -82,13 +82,22 @@ static char *short_time(double s, char out[32])
     return out;
 }
 
+/* "0.52", "1,234" */
+static char *hours_text(double hours, char out[32])
+{
+    if (hours < 1000) snprintf(out, 32, "%.3g", hours);
+    else text_count((int64_t)(hours + 0.5), out);
+    return out;
+}
+
 char *plan_verdict(const struct planning *p, const struct plan_estimate *e)
 {
-    char step[32], run[32];
+    char step[32], run[32], hours[32], steps[32];
     char *layout = layout_text(&e->layout);
-    char *verdict = text_format("%s: %s a step, %s, %.4g node hours, %.3g of %.0f GiB a node", layout,
-                                short_time(e->step_s, step), short_time(e->run_s, run), plan_node_hours(p, e),
-                                e->node_bytes / 0x1p30, p->machine.node_bytes / 0x1p30);
+    char *verdict =
+        text_format("%s: %s a step, %s and %s node hours for %s steps, %.3g of %.0f GiB a node", layout,
+                    short_time(e->step_s, step), short_time(e->run_s, run), hours_text(plan_node_hours(p, e), hours),
+                    text_count(p->job.steps, steps), e->node_bytes / 0x1p30, p->machine.node_bytes / 0x1p30);
     free(layout);
     return verdict;
 }
@@ -204,9 +213,9 @@ static void add_layouts(const struct planning *p, struct text *out)
     text_add(out, "\nlayouts%71s %11s %10s\n", "a step", "node hours", "GiB a rank");
     for (int i = 0; i < p->found.count; i++) {
         const struct plan_estimate *e = &p->found.best[i];
-        char *layout = layout_text(&e->layout), step[32];
-        text_add(out, "%c %-66s %9s %11.4g %10.3g\n      %s\n", i == 0 ? '*' : ' ', layout, short_time(e->step_s, step),
-                 plan_node_hours(p, e), e->rank_bytes / 0x1p30, e->reason);
+        char *layout = layout_text(&e->layout), step[32], hours[32];
+        text_add(out, "%c %-66s %9s %11s %10.3g\n      %s\n", i == 0 ? '*' : ' ', layout, short_time(e->step_s, step),
+                 hours_text(plan_node_hours(p, e), hours), e->rank_bytes / 0x1p30, e->reason);
         free(layout);
     }
 }

@@ -182,10 +182,29 @@ static double touched(const struct plan *p, const struct held *held)
 
 /* ---- times of a step ---- */
 
-/* Gradients to their owners, weights back. */
-static double wire_bytes(const struct plan *p, double gradients, double weights)
+/* What travels between the ranks that have the same parameters: gradients to their owners, weights back. */
+struct exchanged {
+    int ranks, stride;
+    double gradients, gradient_wire, weight_wire; /* parameters; bytes */
+};
+
+static struct exchanged exchanged_by(const struct plan *p, double gradients, double weights, int ranks, int stride)
 {
-    return (p->job->exchange_bf16 ? 2 : 4) * gradients + 4 * weights;
+    return (struct exchanged){ranks, stride, gradients, (p->job->exchange_bf16 ? 2 : 4) * gradients, 4 * weights};
+}
+
+/* *hides_s is what the backward pass can still hide. */
+static void add_group(const struct plan *p, const struct exchanged *x, double *hides_s, struct plan_estimate *sum)
+{
+    const struct plan_machine *m = p->machine;
+    double up_s = plan_exchange_s(m, 4 * x->gradients, x->gradient_wire, x->ranks, x->stride);
+    double down_s = plan_exchange_s(m, 0, x->weight_wire, x->ranks, x->stride);
+    double hidden_s = m->nodes > 1 ? fmin(PLAN_HIDDEN_SHARE * up_s, *hides_s) : 0;
+    double wire = x->gradient_wire + x->weight_wire;
+    *hides_s -= hidden_s;
+    sum->time.exchange += up_s - hidden_s + down_s;
+    sum->traffic.gradients += wire * (x->ranks - 1) / x->ranks;
+    if (m->nodes > 1) sum->traffic.off_node += wire * (x->ranks - plan_near(m, x->ranks, x->stride)) / x->ranks;
 }
 
 /* What all ranks of a stage have is summed over all, experts over the ranks that have the same ones. Of sparse rows only
@@ -194,18 +213,18 @@ static void add_exchange_of(const struct plan *p, const struct held *held, struc
 {
     const struct plan_layout *l = &e->layout;
     const struct plan_machine *m = p->machine;
-    int wide = plan_wide(l), near = plan_near(m, wide, 1), near_routed = plan_near(m, l->data, plan_experts(l));
-    double gradients = held->dense + touched(p, held);
-    double wire = wire_bytes(p, gradients, held->dense + held->sparse),
-           routed = wire_bytes(p, held->routed, held->routed);
-    double s = plan_exchange_s(m, 4 * gradients, wire, wide, 1) +
-               plan_exchange_s(m, 4 * held->routed, routed, l->data, plan_experts(l));
-    double moved = (held->dense + held->sparse) * plan_update_bytes(wide) + held->routed * plan_update_bytes(l->data);
-    e->time.exchange = fmax(e->time.exchange, s);
+    struct plan_estimate sum = {0};
+    int wide = plan_wide(l);
+    double all = held->dense + held->sparse, hides_s = (e->time.backward + e->time.weights) / e->micros;
+    struct exchanged common = exchanged_by(p, held->dense + touched(p, held), all, wide, 1);
+    struct exchanged routed = exchanged_by(p, held->routed, held->routed, l->data, plan_experts(l));
+    add_group(p, &common, &hides_s, &sum);
+    add_group(p, &routed, &hides_s, &sum);
+    double moved = all * plan_update_bytes(wide) + held->routed * plan_update_bytes(l->data);
+    e->time.exchange = fmax(e->time.exchange, sum.time.exchange);
     e->time.update = fmax(e->time.update, moved / (m->memory_bytes_per_s * m->update_share));
-    e->traffic.gradients = fmax(e->traffic.gradients, wire * (wide - 1) / wide + routed * (l->data - 1) / l->data);
-    double far = wire * (wide - near) / wide + routed * (l->data - near_routed) / l->data;
-    if (m->nodes > 1) e->traffic.off_node = fmax(e->traffic.off_node, m->ranks_per_node * far);
+    e->traffic.gradients = fmax(e->traffic.gradients, sum.traffic.gradients);
+    e->traffic.off_node = fmax(e->traffic.off_node, m->ranks_per_node * sum.traffic.off_node);
 }
 
 static void add_exchange(const struct plan *p, const int *first, struct plan_estimate *e)
@@ -269,7 +288,7 @@ static void time_parts(const struct plan *p, const int *first, struct plan_estim
         double travel_s = 0;
         for (int part = stage; part < plan_parts(l); part += l->pipe) {
             times[part] = part_times(p, l, first, part, tokens, &travel_s);
-            times[part].message = p->machine->latency_s + message_bytes(p, tokens) / stage_rate(p->machine);
+            times[part].message = p->machine->message_s + message_bytes(p, tokens) / stage_rate(p->machine);
             sum.forward += times[part].forward;
             sum.backward += times[part].backward;
             sum.weights += times[part].weights;

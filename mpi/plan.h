@@ -8,8 +8,8 @@
  *     experts            rows to their experts and back, forward and backward, as part of those times: over links and
  *                        inside nodes at once, as if rows were spread evenly and nothing were hidden
  *     spread             cells differ in length: the longest of d replicas, sd sqrt(cells) z(d) tokens above the mean
- *     exchange           (d - 1) / d of the gradient and of the weights (reduce.h), over links and inside nodes; as if
- *                        nothing of it were hidden behind the backward pass
+ *     exchange           (d - 1) / d of the gradient and of the weights (reduce.h), over links and inside nodes; on
+ *                        several nodes PLAN_HIDDEN_SHARE of the gradient's is hidden behind the last backward pass
  *     update             plan_update_bytes of memory traffic for every parameter of the rank
  *     checkpoint         interval of Young (1974) and Daly (2006), sqrt(2 C M) to first order, where C is what the
  *                        training waits: for the copy alone if it goes on while the file is written
@@ -34,6 +34,9 @@ enum {
 #define PLAN_MEMORY_SHARE 0.9
 /* Of the time that a checkpoint takes to write, what it holds up the training that goes on beside it: its bar. */
 #define PLAN_STALL_SHARE 0.05
+/* Of the exchange of gradients over links, what the backward pass hides: its bar. Inside a node nothing is hidden, as the
+ * ranks themselves copy. */
+#define PLAN_HIDDEN_SHARE 0.6
 /* A simpler layout is taken when it is at most this much slower. */
 #define PLAN_SIMPLER 1.10
 
@@ -51,7 +54,8 @@ struct plan_machine {
     double update_share;                /* of that in the optimiser and in packing */
     double shared_bytes_per_s;          /* of all ranks of a node together, between them */
     double link_bytes_per_s;            /* of a node, to others, each way */
-    double latency_s;                   /* of a message */
+    double latency_s;                   /* of a message that somebody waits for */
+    double message_s;                   /* of one between stages that compute, beyond its bytes */
     double disk_bytes_per_s;            /* of all nodes together */
     double node_mtbf_s;                 /* mean time between failures of one node */
 };

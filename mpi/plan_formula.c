@@ -54,7 +54,7 @@ int plan_near(const struct plan_machine *m, int ranks, int stride)
 double plan_exchange_s(const struct plan_machine *m, double bytes, double wire, int ranks, int stride)
 {
     const double piece_bytes = 4.0 * PIECE_REALS;
-    if (ranks < 2 || bytes <= 0) return 0;
+    if (ranks < 2) return 0;
     int near = plan_near(m, ranks, stride);
     double off = wire * (ranks - near) / ranks, on = wire * (near - 1) / ranks;
     double messages = 2.0 * (ranks - 1) / ranks * ceil(bytes / piece_bytes);

@@ -2,8 +2,10 @@
 # Does cytomill-plan tell the truth? Calibrate, predict and write the prediction down (build/bench/plan/*.json), then
 # train a few steps on PBMC 3k and compare: seconds of a step on six pairs of model and mesh (bar: within 15 %), peak
 # memory of the largest rank on six meshes of up to 8 ranks (within 10 %). Cells are cut to 512 genes, so that every
-# micro-batch is as large as was planned for. All pairs also go to build/bench/plan/table.tsv.
-# Times mean something on an idle machine only: each rank is bound to a core of its own.
+# micro-batch is as large as was planned for. All pairs, with the load of the machine at that time, also go to
+# build/bench/plan/table.tsv. BENCH_FIGURES="seconds" or "memory" takes one half alone.
+# Times mean something on an idle machine only: each rank is bound to a core of its own, and the median of the steps
+# after the second counts. Memory can be measured at any time.
 set -u
 . tests/environment
 export OMP_NUM_THREADS=1 OMP_PROC_BIND=close OMP_PLACES=cores
@@ -12,19 +14,20 @@ out=build/bench/plan
 mkdir -p $out
 dir=$(mktemp -d); trap 'rm -rf "$dir"' EXIT
 table=$out/table.tsv
-printf 'model\tmesh\tfigure\tpredicted\tmeasured\tratio\n' >$table
+printf 'model\tmesh\tfigure\tpredicted\tmeasured\tratio\tload\n' >$table
 must() { "$@" >"$dir/log" 2>&1 || { echo "$* failed"; tail -5 "$dir/log"; exit 1; }; }
 must cytomill-ingest tests/data/pbmc3k --out "$dir/atlas"
 
-config() { # model layers width heads
+config() { # model layers width heads more
     cat >"$dir/$1.yaml" <<YAML
-model: {name: $1, layers: $2, width: $3, heads: $4, max_genes: 512, min_genes: 512, drop_long_cells: false}
+model: {name: $1, layers: $2, width: $3, heads: $4, max_genes: 512, min_genes: 512, drop_long_cells: false$5}
 data: {held_out: 0, read_ahead: 64}
 train: {batch: 8, micro_batch: 2, rate: 1e-4, checkpoint_every: 1000000, evaluate_every: 1000000, reference_cells: 100}
 YAML
 }
-config small 4 256 8
-config wide 3 768 24
+config small 4 256 8 ""
+config wide 3 768 24 ""
+config mixture 4 512 16 ", feed_forward: moe, experts: 8, experts_per_token: 2, expert_every: 2"
 
 # Ranks that fit on the cores are bound, as training on a cluster is; more share them, for their memory's sake.
 launch() { # ranks command...
@@ -50,18 +53,20 @@ PY
 
 compare() { # figure model mesh predicted measured bar
     local ratio; ratio=$(awk -v p="$4" -v m="$5" 'BEGIN { printf "%.3f", p / m }')
-    printf '%s\t%s\t%s\t%s\t%s\t%s\n' "$2" "$3" "$1" "$4" "$5" "$ratio" >>$table
+    printf '%s\t%s\t%s\t%s\t%s\t%s\t%s\n' "$2" "$3" "$1" "$4" "$5" "$ratio" "$(cut -d' ' -f1 /proc/loadavg)" >>$table
     awk -v r="$ratio" -v b="$6" -v n="plan: $1, $2, $3" 'BEGIN { printf "BENCH\t%s, predicted over measured\t%s\tratio\twithin %s\t%s\n", n, r, b, (r >= 1 - b && r <= 1 + b ? "yes" : "no") }'
 }
 # One pair: predict, write down, train, compare.
-try() { # figure model data pipe schedule steps
-    local figure=$1 model=$2 data=$3 pipe=$4 schedule=$5 steps=$6 ranks=$(($3 * $4)) mesh name options on
-    mesh="$data x $pipe $schedule" name=$model-$data-$pipe-$schedule
+try() { # figure model data pipe expert schedule steps
+    local figure=$1 model=$2 data=$3 pipe=$4 expert=$5 schedule=$6 steps=$7 ranks=$(($3 * $4 * $5)) mesh name options on
+    mesh="$data x $pipe x $expert $schedule" name=$model-$data-$pipe-$expert-$schedule
+    [[ " ${BENCH_FIGURES:-seconds memory} " == *" $figure "* ]] || return
     on=$((ranks <= $(nproc --all) ? ranks : 1))
     calibrate "$model" $on
     must cytomill-plan --config "$dir/$model.yaml" --cluster "$out/$model-$on.yaml" \
         --set cluster.ranks_per_node=$ranks --set cluster.cores=$ranks --set cluster.memory_gib=1000 --set mesh.data="$data" \
-        --set mesh.pipe="$pipe" --set mesh.schedule="$schedule" --set mesh.chunks=1 --set train.recompute=false --json "$out/$name.json"
+        --set mesh.pipe="$pipe" --set mesh.expert="$expert" --set mesh.schedule="$schedule" --set mesh.chunks=1 \
+        --set train.recompute=false --json "$out/$name.json"
     options=$(value "$out/$name.json" options)
     # shellcheck disable=SC2086
     must launch $ranks python3 "$dir/peak.py" "$dir/$name.peak" cytomill-pretrain --config "$dir/$model.yaml" \
@@ -77,15 +82,15 @@ try() { # figure model data pipe schedule steps
     rm -rf "${dir:?}/$name"*
 }
 steps=${BENCH_STEPS:-12}
-try seconds small 1 1 1f1b "$steps"
-try seconds small 2 1 1f1b "$steps"
-try seconds small 1 2 1f1b "$steps"
-try seconds wide 1 1 1f1b "$steps"
-try seconds wide 2 1 1f1b "$steps"
-try seconds wide 1 2 zb-h1 "$steps"
-try memory wide 1 1 1f1b 2
-try memory wide 2 1 1f1b 2
-try memory wide 1 3 1f1b 2
-try memory small 2 2 zb-h1 2
-try memory small 1 4 gpipe 2
-try memory small 2 4 1f1b 2
+try seconds small 1 1 1 1f1b "$steps"
+try seconds small 2 1 1 1f1b "$steps"
+try seconds small 1 2 1 1f1b "$steps"
+try seconds wide 2 1 1 1f1b "$steps"
+try seconds wide 1 2 1 zb-h1 "$steps"
+try seconds mixture 1 1 2 1f1b "$steps"
+try memory wide 2 1 1 1f1b 2
+try memory wide 1 3 1 1f1b 2
+try memory small 2 2 1 zb-h1 2
+try memory mixture 1 1 4 1f1b 2
+try memory mixture 1 2 2 gpipe 2
+try memory small 2 4 1 1f1b 2

@@ -387,6 +387,30 @@ static void traffic_is_the_formula(void **state)
     check_close(p.traffic.tied, 4 * table, 1e-9);
 }
 
+/* Over links the last backward pass hides its share, at most itself; ranks of one node wait for all of it. */
+static void links_work_while_the_backward_pass_goes_on(void **state)
+{
+    struct plan_layout layout = {128, 1, SCHEDULE_1F1B, 1, 4, false, 1, NULL};
+    struct plan_estimate e = estimate(layout); /* 8 micro-batches */
+    double rows = 1500 * sqrt(4096.0), table = 1536.0 * (24008 < rows ? 24008 : rows);
+    double dense = e.checkpoint_bytes / 12 - 1536.0 * 24008, gradients = 4 * (dense + table);
+    double up = plan_exchange_s(&machine, gradients, gradients, 128, 1);
+    double down = plan_exchange_s(&machine, 0, 4 * (dense + 1536.0 * 24008), 128, 1);
+    double backward = (e.time.backward + e.time.weights) / 8;
+    check_close(e.time.exchange, (1 - PLAN_HIDDEN_SHARE) * up + down, 1e-9);
+    machine.link_bytes_per_s /= 100;
+    struct plan_estimate slow = estimate(layout);
+    up = plan_exchange_s(&machine, gradients, gradients, 128, 1);
+    down = plan_exchange_s(&machine, 0, 4 * (dense + 1536.0 * 24008), 128, 1);
+    assert_true(PLAN_HIDDEN_SHARE * up > backward);
+    check_close(slow.time.exchange, up + down - backward, 1e-9);
+    machine.nodes = 1, machine.ranks_per_node = 128;
+    struct plan_estimate inside = estimate(layout);
+    up = plan_exchange_s(&machine, gradients, gradients, 128, 1);
+    down = plan_exchange_s(&machine, 0, 4 * (dense + 1536.0 * 24008), 128, 1);
+    check_close(inside.time.exchange, up + down, 1e-9);
+}
+
 static void chance_and_checkpoints(void **state)
 {
     assert_true(plan_longest(1) == 0);
@@ -545,6 +569,7 @@ int main(void)
                                        cmocka_unit_test_setup(compute_is_work_over_rate, reset_scene),
                                        cmocka_unit_test_setup(exchange_is_the_formula, reset_scene),
                                        cmocka_unit_test_setup(traffic_is_the_formula, reset_scene),
+                                       cmocka_unit_test_setup(links_work_while_the_backward_pass_goes_on, reset_scene),
                                        cmocka_unit_test_setup(chance_and_checkpoints, reset_scene),
                                        cmocka_unit_test_setup(more_memory_is_never_slower, reset_scene),
                                        cmocka_unit_test_setup(what_fits_nowhere_is_told, reset_scene),

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # plan: limit=120
-# cytomill-plan: the verdict and its tables, a batch file that is a script with the layout's options, JSON, calibration
-# to a file that plans at once, on 1 and 3 ranks; keys of the mesh are kept; each wrong input its one line and exit code.
+# cytomill-plan: the verdict, why, and its tables, a batch file that is a script with the layout's options, JSON, calibration
+# to a file that plans at once, on 1, 2 and 3 ranks, of mixtures too; keys of the mesh are kept; each wrong input its one
+# line and exit code.
 set -u
 . tests/job_checks
 plan() { cytomill-plan --config configs/cellfm-800m.yaml --cluster "$dir/cluster.yaml" "$@" >"$dir/log" 2>"$dir/err"; local rc=$?; cat "$dir/err" >>"$dir/log"; return $rc; }
@@ -11,7 +12,7 @@ YAML
 
 # a plan of a published model
 plan --sbatch "$dir/train.sbatch" --json "$dir/plan.json" || fail "no plan"
-head -1 "$dir/log" | grep -qE '^[a-z0-9-]+, [0-9]+ stages x [0-9]+ replicas?, micro-batch [0-9]+.*: [0-9.]+ s a step, .*, [0-9.e+]+ node hours, [0-9.]+ of 512 GiB a node$' || fail "the first line is no verdict"
+head -1 "$dir/log" | grep -qE '^[a-z0-9-]+, [0-9]+ stages x [0-9]+ replicas?, micro-batch [0-9]+.*: [0-9.]+ s a step, .* and [0-9.,]+ node hours for [0-9,]+ steps, [0-9.]+ of 512 GiB a node$' || fail "the first line is no verdict"
 sed -n 2p "$dir/log" | grep -q '^why: ' || fail "the second line does not say why"
 for words in "gradients and weights" "waiting in the pipeline" "moments" "out of a node" "train.checkpoint_every" "lfs setstripe" "^fewer nodes" "TFLOP to train on a cell"; do
     grep -q -- "$words" "$dir/log" || fail "the plan lacks '$words'"
@@ -62,12 +63,16 @@ model: {name: tiny, layers: 2, width: 32, heads: 2, value_width: 16, max_genes: 
 train: {steps: 30, batch: 6, micro_batch: 2}
 run: {precision: fp32}
 YAML
-for n in 1 3; do
+for n in 1 2 3; do
     mpirun -n $n cytomill-plan --config "$dir/tiny.yaml" --calibrate "$dir/measured$n.yaml" >"$dir/log" 2>&1 || fail "calibration on $n ranks"
     [ "$(grep -c "^  ranks_per_node: $n$" "$dir/log")" -eq 1 ] || fail "$n ranks were not told once"
     ! grep -qE 'nan|inf' "$dir/measured$n.yaml" || fail "a figure is none"
     cytomill-plan --config "$dir/tiny.yaml" --cluster "$dir/measured$n.yaml" >"$dir/log" 2>&1 || fail "a plan on what $n ranks measured"
 done
+grep -q '^  message_us: ' "$dir/measured2.yaml" || fail "two ranks are no pipeline"
+sed 's/layers: 2/layers: 4, feed_forward: moe, experts: 4, expert_every: 2/' "$dir/tiny.yaml" >"$dir/mixture.yaml"
+cytomill-plan --config "$dir/mixture.yaml" --calibrate "$dir/measured.yaml" >"$dir/log" 2>&1 || fail "calibration of a mixture"
+[ "$(grep -cE '^  (block|expert)_share: ' "$dir/measured.yaml")" -eq 2 ] || fail "blocks with experts and without were not both measured"
 grep -q '^3 replicas, micro-batch [12]: ' "$dir/log" || fail "three ranks are no three replicas"
 
 # wrong inputs

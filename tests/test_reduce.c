@@ -2,8 +2,8 @@
  * plan: ranks=1,2,3 limit=60
  * A gradient cut over the ranks sums on the owners of its pieces to the same tensor, whoever sends early or late, 2e-6 of
  * its largest entry in fp32 and 4e-3 in bf16; what owners hand out has the same bits everywhere; a sparse tensor's
- * untouched rows stay zero and touched ones of any rank arrive; the report sums in rank order and a failure on the last
- * rank is everybody's. */
+ * untouched rows stay zero and touched ones of any rank arrive; its memory is known before; the report sums in rank order
+ * and a failure on the last rank is everybody's. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -106,6 +106,23 @@ static void gradients_agree(bool bf16_exchange, double tolerance)
 static void gradients_agree_in_fp32(void **state) { gradients_agree(false, 2e-6); }
 static void gradients_agree_in_bf16(void **state) { gradients_agree(true, 4e-3); }
 
+/* What a table takes before it is shared out is what it takes afterwards; a tensor of another rank takes nothing. */
+static void memory_is_known_before_pieces_are_cut(void **state)
+{
+    struct param_table t = table_of(), uncut = t;
+    uncut.shard = (struct shard){0};
+    int64_t largest = 0;
+    for (int64_t i = 0; i < t.shard.count; i++)
+        if (t.shard.piece[i].reals > largest) largest = t.shard.piece[i].reals;
+    assert_int_equal(shard_piece_count(&uncut), t.shard.count);
+    assert_int_equal(shard_largest_piece(&uncut), largest);
+    assert_int_equal(reducer_bytes(&uncut, 3, false), reducer_bytes(&t, 3, false));
+    assert_true(reducer_bytes(&uncut, 3, false) > 16 * sizeof(real) * (size_t)largest); /* a ring of pieces */
+    for (int i = 0; i < t.count; i++) t.rows[i].elsewhere = i != 0;
+    assert_int_equal(shard_largest_piece(&t), 5 * 7);
+    param_free(&t);
+}
+
 static void reports_sum_and_failures_spread(void **state)
 {
     struct param_table t = table_of();
@@ -134,6 +151,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(gradients_agree_in_fp32),
         cmocka_unit_test(gradients_agree_in_bf16),
+        cmocka_unit_test(memory_is_known_before_pieces_are_cut),
         cmocka_unit_test(reports_sum_and_failures_spread),
     };
     cmocka_set_message_output(CM_OUTPUT_STDOUT);

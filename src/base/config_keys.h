@@ -198,6 +198,8 @@
          "Messages between the ranks of a node, all together; 0: an eighth of cluster.memory_gb_per_s.") \
     REAL("cluster.link_gbit_per_s", "0", 0, 1e6, "Gbit/s", "Link of a node to the others; 0: not known.") \
     REAL("cluster.latency_us", "2", 0, 1e6, "us", "Latency of a message.") \
+    REAL("cluster.message_us", "1000", 0, 1e9, "us", \
+         "What a message between stages takes beyond its bytes: computing ranks look about every millisecond.") \
     REAL("cluster.disk_gb_per_s", "1", 1e-6, 1e6, "GB/s", "What all nodes together write to the file system.") \
     REAL("cluster.node_mtbf_hours", "50000", 0.01, 1e9, "hours", "Mean time between failures of one node.") \
     REAL("cluster.process_mib", "150", 0, 1e6, "MiB", "Memory of a rank without a model: program, MPI, gene tables.") \
