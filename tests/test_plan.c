@@ -1,5 +1,5 @@
 /* The plan of a training.
- * plan: ranks=1 limit=60 configs=release
+ * plan: ranks=1 limit=120 configs=release
  * Memory is what measure mode says of the ranks that would be, also of those that share out experts; times, traffic and
  * idle shares are those of formulas done by hand; a cut by hand is kept; long pipelines are extrapolated to 1 %; more
  * memory never makes a plan slower; what fits nowhere is told with the fewest nodes that would do; a search over thousands

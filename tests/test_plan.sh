@@ -70,10 +70,10 @@ for n in 1 2 3; do
     cytomill-plan --config "$dir/tiny.yaml" --cluster "$dir/measured$n.yaml" >"$dir/log" 2>&1 || fail "a plan on what $n ranks measured"
 done
 grep -q '^  message_us: ' "$dir/measured2.yaml" || fail "two ranks are no pipeline"
+grep -q '^3 replicas, micro-batch [12]: ' "$dir/log" || fail "three ranks are no three replicas"
 sed 's/layers: 2/layers: 4, feed_forward: moe, experts: 4, expert_every: 2/' "$dir/tiny.yaml" >"$dir/mixture.yaml"
 cytomill-plan --config "$dir/mixture.yaml" --calibrate "$dir/measured.yaml" >"$dir/log" 2>&1 || fail "calibration of a mixture"
 [ "$(grep -cE '^  (block|expert)_share: ' "$dir/measured.yaml")" -eq 2 ] || fail "blocks with experts and without were not both measured"
-grep -q '^3 replicas, micro-batch [12]: ' "$dir/log" || fail "three ranks are no three replicas"
 
 # wrong inputs
 expect 3 "cluster.cores is '0'; unknown" cytomill-plan --config configs/demo.yaml
