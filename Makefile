@@ -45,7 +45,7 @@ LIBS := -Wl,--as-needed $(LDFLAGS) $(DEP_LIBS) -fopenmp -lpthread -lm
 # ---- sources ----
 # Kernels are compiled once per instruction set and chosen at run time (src/kernel/isa.h), apart from
 # their plain versions (*_ref.c) and the files named here.
-KERNEL_ONCE := $(wildcard src/kernel/*_ref.c src/kernel/isa.c src/kernel/row_groups.c src/kernel/expert_sort.c src/kernel/product*.c src/kernel/multiply*.c src/kernel/tiled.c)
+KERNEL_ONCE := $(wildcard src/kernel/*_ref.c src/kernel/isa.c src/kernel/row_groups.c src/kernel/expert_sort.c src/kernel/expert_count.c src/kernel/product*.c src/kernel/multiply*.c src/kernel/tiled.c)
 KERNEL_ISA  := $(if $(filter double,$(CONFIG)),,$(filter-out $(KERNEL_ONCE),$(wildcard src/kernel/*.c)))
 # -fno-trapping-math: nobody reads floating-point exception flags, and with them no branch becomes a blend.
 ISA_generic := -fno-trapping-math -DISA=generic

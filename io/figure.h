@@ -46,4 +46,15 @@ struct figure_panel {
 /* *svg: the caller frees. Local. */
 MUST_CHECK enum status figure_pairs(const struct figure_panel *panel, char **svg);
 
+/* For which cell types the experts of some layers work: share[layers, types, experts], each row of a type adding up
+ * to 1. */
+struct figure_usage {
+    int layers, types, experts;
+    const int *layer; /* [layers] numbers */
+    const char *const *type;
+    const double *share;
+};
+/* *svg: the caller frees. Local. */
+MUST_CHECK enum status figure_usage(const struct figure_usage *usage, char **svg);
+
 #endif

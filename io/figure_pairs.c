@@ -5,45 +5,16 @@
 
 #include "base/text.h"
 #include "io/figure.h"
+#include "io/figure_square.h"
 #include "io/html.h"
 
 enum { SQUARE_MOST = 44, SQUARE_LEAST = 7, MARGIN = 110, BAR = 22, PANEL_SIDE = 560 };
-
-struct rgb {
-    double r, g, b;
-};
-
-static struct rgb blend(struct rgb a, struct rgb b, double t)
-{
-    return (struct rgb){a.r + (b.r - a.r) * t, a.g + (b.g - a.g) * t, a.b + (b.b - a.b) * t};
-}
-
-/* White to dark blue. */
-static struct rgb effect_color(double share)
-{
-    static const struct rgb low = {247, 251, 255}, middle = {107, 174, 214}, high = {8, 48, 107};
-    return share < 0.5 ? blend(low, middle, share * 2) : blend(middle, high, share * 2 - 1);
-}
 
 /* Orange below 0, white at 0, purple above: told apart without red and green. */
 static struct rgb interaction_color(double share)
 {
     static const struct rgb low = {179, 88, 6}, zero = {247, 247, 247}, high = {84, 39, 136};
-    return share < 0 ? blend(zero, low, -share) : blend(zero, high, share);
-}
-
-/* Leaves the element open for a child or "/>". */
-static void open_square(struct text *t, double x, double y, double w, double h, struct rgb c)
-{
-    text_add(t, "<rect x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\" fill=\"#%02x%02x%02x\"", x, y, w, h,
-             (int)(c.r + 0.5), (int)(c.g + 0.5), (int)(c.b + 0.5));
-}
-
-static void add_label(struct text *t, double x, double y, const char *anchor, const char *turn, const char *label)
-{
-    text_add(t, "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"%s\"%s>", x, y, anchor, turn);
-    html_text(t, label);
-    text_add(t, "</text>\n");
+    return share < 0 ? square_blend(zero, low, -share) : square_blend(zero, high, share);
 }
 
 /* Largest magnitude of a half of the matrix; 1 if there is none, so that division is safe. */
@@ -68,7 +39,7 @@ static struct rgb cell_color(const struct drawing *d, bool effect, double value)
     double share = value / (effect ? d->effect_top : d->interaction_top);
     if (!isfinite(value)) return (struct rgb){225, 228, 232};
     share = fmin(1, fmax(-1, share));
-    return effect && !d->is_signed ? effect_color(fmax(0, share)) : interaction_color(share);
+    return effect && !d->is_signed ? square_blue(fmax(0, share)) : interaction_color(share);
 }
 
 static void add_cell(struct text *t, const struct drawing *d, int row, int column)
@@ -76,7 +47,7 @@ static void add_cell(struct text *t, const struct drawing *d, int row, int colum
     const struct figure_panel *p = d->panel;
     bool effect = column <= row;
     double value = (effect ? p->effect : p->interaction)[row * p->genes + column];
-    open_square(t, MARGIN + column * d->side, MARGIN + row * d->side, d->side - 1, d->side - 1,
+    square_open(t, MARGIN + column * d->side, MARGIN + row * d->side, d->side - 1, d->side - 1,
                 cell_color(d, effect, value));
     text_add(t, "><title>");
     html_text(t, p->gene[row]);
@@ -94,9 +65,9 @@ static void add_names(struct text *t, const struct drawing *d)
     char turn[80];
     for (int i = 0; i < d->panel->genes; i++) {
         double middle = MARGIN + (i + 0.5) * d->side;
-        add_label(t, MARGIN - 8, middle + 4, "end", "", d->panel->gene[i]);
+        square_label(t, MARGIN - 8, middle + 4, "end", "", d->panel->gene[i]);
         snprintf(turn, sizeof turn, " transform=\"rotate(-60 %.1f %d)\"", middle + 3, MARGIN - 8);
-        add_label(t, middle + 3, MARGIN - 8, "start", turn, d->panel->gene[i]);
+        square_label(t, middle + 3, MARGIN - 8, "start", turn, d->panel->gene[i]);
     }
 }
 
@@ -105,17 +76,17 @@ static void add_bar(struct text *t, double x, double y, bool one_sided, double t
 {
     enum { STEPS = 40, LENGTH = 160 };
     char end[32];
-    add_label(t, x, y - 8, "start", " font-weight=\"600\"", title);
+    square_label(t, x, y - 8, "start", " font-weight=\"600\"", title);
     for (int s = 0; s < STEPS; s++) {
         double share = (s + 0.5) / STEPS;
-        open_square(t, x + (double)s * LENGTH / STEPS, y, LENGTH / STEPS + 0.5, BAR,
-                    one_sided ? effect_color(share) : interaction_color(2 * share - 1));
+        square_open(t, x + (double)s * LENGTH / STEPS, y, LENGTH / STEPS + 0.5, BAR,
+                    one_sided ? square_blue(share) : interaction_color(2 * share - 1));
         text_add(t, "/>\n");
     }
     snprintf(end, sizeof end, "%.2g", one_sided ? 0 : -top);
-    add_label(t, x, y + BAR + 17, "start", "", end);
+    square_label(t, x, y + BAR + 17, "start", "", end);
     snprintf(end, sizeof end, "%s%.2g", one_sided ? "" : "+", top);
-    add_label(t, x + LENGTH, y + BAR + 17, "end", "", end);
+    square_label(t, x + LENGTH, y + BAR + 17, "end", "", end);
 }
 
 enum status figure_pairs(const struct figure_panel *panel, char **svg)
@@ -138,9 +109,9 @@ enum status figure_pairs(const struct figure_panel *panel, char **svg)
     text_add(&t, "<g font-size=\"14\">\n");
     add_bar(&t, MARGIN + body + 36, MARGIN + 20, !d.is_signed, d.effect_top, "effect (below, diagonal)");
     add_bar(&t, MARGIN + body + 36, MARGIN + 110, false, d.interaction_top, "interaction (above)");
-    open_square(&t, MARGIN + body + 36, MARGIN + 176, 14, 14, (struct rgb){225, 228, 232});
+    square_open(&t, MARGIN + body + 36, MARGIN + 176, 14, 14, (struct rgb){225, 228, 232});
     text_add(&t, "/>\n");
-    add_label(&t, MARGIN + body + 58, MARGIN + 188, "start", "", "too few cells");
+    square_label(&t, MARGIN + body + 58, MARGIN + 188, "start", "", "too few cells");
     text_add(&t, "</g>\n</svg>\n");
     *svg = t.data;
     return ST_OK;

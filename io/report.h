@@ -14,6 +14,9 @@ MUST_CHECK enum status report_ingest(struct text *page, const char *atlas);
 /* RUN/metrics.jsonl and RUN/learning.tsv: curves, the references, what the model beats. */
 MUST_CHECK enum status report_learning(struct text *page, const char *run);
 
+/* RUN/expert_usage.tsv, if it is there: which experts work for which cell types in the last evaluation. */
+MUST_CHECK enum status report_usage(struct text *page, const char *run);
+
 /* A map of cells. Borrowed. */
 struct report_map {
     int index;                   /* of the maps on the page, from 0 */

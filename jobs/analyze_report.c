@@ -242,6 +242,7 @@ static enum status compose(struct job *job, struct state *s)
                              "shows and can be mailed or archived as it is.");
     if (*atlas && access(ingested, R_OK) == 0) TRY(report_ingest(&s->page, atlas));
     if (*run) TRY(report_learning(&s->page, run));
+    if (*run) TRY(report_usage(&s->page, run));
     for (int i = 0; i < s->view_count; i++) TRY(add_map(s, i));
     if (*scores) TRY(report_scores(&s->page, scores));
     if (*sweep) TRY(report_screen(&s->page, sweep, config_int(job->config, "analyze.top_hits")));
@@ -308,7 +309,7 @@ const struct job_spec analyze_report = {
     .purpose = "one self-contained page: data, learning, map of the cells, screen",
     .usage = "[--atlas ATLAS] [--run DIR] [--embedding FILE[,FILE...]] [--sweep DIR] --out FILE.html|DIR",
     .reads =
-        "what is given: the atlas, RUN/metrics.jsonl, embedding files, DIR/results.h5 and hits.tsv, a table of scores",
+        "what is given: the atlas, a run's metrics.jsonl and *.tsv, embedding files, DIR/results.h5, hits.tsv, scores",
     .writes = "FILE.html, or DIR/report.html",
     .example = "cytomill-analyze report --run build/run --embedding build/embeddings.h5ad --sweep build/sweep --out "
                "build/report.html",

@@ -137,6 +137,7 @@ static enum status evaluate(struct job *job, int64_t cells, bool may_stop, struc
         {"best_loss", p->state.best_loss}};
     TRY(comm_agree(&job->world,
                    job->world.rank == 0 ? metrics_add(&p->metrics, "evaluate", m, sizeof m / sizeof *m) : ST_OK));
+    TRY(pretrain_usage_write(job));
     if (e->cells > 0)
         comm_note(&job->world,
                   "step %lld, %lld held-out cells: hidden gene-wise %.4f, cell-wise %.4f; gene mean %.4f, gene + "
@@ -269,7 +270,9 @@ static const struct job_spec spec = {
     .purpose = "train a foundation model on the counts of an atlas by predicting masked expression",
     .usage = "--config FILE --atlas ATLAS --out RUN [options]; the same command again resumes",
     .reads = "an atlas (cytomill-ingest), a configuration",
-    .writes = "RUN/checkpoint-<step>.h5, RUN/metrics.jsonl, RUN/learning.tsv, RUN/run.json, RUN/bad-step-*.h5",
+    .writes =
+        "RUN/checkpoint-<step>.h5, RUN/metrics.jsonl, RUN/learning.tsv, RUN/expert_usage.tsv (model with experts), "
+        "RUN/run.json, RUN/bad-step-*.h5",
     .example = "mpirun -n 2 cytomill-pretrain --config configs/demo.yaml --atlas build/pbmc3k --out build/run",
     .sections = "run data model train mesh",
     .takes = TAKES_ATLAS | TAKES_SEED | TAKES_KERNELS | TAKES_IO | TAKES_CELLS | TAKES_FRESH,

@@ -70,7 +70,10 @@ enum status pretrain_evaluate(struct job *job, int64_t cells, bool may_stop, str
     struct pretrain *p = job->state;
     int64_t all = p->survey.held_out_count;
     *out = (struct evaluation){.cells = cells > 0 && cells < all ? cells : all};
-    enum status st = evaluate_share(job, may_stop, out);
+    enum status st = ST_OK;
+    pretrain_usage_begin(p);
+    st = evaluate_share(job, may_stop, out);
+    pretrain_usage_end(p);
     if (st == ST_OK) add_over_ranks(&job->world, out);
     return st;
 }

@@ -274,6 +274,7 @@ enum status pretrain_prepare(struct job *job)
     TRY(find_checkpoint(job));
     TRY(look_at_cells(job));
     TRY(pretrain_lay_out(job));
+    TRY(pretrain_usage_open(job));
     job_note_kernels(job, p->limits.bf16);
     TRY(pretrain_print_cost(job));
     if (job->dry_run) goto done;
@@ -308,6 +309,7 @@ void pretrain_release(struct job *job)
     reducer_destroy(&p->reducer);
     optimiser_destroy(&p->optimiser);
     model_destroy(&p->model);
+    pretrain_usage_close(p);
     survey_free(&p->survey);
     vocab_destroy(&p->vocab);
     atlas_close(&p->atlas);

@@ -8,7 +8,15 @@
 #include "io/loader.h"
 #include "io/survey.h"
 #include "jobs/job.h"
+#include "model/expert_usage.h"
 #include "mpi/train_step.h"
+
+/* Cell types of the held-out cells, for the experts' usage. */
+struct usage_labels {
+    int count;
+    char **name;   /* [count] */
+    int32_t *code; /* [held-out cells] -1: without a label */
+};
 
 struct pretrain {
     /* data */
@@ -20,12 +28,14 @@ struct pretrain {
     struct token_rules rules;
     struct survey survey;
     struct loader *loader, *held_out;
+    struct usage_labels labels;
     /* model */
     struct mesh mesh;
     struct stage_plan plan;
     int *first; /* [parts + 1] block that each part begins with */
     struct stage *stage;
     struct model *model;
+    struct expert_usage usage; /* of an evaluation; empty in a model without experts */
     struct model_limits limits;
     struct optimiser *optimiser;
     struct reducer *reducer;
@@ -62,6 +72,15 @@ MUST_CHECK enum status pretrain_lay_out(struct job *job);
 MUST_CHECK enum status pretrain_evaluate(struct job *job, int64_t cells, bool may_stop, struct evaluation *out);
 /* OUT/learning.tsv, and one sentence that says which references the model beats and by how much. Collective, agreed. */
 MUST_CHECK enum status pretrain_tell_learning(struct job *job, const struct evaluation *e);
+
+/* pretrain_usage.c: slots of each expert by cell type in the passes between begin and end, then their sum over the ranks
+ * into OUT/expert_usage.tsv and metrics.jsonl; nothing in a model without experts. open and write: collective, agreed.
+ * ST_CONFIG: data.cell_type names no column of labels. */
+MUST_CHECK enum status pretrain_usage_open(struct job *job);
+void pretrain_usage_close(struct pretrain *p);
+void pretrain_usage_begin(struct pretrain *p);
+void pretrain_usage_end(struct pretrain *p);
+MUST_CHECK enum status pretrain_usage_write(struct job *job);
 
 /* pretrain_record.c: what the run is, as OUT/run.json. Collective, agreed. */
 MUST_CHECK enum status pretrain_record(struct job *job);

@@ -63,6 +63,13 @@ def make_run(run):
                 out.write(json.dumps({"kind": "evaluate", "step": s, "genewise_hidden": value + 0.005, "cellwise_hidden": None,
                                       "reference_mean": 0.21, "reference_offset": 0.16, "reference_poisson": 0.1501}) + "\n")
         out.write('{"kind":"train","st')
+    with open(f"{run}/expert_usage.tsv", "w") as out:
+        out.write("step\tlayer\texpert\tcell_type\tslots\tshare\n")
+        for at in (20, 40):
+            for layer in (1, 3):
+                for expert in range(4):
+                    for kind, share in (("B & T", 0.25), ("NK", 1.0 if expert == layer else 0.0)):
+                        out.write(f"{at}\t{layer}\t{expert}\t{kind if at == 40 else 'lost'}\t{int(share * 100)}\t{share}\n")
     with open(f"{run}/learning.tsv", "w") as out:
         out.write("predictor\tmse_hidden\thidden_positions\theld_out_cells\tstep\tmodel_better_percent\n")
         out.write("model gene-wise\t0.155\t1000\t20\t400\t0\ngene mean\t0.21\t1000\t20\t400\t26.2\n")
@@ -189,9 +196,12 @@ class Page(HTMLParser):
 
 def report():
     page = Page(f"{folder}/alone.html")
-    assert page.sections == ["learning", "map", "scores", "screen", "provenance"], page.sections
+    assert page.sections == ["learning", "experts", "map", "scores", "screen", "provenance"], page.sections
+    text = open(f"{folder}/alone.html").read()
+    assert text.count("of its tokens in layer") == 2 * 4 * 2 and "lost" not in text
+    assert "B &amp; T: 25.0 % of its tokens in layer 3 at expert 0" in text and "NK: 100.0 % of its tokens in layer 1 at expert 1" in text
     assert not page.outside and "script" not in page.tags and "link" not in page.tags, f"refers to {page.outside}"
-    assert page.tags["svg"] == 5 and page.tags["table"] >= 7, page.tags
+    assert page.tags["svg"] == 6 and page.tags["table"] >= 7, page.tags
     for words in ("B cell (", "NK cell (", "CD14 monocyte (", "held-out cells", "gene mean", "depth alone",
                   "It beats: the gene mean (0.2100), the gene mean with the cell's offset (0.1600)",
                   "does not beat: the Poisson reference (0.1501)"):

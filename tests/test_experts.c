@@ -3,9 +3,10 @@
  * Against plain loops over the chosen experts, for every pattern of load (even, one expert with all rows, one without,
  * K = 1, K = E, no row, one row), 1e-6 of the largest entry; every gradient against central differences in the double
  * build; the same bits for 1, 2, 3 threads; bf16 within its rounding; the loss term and the bias rule make a model that
- * trains use its experts evenly; names, starts and refusals. */
+ * trains use its experts evenly; slots by groups of cells; names, starts and refusals. */
 #include "tests/expert_scene.h"
 
+#include "model/expert_usage.h"
 #include "optim/optimiser.h"
 
 /* ---- one feed-forward by itself ---- */
@@ -382,6 +383,59 @@ static void test_balance(void **state)
     assert_true(bias < 1 + 0.6 * (none - 1));
 }
 
+/* ---- which cells an expert works for ---- */
+
+static int64_t rows_of_cell(const struct batch *b, int cell, bool last_block)
+{
+    int64_t rows = 0;
+    for (int64_t t = b->offsets[cell]; t < b->offsets[cell + 1]; t++)
+        rows += !last_block || b->role[t] == TOKEN_CLS || b->loss_weight[t] != 0;
+    return rows;
+}
+
+/* Cell 1 is of group 0, cell 2 of none, cell 3 of group 1, cell 0 is not listed: every row of a cell is counted K times
+ * in its group, those that somebody reads in the last block, and without dropout as training routes them. */
+static void test_usage(void **state)
+{
+    static const int64_t cell[] = {1, 2, 3};
+    static const int32_t group[] = {0, -1, 1}, group_of_cell[CELLS] = {2, 0, 2, 1};
+    enum { LAYERS = 3, GROUPS = 3, CHOSEN = 2 };
+    struct trained t;
+    struct expert_usage u;
+    struct loss_sum loss = {0};
+    open_trained(&t, "model.layers=3 model.expert_every=2 model.experts_per_token=2 model.dropout=0");
+    struct expert_layers *experts = model_experts(t.model);
+    for (int every = 2; every >= 1; every--) {
+        for (int c = 0; c < CELLS; c++) add_cell(&t.batch, (uint64_t)c);
+        batch_find_levels(&t.batch);
+        OK(expert_usage_create(LAYERS, experts->experts, GROUPS, CELLS, &u));
+        u.cell = cell, u.group = group, u.cells = 3;
+        OK(model_loss(t.model, &t.batch, &loss)); /* not counted */
+        experts->usage = &u;
+        OK(model_loss(t.model, &t.batch, &loss));
+        experts->usage = NULL;
+        experts_begin_step(experts, (double)t.batch.token_count);
+        OK(model_gradient(t.model, &t.batch, 1, 0, &loss));
+        int64_t want[LAYERS * GROUPS] = {0};
+        for (int block = every - 1; block < LAYERS; block += every)
+            for (int c = 0; c < CELLS; c++)
+                want[block * GROUPS + group_of_cell[c]] += CHOSEN * rows_of_cell(&t.batch, c, block == LAYERS - 1);
+        for (int i = 0; i < LAYERS * GROUPS; i++)
+            assert_int_equal(expert_usage_sum(&u, i / GROUPS, i % GROUPS), want[i]);
+        for (int l = 0; l < experts->count; l++)
+            for (int e = 0; e < experts->experts; e++) {
+                int64_t sum = 0;
+                for (int g = 0; g < GROUPS; g++) sum += expert_usage_slots(&u, experts->layer[l].block, e, g);
+                assert_int_equal(sum, experts->load[l * experts->experts + e]);
+            }
+        expert_usage_free(&u);
+        close_trained(&t);
+        open_trained(&t, "model.layers=3 model.experts_per_token=2 model.dropout=0");
+        experts = model_experts(t.model);
+    }
+    close_trained(&t);
+}
+
 /* ---- rows of the table and refusals ---- */
 
 static void test_every_other_block(void **state)
@@ -443,6 +497,7 @@ int main(void)
         cmocka_unit_test(test_bf16),
 #endif
         cmocka_unit_test(test_balance),
+        cmocka_unit_test(test_usage),
         cmocka_unit_test(test_every_other_block),
         cmocka_unit_test(test_refusals),
     };

@@ -1,7 +1,7 @@
 /* What routing means, on numbers small enough to follow.
  * plan: ranks=1 limit=60 configs=release,sanitize,double
- * Both rules against sums by hand; ties, biases, NaN; the sort is stable and complete for every pattern of load;
- * gathering, weighting and adding up is the dense sum over the chosen experts. */
+ * Both rules against sums by hand; ties, biases, NaN; the sort is stable and complete for every pattern of load; slots
+ * by groups of cells; gathering, weighting and adding up is the dense sum over the chosen experts. */
 #include "tests/kernel_check.h"
 
 #include "kernel/kernel_list.h"
@@ -98,6 +98,21 @@ static void sort_is_stable_and_complete(void **state)
     check_sort(hot, 0, 2, 3);
 }
 
+/* Cells of 2, 0 and 3 rows, of which the first and the last are alike. */
+static void slots_are_counted_by_group(void **state)
+{
+    static const int32_t choice[5 * K] = {0, 1, 1, 0, 3, 1, 1, 3, 3, 0}, group[3] = {2, 0, 2};
+    static const int64_t first[4] = {0, 2, 2, 5}, want[E * 3] = {0, 0, 3, 0, 0, 4, 0, 0, 0, 0, 7, 3};
+    static const int32_t other[3] = {1, 2, 0};
+    static const int64_t apart[E * 3] = {1, 2, 0, 2, 2, 0, 0, 0, 0, 3, 0, 0};
+    int64_t slots[E * 3] = {[E * 3 - 2] = 7}; /* added to what lies there */
+    expert_count(&(struct expert_count){slots, 3, 3, first, group}, choice, K);
+    assert_memory_equal(slots, want, sizeof want);
+    memset(slots, 0, sizeof slots);
+    expert_count(&(struct expert_count){slots, 3, 3, first, other}, choice, K);
+    assert_memory_equal(slots, apart, sizeof apart);
+}
+
 /* The dense oracle: every row through each of its experts by plain loops, an expert e being x -> (1 + e) x + e. */
 static void combined_is_the_dense_sum(void **state)
 {
@@ -142,6 +157,7 @@ int main(void)
         cmocka_unit_test(bias_moves_the_choice_alone),
         cmocka_unit_test(no_number_is_still_an_expert),
         cmocka_unit_test(sort_is_stable_and_complete),
+        cmocka_unit_test(slots_are_counted_by_group),
         cmocka_unit_test(combined_is_the_dense_sum),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

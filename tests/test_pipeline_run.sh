@@ -2,7 +2,7 @@
 # plan: limit=150
 # cytomill-pretrain over pipelines: whatever the stages, schedule, chunks and recomputation, the checkpoints of a run
 # with one replica are byte for byte those of one rank; a run goes on with other stages, and with other replicas to
-# rounding, as it does when ranks share out experts; every wrong mesh is one line and exit code before anything is written.
+# rounding, as it does when ranks share out experts; which experts work for which cell types; every wrong mesh is one line and exit code before anything is written.
 set -u
 . tests/job_checks
 
@@ -82,6 +82,35 @@ rm "$dir/xexpert=4/checkpoint-6.h5"
 routed 1 "$dir/xexpert=4" && grep -q "step 4" "$dir/log" || fail "four expert ranks, then one"
 rm "$dir/xexpert=4/checkpoint-6.h5"
 routed 2 "$dir/xexpert=4" --set mesh.expert=2 && grep -q "step 4" "$dir/log" || fail "one expert rank, then two"
+
+# which experts work for which cell types: told at every evaluation, and from the same weights the same on any mesh
+usage() { awk -F'\t' "$2" "$dir/$1/expert_usage.tsv"; } # run program
+[ "$(usage x1 'NR > 1 { print $1 }' | uniq | xargs)" = "3 6" ] || fail "expert usage of other steps than evaluations"
+[ "$(usage x1 'NR > 1 { print $4 }' | sort -u | xargs)" = unlabelled ] || fail "cells have a type without labels"
+awk 'BEGIN { print "barcode\tcell_type\tkind"; for (c = 1; c <= 120; c++) print "CELL" c "\t" (c % 5 ? "type " c % 5 : "NA") "\t" (c < 60 ? "a" : "b") }' >"$dir/labels.tsv"
+cytomill-ingest "$dir/a" --out "$dir/typed" --obs-table "$dir/labels.tsv" >"$dir/log" 2>&1 || fail "no atlas with cell types"
+routed 1 "$dir/typed1" --atlas "$dir/typed" || fail "experts and cell types"
+[ "$(usage typed1 'NR > 1 { print $4 }' | sort -u | tr '\n' ,)" = "type 1,type 2,type 3,type 4,unlabelled," ] || fail "other cell types than those of the labels"
+usage typed1 'NR > 1 { share[$1 $2 $4] += $6; if ($2 == 1 && $1 == 6) slots += $5; if ($2 != 1 && $2 != 3) exit 1 }
+    END { for (k in share) if ((share[k] - 1)^2 > 1e-10) exit 1; exit slots % 2 }' || fail "shares of a cell type do not add up to 1, or not two slots a token"
+grep -q '"kind":"expert_usage","step":6,"slots":[0-9]*,"layers":2,"cell_types":5,"unused":[0-9]*,"imbalance":[1-8][0-9.]*,"largest_share":0' "$dir/typed1/metrics.jsonl" ||
+    fail "metrics lack the use of experts"
+for how in "3" "2 pipe=2" "2 expert=2" "4 expert=2,pipe=2"; do
+    read -r ranks axes <<<"$how"
+    set=(); for axis in ${axes//,/ }; do set+=(--set "mesh.$axis"); done
+    cp -r "$dir/typed1" "$dir/again$how"; rm "$dir/again$how/expert_usage.tsv"
+    routed "$ranks" "$dir/again$how" --atlas "$dir/typed" "${set[@]}" || fail "evaluation again on $how"
+    cmp "$dir/again$how/expert_usage.tsv" <(usage typed1 'NR == 1 || $1 == 6') || fail "$how: experts are used otherwise than on one rank"
+done
+usage typed1 '$1 == 3' >"$dir/before.tsv"
+routed 1 "$dir/typed1" --atlas "$dir/typed" --set data.cell_type=kind || fail "other labels"
+[ "$(usage typed1 '$1 == 6 { print $4 }' | sort -u | xargs)" = "a b" ] || fail "an evaluation that was repeated is not in the place of the first"
+cmp <(usage typed1 '$1 == 3') "$dir/before.tsv" || fail "an evaluation that was repeated changed the one before"
+for name in kinds qc_total; do
+    routed 1 "$dir/new" --atlas "$dir/typed" --set data.cell_type=$name
+    case $name in kinds) check_error $? 4 "did you mean 'kind'" "no such labels" ;; *) check_error $? 3 "data.cell_type .*not categorical" "labels that are none" ;; esac
+    [ ! -e "$dir/new" ] || fail "refused labels left something"
+done
 
 # wrong meshes
 refused() { # ranks, exit code, words of the error line, option...

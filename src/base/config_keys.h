@@ -71,6 +71,10 @@
          "obs column whose values are kept whole when cells are held out (donor); empty: by hash of source_obs_name.") \
     TEXT("data.group_by", "", \
          "obs column (donor, batch) that colours another map of cytomill-analyze report; empty: none.") \
+    TEXT( \
+        "data.cell_type", "cell_type", \
+        "obs column of labels by which the use of experts is told (expert_usage.tsv); it need not be there unless it " \
+        "is given.") \
     REAL("data.held_out", "0.1", 0, 0.9, "", "Share of cells held out of training.") \
     INT("data.block", "16", 1, 65536, "cells", "Neighbouring cells that are read together.") \
     INT("data.window", "64", 1, 1e6, "blocks", "Blocks whose cells are shuffled together.") \

@@ -40,6 +40,16 @@ struct expert_order {
 /* Fill the order of choice[R,K] (counting sort). Local. */
 void expert_sort(const struct expert_order *order, const int32_t *choice, int64_t rows, int chosen, int experts);
 
+/* Which groups of cells an expert works for. */
+struct expert_count {
+    int64_t *slots;       /* [E, groups] added to */
+    int groups, cells;    /* groups; B cells, which own all rows: */
+    const int64_t *first; /* [B+1] cell b has rows first[b] to first[b+1] */
+    const int32_t *group; /* [B] 0 to groups - 1 */
+};
+/* Add the slots of choice[R,K] by expert and by the group of the row's cell. Local. */
+void expert_count(const struct expert_count *count, const int32_t *choice, int chosen);
+
 struct expert_shape {
     int64_t rows, width; /* R, D */
     int chosen;          /* K */

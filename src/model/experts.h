@@ -14,6 +14,8 @@
 
 #include "model/param.h"
 
+struct expert_usage;
+
 struct expert_layer {
     int block; /* of the model */
     int bias;  /* parameter, [E]; -1 if the choice has none */
@@ -25,8 +27,9 @@ struct expert_layers {
     int experts; /* E, the same in all */
     double rate; /* of the bias */
     struct expert_layer *layer;
-    int64_t *load;      /* [count, E] slots routed in training passes since experts_begin_step */
-    double step_tokens; /* of the global batch; 0 before the first step: no balance terms */
+    int64_t *load;              /* [count, E] slots routed in training passes since experts_begin_step */
+    double step_tokens;         /* of the global batch; 0 before the first step: no balance terms */
+    struct expert_usage *usage; /* counts the slots of every pass (model/expert_usage.h); NULL: nobody does. Borrowed */
 };
 
 /* Add a layer of `experts` experts; *index is its place. Its load moves when another is added. Local. */

@@ -7,6 +7,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "model/expert_usage.h"
+
 struct sglu_maps {
     const struct linear *uv, *o;
 };
@@ -130,7 +132,8 @@ struct tensor *moe_route(const struct ffn *f, const struct pass *pass, struct te
                            .rule = m->rule,
                            .bias = m->bias >= 0 ? pass_weight(pass, m->bias).value : NULL,
                            .balance = m->balance * pass->balance_scale,
-                           .load = tape_trains(t) ? m->layers->load + m->layer * m->experts : NULL};
+                           .load = tape_trains(t) ? m->layers->load + m->layer * m->experts : NULL,
+                           .count = expert_usage_count(m->layers, m->layer, pass, x->rows)};
     struct tensor *logits = op_linear(t, m->router, op_convert(t, x, DTYPE_REAL));
     tape_tap(t, "router", logits);
     *routing = op_route(t, logits, &how);

@@ -111,6 +111,7 @@ struct op_route {
     const real *bias; /* [E] on the choice, or NULL */
     double balance;   /* gradient of balance * E * sum_e f_e P_e is added: f_e share of slots, P_e mean probability */
     int64_t *load;    /* [E] the slots of each expert are added to it; NULL: not counted */
+    struct expert_count count; /* the same by groups of cells; slots NULL: not counted */
 };
 /* What a router decided; the order lies in the tape's memory (NULL while measuring) and is known at once. */
 struct routing {

@@ -10,6 +10,7 @@ struct route_attr {
     struct expert_order order;
     const real *bias;
     int64_t *load;
+    struct expert_count count;
     double balance;
 };
 _Static_assert(sizeof(struct route_attr) <= TAPE_ATTR_BYTES, "route_attr");
@@ -23,6 +24,7 @@ static void route_run(struct node *n)
     route_forward(n->out->data, n->saved[CHOICE], n->saved[PROBABILITY], n->in[0]->data, a->bias, s);
     expert_sort(&a->order, n->saved[CHOICE], s->rows, s->chosen, s->experts);
     for (int e = 0; a->load && e < s->experts; e++) a->load[e] += a->order.first[e + 1] - a->order.first[e];
+    if (a->count.slots) expert_count(&a->count, n->saved[CHOICE], s->chosen);
 }
 
 /* The gradient of balance * E * sum_e f_e P_e in each row's probabilities: f_e, the share of slots, has none, and P_e
@@ -61,6 +63,7 @@ struct routing op_route(struct tape *tape, struct tensor *logits, const struct o
     a->shape = (struct route_shape){rows, (int)experts, how->chosen, how->rule};
     a->bias = how->bias;
     a->load = how->load;
+    a->count = how->count;
     a->balance = how->balance;
     a->order.first = tape_take(tape, (size_t)(experts + 1) * sizeof *a->order.first);
     a->order.row = tape_take(tape, (size_t)slots * sizeof *a->order.row);
