@@ -10,6 +10,8 @@
  *   /config                  YAML used: sections data, model, train, and run.cells
  *   /state                   attributes of struct train_state, guard_norm its norms; check: XXH3 of them, /config and
  *                            /vocabulary
+ *   /state/trained, evaluated   [points, 4] step, loss, loss of hidden genes, learning rate; attributes offered and
+ *                            halvings (metric/history.h)
  * All datasets are created together and allocated at once, then every rank writes its blocks at their
  * offsets in the file: through MPI-IO (run.io ompio, romio) or plain POSIX calls (posix; auto when all ranks
  * share one host). The file is NAME.partial until every rank's part is on disk, then it is renamed; the
@@ -18,6 +20,7 @@
 #define CYTOMILL_IO_CHECKPOINT_H
 
 #include "cell/vocab.h"
+#include "metric/history.h"
 #include "model/model.h"
 #include "mpi/mesh.h"
 #include "optim/guard.h"
@@ -29,8 +32,9 @@ struct train_state {
     int64_t cells_seen; /* position of the sampler: cells drawn so far */
     int64_t global_batch;
     uint64_t seed;
-    double best_loss;         /* best held-out loss so far; NaN before the first */
-    struct guard_state guard; /* norms and skipped steps that the next steps are judged by */
+    double best_loss;                  /* best held-out loss so far; NaN before the first */
+    struct guard_state guard;          /* norms and skipped steps that the next steps are judged by */
+    struct history trained, evaluated; /* losses of steps, and of evaluations on held-out cells */
     char atlas_hash[SHA256_HEX];
 };
 

@@ -101,6 +101,13 @@ real *checkpoint_block_values(const struct checkpoint_block *block, const struct
     return (block->part == PART_MOMENT1 ? params->moment1 : params->moment2) + piece->moment;
 }
 
+/* What is not used of the points is not in the file. */
+static uint64_t hash_history(const struct history *h, uint64_t seed)
+{
+    int64_t counts[] = {h->count, h->offered, h->halvings};
+    return hash_block(h->point, sizeof *h->point * (size_t)h->count, hash_block(counts, sizeof counts, seed));
+}
+
 uint64_t checkpoint_small_check(const char *config_text, const char *vocab_text, size_t vocab_bytes,
                                 const char *model_name, const struct train_state *s)
 {
@@ -112,6 +119,7 @@ uint64_t checkpoint_small_check(const char *config_text, const char *vocab_text,
                  (long long)s->guard.accepted, (long long)s->guard.skipped_in_a_row, (long long)s->guard.skipped);
     uint64_t hash = hash_block(line, (size_t)n, CHECKPOINT_VERSION);
     hash = hash_block(s->guard.norm, sizeof s->guard.norm, hash);
+    hash = hash_history(&s->evaluated, hash_history(&s->trained, hash));
     hash = hash_block(model_name, strlen(model_name), hash);
     hash = hash_block(config_text, strlen(config_text), hash);
     return hash_block(vocab_text, vocab_bytes, hash);

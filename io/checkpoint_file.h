@@ -7,7 +7,7 @@
 #include "io/checkpoint.h"
 #include "io/h5.h"
 
-enum { CHECKPOINT_VERSION = 3 }; /* 1 had larger blocks, 2 no guard */
+enum { CHECKPOINT_VERSION = 4 }; /* 1 had larger blocks, 2 no guard, 3 no history */
 #define CHECKPOINT_FORMAT "cytomill checkpoint"
 
 enum checkpoint_part { PART_WEIGHT, PART_MOMENT1, PART_MOMENT2, PART_COUNT };
@@ -51,6 +51,7 @@ real *checkpoint_block_values(const struct checkpoint_block *block, const struct
                               const struct param_table *params);
 /* Values of a block. */
 int64_t checkpoint_block_reals(const struct checkpoint_map *map, const struct checkpoint_block *block);
+enum { HISTORY_VALUES = sizeof(struct history_point) / sizeof(double) };
 /* XXH3 over what is neither tensor nor checksum. Local. */
 uint64_t checkpoint_small_check(const char *config_text, const char *vocab_text, size_t vocab_bytes,
                                 const char *model_name, const struct train_state *state);

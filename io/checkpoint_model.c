@@ -58,6 +58,29 @@ done:
     return st;
 }
 
+static enum status read_history(hid_t state, const char *name, struct history *h)
+{
+    enum status st = ST_OK;
+    hid_t dataset = H5_NONE;
+    int rank;
+    int64_t dims[8];
+    *h = (struct history){0};
+    TRY(h5_shape(state, name, &rank, dims));
+    if (rank != 2 || dims[0] > HISTORY_MOST || dims[1] != HISTORY_VALUES)
+        TRY(fail(ST_INPUT, "damaged: the history '%s' has not at most %d points of %d numbers", name, HISTORY_MOST,
+                 HISTORY_VALUES));
+    h->count = dims[0];
+    TRY(h5_read(state, name, H5T_NATIVE_DOUBLE, dims[0] * dims[1], h->point));
+    dataset = H5Dopen2(state, name, H5P_DEFAULT);
+    TRY(h5_attr_read_int(dataset, "offered", &h->offered));
+    TRY(h5_attr_read_int(dataset, "halvings", &h->halvings));
+    if (h->halvings < 0 || h->halvings > 62)
+        TRY(fail(ST_INPUT, "damaged: the history '%s' was halved %lld times", name, (long long)h->halvings));
+done:
+    h5_drop(&dataset);
+    return st;
+}
+
 static enum status read_state(hid_t file, struct train_state *s, uint64_t *check)
 {
     enum status st = ST_OK;
@@ -75,6 +98,8 @@ static enum status read_state(hid_t file, struct train_state *s, uint64_t *check
     TRY(h5_attr_read_int(group, "guard_skipped_in_a_row", &s->guard.skipped_in_a_row));
     TRY(h5_attr_read_int(group, "guard_skipped", &s->guard.skipped));
     TRY(h5_read(group, "guard_norm", H5T_NATIVE_DOUBLE, GUARD_NORMS, s->guard.norm));
+    TRY(read_history(group, "trained", &s->trained));
+    TRY(read_history(group, "evaluated", &s->evaluated));
     TRY(h5_attr_read_int(group, "check", &hash));
     s->seed = (uint64_t)seed;
     snprintf(s->atlas_hash, sizeof s->atlas_hash, "%s", atlas);

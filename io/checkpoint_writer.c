@@ -54,6 +54,20 @@ bool checkpoint_uses_posix(const struct comm *comm, const struct config *config)
 
 /* ---- layout ---- */
 
+static enum status write_history(hid_t state, const char *name, const struct history *h)
+{
+    enum status st = ST_OK;
+    hid_t dataset = H5_NONE;
+    int64_t dims[] = {h->count, HISTORY_VALUES};
+    TRY(h5_write(state, name, H5T_NATIVE_DOUBLE, 2, dims, h->point));
+    dataset = H5Dopen2(state, name, H5P_DEFAULT);
+    TRY(h5_attr_write_int(dataset, "offered", h->offered));
+    TRY(h5_attr_write_int(dataset, "halvings", h->halvings));
+done:
+    h5_drop(&dataset);
+    return st;
+}
+
 static enum status write_state(hid_t file, const struct checkpoint_contents *c, const char *config_text)
 {
     enum status st = ST_OK;
@@ -71,6 +85,8 @@ static enum status write_state(hid_t file, const struct checkpoint_contents *c, 
     TRY(h5_attr_write_int(group, "guard_skipped_in_a_row", s->guard.skipped_in_a_row));
     TRY(h5_attr_write_int(group, "guard_skipped", s->guard.skipped));
     TRY(h5_write(group, "guard_norm", H5T_NATIVE_DOUBLE, 1, &(int64_t){GUARD_NORMS}, s->guard.norm));
+    TRY(write_history(group, "trained", &s->trained));
+    TRY(write_history(group, "evaluated", &s->evaluated));
     TRY(h5_attr_write_int(group, "check", (int64_t)check));
 done:
     h5_drop(&group);

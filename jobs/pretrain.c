@@ -90,7 +90,7 @@ static double waited_since(struct pretrain *p)
     return p->waited_s - before_s;
 }
 
-/* Rank 0's alone: its failure is told at the next agreement. */
+/* Rank 0 writes metrics: its failure is told at the next agreement. */
 static void note_step(struct job *job, const struct step_result *r, double seconds)
 {
     struct pretrain *p = job->state;
@@ -111,6 +111,7 @@ static void note_step(struct job *job, const struct step_result *r, double secon
                                {"skipped_in_all", (double)p->state.guard.skipped},
                                {"expert_imbalance", r->expert_imbalance}};
     int known = sizeof m / sizeof *m - (r->expert_imbalance == 0); /* 0: a model without experts */
+    history_add(&p->state.trained, (struct history_point){m[0].value, m[1].value, m[4].value, r->rate});
     const struct metric shown[] = {m[1], m[4], m[8]};
     progress_update(&p->progress, p->state.step, shown, 3);
     if (job->world.rank != 0) return;
@@ -125,6 +126,8 @@ static enum status evaluate(struct job *job, int64_t cells, bool may_stop, struc
     TRY(pretrain_evaluate(job, cells, may_stop, e));
     double loss = loss_mean(e->loss.genewise + e->loss.cellwise, e->loss.weight);
     if (isnan(p->state.best_loss) || loss < p->state.best_loss) p->state.best_loss = loss;
+    history_add(&p->state.evaluated, (struct history_point){(double)p->state.step, loss,
+                                                            loss_mean(e->loss.genewise_hidden, e->loss.hidden), 0});
     const struct metric m[] = {
         {"step", (double)p->state.step},
         {"cells", (double)e->cells},
@@ -213,6 +216,22 @@ done:
     return st;
 }
 
+/* Metrics that stayed behind on another machine: what the checkpoint knows of them. */
+static enum status restore_metrics(struct pretrain *p)
+{
+    enum status st = ST_OK;
+    const struct history *t = &p->state.trained, *e = &p->state.evaluated;
+    for (int64_t i = 0, k = 0; i < t->count || k < e->count;) {
+        bool trained = k == e->count || (i < t->count && t->point[i].step <= e->point[k].step);
+        const struct history_point *x = trained ? &t->point[i++] : &e->point[k++];
+        const struct metric m[] = {
+            {"step", x->step}, {"loss", x->loss}, {"genewise_hidden", x->hidden}, {"rate", x->rate}};
+        TRY(metrics_add(&p->metrics, trained ? "train" : "evaluate", m, trained ? 4 : 3));
+    }
+done:
+    return st;
+}
+
 static enum status open_output(struct job *job)
 {
     struct pretrain *p = job->state;
@@ -221,6 +240,7 @@ static enum status open_output(struct job *job)
     char *path = text_format("%s/metrics.jsonl", out);
     TRY(text_make_folder(out));
     TRY(metrics_open(&p->metrics, path, "step", p->state.step));
+    if (metrics_empty(&p->metrics)) TRY(restore_metrics(p));
 done:
     free(path);
     return st;

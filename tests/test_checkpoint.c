@@ -59,6 +59,8 @@ static enum status write_as(struct comm *comm, const char *path, const struct pa
         .step = step, .cells_seen = step * 8, .global_batch = 8, .seed = UINT64_MAX, .best_loss = NAN};
     for (int i = 0; i < GUARD_NORMS; i++) state.guard.norm[i] = 1.0 / (i + 3);
     state.guard.accepted = 70, state.guard.skipped_in_a_row = 2, state.guard.skipped = 9;
+    for (int i = 0; i < 700; i++) history_add(&state.trained, (struct history_point){i + 1, 5.0 / (i + 1), NAN, 0.5});
+    history_add(&state.evaluated, (struct history_point){4, 1.25, 0.5, 0});
     assert_int_equal(vocab_parse(vocabulary, strlen(vocabulary), "test", &vocab), ST_OK);
     memset(state.atlas_hash, 'a', sizeof state.atlas_hash - 1);
     struct mesh mesh;
@@ -94,6 +96,11 @@ static void expect_same(struct comm *comm, const char *path, const struct param_
                 isnan(state.best_loss) && state.atlas_hash[63] == 'a');
     assert_true(state.guard.accepted == 70 && state.guard.skipped_in_a_row == 2 && state.guard.skipped == 9 &&
                 state.guard.norm[0] == 1.0 / 3 && state.guard.norm[GUARD_NORMS - 1] == 1.0 / (GUARD_NORMS + 2));
+    const struct history *h = &state.trained;
+    assert_true(h->count == 350 && h->offered == 700 && h->halvings == 1 && h->point[349].step == 699);
+    for (int k = 0; k < 350; k++)
+        assert_true(h->point[k].loss == 5.0 / (2 * k + 1) && isnan(h->point[k].hidden) && h->point[k].rate == 0.5);
+    assert_true(state.evaluated.count == 1 && state.evaluated.offered == 1 && state.evaluated.point[0].loss == 1.25);
     param_free(&back);
 }
 

@@ -94,6 +94,12 @@ awk -v a="$(loss r1)" -v b="$(loss iranks)" 'BEGIN { exit !(b > 0 && (a-b)^2 < 1
 pretrain 1 "$dir/r1" || fail "the same command on a finished run"
 [ "$(grep -c '"kind":"train"' "$dir/iTERM/metrics.jsonl")" -eq 30 ] || fail "metrics of a resumed run repeat steps"
 
+# without metrics.jsonl, as on another machine, the course of the losses comes from the checkpoint
+course() { sed -nE 's/.*"kind":"(train|evaluate)","step":([0-9]+),.*"loss":([0-9.]+),.*"genewise_hidden":([0-9.]+)[,}].*/\1 \2 \3 \4/p' "$dir/$1/metrics.jsonl" | sort -u; }
+cp -r "$dir/r1" "$dir/moved"; rm "$dir/moved/metrics.jsonl"
+pretrain 1 "$dir/moved" || fail "the same command elsewhere"
+[ "$(course r1 | wc -l)" = 33 ] && cmp <(course r1) <(course moved) || fail "the checkpoint tells another course of the losses"
+
 # the last evaluation stops too, between two micro-batches, and the same command ends it
 slow=(--set train.steps=1 --set train.warmup=0 --set model.layers=6 --set model.width=256 --set model.value_width=64
     --set data.held_out=0.9 --set train.micro_batch=1)

@@ -105,8 +105,11 @@ enum status metrics_open(struct metrics_file *m, const char *path, const char *k
     }
     *m = (struct metrics_file){.file = fopen(path, "ab"), .start_s = clock_s()};
     if (!m->file) return fail(ST_OUTPUT, "%s: cannot be written: %s", path, strerror(errno));
+    fseek(m->file, 0, SEEK_END);
     return ST_OK;
 }
+
+bool metrics_empty(const struct metrics_file *m) { return m->file && ftell(m->file) == 0; }
 
 enum status metrics_add(struct metrics_file *m, const char *kind, const struct metric *metrics, int count)
 {

@@ -47,6 +47,8 @@ struct metrics_file {
  * the lost steps wrote); keep < 0 keeps all. ST_OUTPUT. */
 MUST_CHECK enum status metrics_open(struct metrics_file *m, const char *path, const char *key, int64_t keep);
 MUST_CHECK enum status metrics_add(struct metrics_file *m, const char *kind, const struct metric *metrics, int count);
+/* Nothing is in the file yet. Local. */
+bool metrics_empty(const struct metrics_file *m);
 void metrics_close(struct metrics_file *m);
 
 /* Monotonic clock in seconds. */
