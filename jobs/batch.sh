@@ -74,6 +74,10 @@ batch_run() { # verb config option...
     echo "batch: job ${SLURM_JOB_ID:-none}, restart ${SLURM_RESTART_COUNT:-0}, $(date -Is): cytomill $verb --config $config $*"
     # The signal before the time limit and scancel reach the ranks; this shell waits for their good order.
     trap : TERM USR1
+    # Slurm's PMIx plugin by default takes a ring for Open MPI's exchange of addresses and a tree for the barrier after it,
+    # and then lets a rank out of MPI_Init before others can take messages: in 22.05 on four nodes 20 of 280 starts
+    # died there, with a jump to nil. With one kind for both none of 280 did.
+    export SLURM_PMIX_FENCE=${SLURM_PMIX_FENCE:-tree}
     # shellcheck disable=SC2086 # a verb may be two words: "analyze report"
     srun --mpi=pmix --kill-on-bad-exit=1 --cpus-per-task="$cpus" cytomill $verb --config "$config" "$@"
     rc=$?
