@@ -14,8 +14,9 @@
  *                            halvings (metric/history.h)
  * All datasets are created together and allocated at once, then every rank writes its blocks at their
  * offsets in the file: through MPI-IO (run.io ompio, romio) or plain POSIX calls (posix; auto when all ranks
- * share one host). The file is NAME.partial until every rank's part is on disk, then it is renamed; the
- * `train.keep` newest stay, and half-written ones of killed runs go. */
+ * share one host, or, beside the training, when all hosts see the file alike: io/coherence.h). The file is NAME.partial
+ * until every rank's part is on disk, then it is renamed; the `train.keep` newest stay, and half-written ones of killed
+ * runs go. */
 #ifndef CYTOMILL_IO_CHECKPOINT_H
 #define CYTOMILL_IO_CHECKPOINT_H
 
@@ -47,8 +48,8 @@ MUST_CHECK enum status checkpoint_write(struct mesh *mesh, const char *path, con
 
 /* The same while training goes on. Of each rank a thread first copies what the rank writes, during which weights and
  * moments must not change, then hashes and writes the copy, past the page cache where the file system can. One file is
- * on its way at a time. Where that cannot be (train.checkpoint_async false, MPI-IO, no memory for the copy),
- * checkpoint_begin writes at once, which is said at the start.
+ * on its way at a time. Where that cannot be (train.checkpoint_async false, MPI-IO, no memory for the copy, hosts that do
+ * not see alike what they write to one file), checkpoint_begin writes at once, which is said.
  *
  *     TRY(checkpoint_saver_create(&mesh, params, config, &saver));
  *     TRY(checkpoint_begin(&mesh, saver, path, params, config, vocab, name, &state));

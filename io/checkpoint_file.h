@@ -72,6 +72,7 @@ void checkpoint_small_free(struct checkpoint_small *small);
 
 /* Step in a name "…/checkpoint-<step>ENDING", -1 if it is no such name. Local. */
 #define CHECKPOINT_ENDING ".h5"
+#define CHECKPOINT_PROBE  ".probe" /* behind it: the file of coherence_probe */
 int64_t checkpoint_name_step(const char *name, const char *ending);
 /* Steps of a folder's files of such names, newest first (caller frees); none if there is no such folder. ST_INPUT. Local. */
 MUST_CHECK enum status checkpoint_list_steps(const char *folder, const char *ending, int64_t **steps, int64_t *count);

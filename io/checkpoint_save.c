@@ -12,6 +12,7 @@
 #include "base/arena.h"
 #include "base/text.h"
 #include "io/checkpoint_writer.h"
+#include "io/coherence.h"
 #include "io/place.h"
 
 /* A block of this rank: where it lies in the copy and in the file. */
@@ -28,6 +29,7 @@ struct checkpoint_saver {
     int64_t chunk_count;
     struct checkpoint_writer writer;
     bool reserves; /* this rank makes sure of the space */
+    bool unsure;   /* hosts have not yet been seen to share the file system */
     bool joinable;
     pthread_t thread;
     pthread_mutex_t lock; /* of `stage` */
@@ -60,9 +62,9 @@ done:
     return st;
 }
 
-static bool goes_beside(const struct mesh *mesh, const struct config *config)
+static bool goes_beside(const struct config *config)
 {
-    return config_bool(config, "train.checkpoint_async") && checkpoint_uses_posix(&mesh->world, config);
+    return config_bool(config, "train.checkpoint_async") && checkpoint_may_use_posix(config);
 }
 
 enum status checkpoint_saver_bytes(const struct mesh *mesh, const struct param_table *params,
@@ -70,7 +72,7 @@ enum status checkpoint_saver_bytes(const struct mesh *mesh, const struct param_t
 {
     int64_t count;
     *bytes = 0;
-    return goes_beside(mesh, config) ? count_chunks(mesh, params, &count, bytes) : ST_OK;
+    return goes_beside(config) ? count_chunks(mesh, params, &count, bytes) : ST_OK;
 }
 
 /* All ranks write beside the training, or none. */
@@ -94,11 +96,12 @@ enum status checkpoint_saver_create(struct mesh *mesh, const struct param_table 
 {
     enum status st = NEW_ARRAY(*out, 1);
     int64_t bytes = 0;
-    if (st == ST_OK && goes_beside(mesh, config)) st = count_chunks(mesh, params, &(*out)->chunk_count, &bytes);
+    if (st == ST_OK && goes_beside(config)) st = count_chunks(mesh, params, &(*out)->chunk_count, &bytes);
     TRY(comm_agree(&mesh->world, st));
     struct checkpoint_saver *s = *out;
     s->writer.fd = -1;
     s->reserves = mesh->world.rank == 0;
+    s->unsure = !checkpoint_uses_posix(&mesh->world, config);
     pthread_mutex_init(&s->lock, NULL);
     pthread_cond_init(&s->moved, NULL);
     if (bytes > 0) TRY(take_memory(&mesh->world, s, bytes));
@@ -232,6 +235,25 @@ static void place_chunks(struct checkpoint_saver *s)
     }
 }
 
+/* Before the first file: where hosts do not see each other's writes as they should, files are written at once. */
+static enum status make_sure(struct comm *world, struct checkpoint_saver *s, const char *path)
+{
+    enum status st = ST_OK;
+    bool coherent = true;
+    char *probe = text_format("%s" CHECKPOINT_PROBE, path);
+    TRY(coherence_probe(world, probe, &coherent));
+    s->unsure = false;
+    if (coherent) goto done;
+    arena_destroy(&s->copy);
+    comm_note(world,
+              "%s: hosts do not see there what others write beside them: training waits while a checkpoint is "
+              "written, through MPI-IO",
+              path);
+done:
+    free(probe);
+    return st;
+}
+
 enum status checkpoint_begin(struct mesh *mesh, struct checkpoint_saver *s, const char *path,
                              const struct param_table *params, const struct config *config, const struct vocab *vocab,
                              const char *model_name, const struct train_state *state)
@@ -240,6 +262,7 @@ enum status checkpoint_begin(struct mesh *mesh, struct checkpoint_saver *s, cons
     enum status st = ST_OK;
     double began = comm_now_s();
     s->stall_s = s->thread_s = 0;
+    if (s->copy.base && s->unsure) TRY(make_sure(&mesh->world, s, path));
     if (!s->copy.base) TRY(checkpoint_write(mesh, path, params, config, vocab, model_name, state));
     else {
         TRY(checkpoint_writer_open(&mesh->world, &s->writer, path, params, &contents));

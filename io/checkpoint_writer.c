@@ -52,6 +52,11 @@ bool checkpoint_uses_posix(const struct comm *comm, const struct config *config)
            (config_word_is(config, "run.io", "auto") && comm->node_size == comm->size);
 }
 
+bool checkpoint_may_use_posix(const struct config *config)
+{
+    return config_word_is(config, "run.io", "posix") || config_word_is(config, "run.io", "auto");
+}
+
 /* ---- layout ---- */
 
 static enum status write_history(hid_t state, const char *name, const struct history *h)
@@ -174,7 +179,8 @@ done:
 
 static enum status open_partial(struct checkpoint_writer *w)
 {
-    w->fd = open(w->partial, O_RDWR | O_CLOEXEC);
+    /* Not for reading: a network file system then does not read the page around a piece, and write back more of it. */
+    w->fd = open(w->partial, O_WRONLY | O_CLOEXEC);
     if (w->fd >= 0) return ST_OK;
     return fail(ST_OUTPUT, "%s: cannot be opened for writing: %s", w->partial, strerror(errno));
 }
@@ -263,6 +269,7 @@ static void remove_old(const char *path, int64_t keep)
     if (checkpoint_name_step(path, CHECKPOINT_ENDING) >= 0) {
         remove_but(folder, CHECKPOINT_ENDING, keep);
         remove_but(folder, CHECKPOINT_ENDING ".partial", 0);
+        remove_but(folder, CHECKPOINT_ENDING CHECKPOINT_PROBE, 0);
     }
     free(folder);
 }

@@ -43,8 +43,9 @@ int64_t checkpoint_writer_place(const struct checkpoint_writer *writer, const st
 /* The next run [*first, *last) of this rank's blocks from *last on; false if there is none. Local. */
 bool checkpoint_writer_next(const struct checkpoint_writer *writer, int64_t *first, int64_t *last);
 
-/* Can ranks write one file by plain calls at places of their own, without MPI-IO? run.io posix, or auto when one host
- * holds all ranks. Local. */
+/* Do ranks write one file by plain calls at places of their own, without MPI-IO? run.io posix, or auto when one host
+ * holds all ranks. With auto on several hosts they may, if the hosts see the file alike (io/coherence.h). Local. */
 bool checkpoint_uses_posix(const struct comm *comm, const struct config *config);
+bool checkpoint_may_use_posix(const struct config *config);
 
 #endif

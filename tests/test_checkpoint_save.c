@@ -2,8 +2,8 @@
  * plan: ranks=1,2,3,4 limit=120
  * Every mesh of up to four ranks, data or pipe or both, writes the same bytes, at once and beside a training that changes
  * everything as soon as it may; every mesh reads them, weights and moments bit for bit. A full disk is told at the end,
- * with the older file whole; what was left half-written goes with the next; without memory for the copy, through MPI-IO
- * or when told so, files are written at once. */
+ * with the older file whole; what was left half-written goes with the next; without memory for the copy, through MPI-IO,
+ * from hosts that do not see alike what they write, or when told so, files are written at once. */
 #include <malloc.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
@@ -271,6 +271,49 @@ static void expect_at_once(struct scene *s)
     free(path);
 }
 
+/* Every rank a host of its own, as far as the saver knows. */
+static struct scene scene_of_hosts(uint64_t seed)
+{
+    struct scene s = scene_of(&world, 1, seed, NULL);
+    s.mesh.world.node_rank = 0, s.mesh.world.node_size = 1;
+    checkpoint_saver_destroy(&s.saver);
+    assert_int_equal(checkpoint_saver_create(&s.mesh, &s.table, s.config, &s.saver), ST_OK);
+    return s;
+}
+
+static void several_hosts_write_beside_the_training(void **state)
+{
+    char *path = path_of("hosts.h5"), *probe = path_of("hosts.h5.probe");
+    struct scene s = scene_of_hosts(8);
+    write_beside(&s, path);
+    expect_readable(&s, path, 8);
+    assert_true(access(probe, F_OK) != 0);
+    scene_free(&s);
+    free(path);
+    free(probe);
+}
+
+/* To each rank the file of the probe is one of its own. */
+static void hosts_apart_write_at_once(void **state)
+{
+    if (world.size == 1) return;
+    char *path = path_of("once.h5.probe"), *own = text_format("%s-%d", path, world.rank), here[4096];
+    assert_non_null(getcwd(here, sizeof here));
+    assert_int_equal(text_make_folder(own), ST_OK);
+    struct scene s = scene_of_hosts(5);
+    assert_int_equal(chdir(own), 0);
+    FILE *f = fopen("probe", "w");
+    assert_int_equal(ftruncate(fileno(f), 1 << 20), 0);
+    fclose(f);
+    if (world.rank == 0) assert_int_equal(symlink("/proc/self/cwd/probe", path), 0);
+    comm_barrier(&world);
+    expect_at_once(&s);
+    assert_int_equal(chdir(here), 0);
+    scene_free(&s);
+    free(path);
+    free(own);
+}
+
 static void otherwise_files_are_written_at_once(void **state)
 {
     static const char *const how[] = {"train.checkpoint_async=false", "run.io=ompio"};
@@ -313,6 +356,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(what_is_half_written_goes_with_the_next),
         cmocka_unit_test(otherwise_files_are_written_at_once),
         cmocka_unit_test(without_memory_files_are_written_at_once),
+        cmocka_unit_test(several_hosts_write_beside_the_training),
+        cmocka_unit_test(hosts_apart_write_at_once),
     };
     cmocka_set_message_output(CM_OUTPUT_STDOUT);
     int failed = cmocka_run_group_tests(tests, make_folder, remove_folder);

@@ -18,7 +18,8 @@
     WORD("run.isa", "auto", "auto|generic|avx2|avx512", \
          "Instruction set of our kernels; pin it to get the same bits on unlike nodes.") \
     WORD("run.io", "auto", "auto|ompio|romio|posix", \
-         "How ranks write shared files: MPI-IO through OMPIO or ROMIO, or plain POSIX calls per rank.") \
+         "How ranks write shared files: MPI-IO through OMPIO or ROMIO, or plain POSIX calls per rank; auto takes the " \
+         "latter on one host, and for checkpoints beside the training where all hosts see the file alike.") \
     TEXT("run.cells", "", \
          "Which cells take part, an expression over obs columns such as: qc_n_features >= 200 and cell_type == 'B'.") \
     BOOL("run.oversubscribe", "false", "Allow more ranks times threads than cores.") \
@@ -156,7 +157,8 @@
     WORD("train.exchange", "fp32", "fp32|bf16", "Precision in which gradients travel between ranks.") \
     INT("train.checkpoint_every", "500", 1, 1e12, "steps", "Steps between checkpoints.") \
     BOOL("train.checkpoint_async", "true", \
-         "Training goes on while a checkpoint is written, from a copy in memory; not with MPI-IO (run.io).") \
+         "Training goes on while a checkpoint is written, from a copy in memory; not with MPI-IO (run.io ompio, " \
+         "romio).") \
     INT("train.keep", "2", 1, 1e6, "", "Checkpoints kept.") \
     INT("train.evaluate_every", "100", 1, 1e12, "steps", "Steps between held-out evaluations.") \
     INT("train.evaluate_cells", "256", 0, 1e9, "cells", "Held-out cells of an evaluation; 0 all.") \
