@@ -1,6 +1,7 @@
 /* Pipeline schedules.
  * plan: ranks=1 limit=60
- * Every shape builds, plays to its end and keeps its limit of micro-batches; idle time is what the published formulas
+ * Every shape up to 8 stages (interleaved up to 10, its last) builds, plays to its end and keeps its limit of
+ * micro-batches; idle time is what the published formulas
  * say, and each part may take its own time; a table with anything missing, twice, out of order or sent to the wrong
  * stage is refused. */
 #include <math.h>
@@ -14,7 +15,7 @@
 #include "mpi/schedule.h"
 
 static const struct schedule_times unit = {1, 1, 1, 0};
-enum { MOST_STAGES = 8, MOST_MICROS = 17 };
+enum { MOST_STAGES = 8, MOST_MICROS = 17, MOST_INTERLEAVED = 10 };
 
 static struct schedule build(struct schedule_spec spec)
 {
@@ -45,7 +46,7 @@ static void check_plays(struct schedule_spec spec)
     static const struct schedule_times times[] = {{1, 1, 1, 0}, {1, 1.3, 0.8, 0.1}, {1, 2, 0.01, 3}};
     struct schedule s = build(spec);
     for (size_t t = 0; t < sizeof times / sizeof *times; t++) {
-        int peak[MOST_STAGES];
+        int peak[MOST_INTERLEAVED];
         play(&s, times[t], 2, peak);
         if (spec.chunks == 1) play(&s, times[t], 1, peak);
         for (int i = 0; i < spec.stages; i++) assert_true(peak[i] <= schedule_limit(&spec, i));
@@ -81,6 +82,24 @@ static void check_bubble(struct schedule_spec spec)
     }
 }
 static void bubbles_are_those_of_the_formulas(void **state) { for_all_shapes(check_bubble); }
+
+/* Beyond 10 stages an interleaved table needs more than the two buffers of a channel (mpi/pipeline.h). */
+static void the_longest_interleaved_pipelines_play(void **state)
+{
+    for (int p = MOST_STAGES + 1; p <= MOST_INTERLEAVED; p++)
+        for (int v = 1; v <= 4; v++)
+            for (int m = 1; m <= 3 * p; m += m < p - 1 ? p - 2 : 1) {
+                struct schedule_spec spec = {SCHEDULE_INTERLEAVED, p, v, m};
+                check_plays(spec);
+                check_bubble(spec);
+            }
+    struct schedule_spec longer = {SCHEDULE_INTERLEAVED, MOST_INTERLEAVED + 1, 2, MOST_INTERLEAVED + 1};
+    struct schedule s;
+    assert_int_equal(schedule_build(&longer, &s), ST_CONFIG);
+    assert_non_null(strstr(status_message(), "interleaved on 11 stages"));
+    assert_non_null(strstr(status_message(), "up to 10, use 1f1b"));
+    status_clear();
+}
 
 /* One stage of 1F1B as it is drawn in every paper. */
 static void one_forward_one_backward(void **state)
@@ -215,11 +234,15 @@ static void evaluations_go_forward_only(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(evaluations_go_forward_only),       cmocka_unit_test(every_shape_plays_to_its_end),
-        cmocka_unit_test(bubbles_are_those_of_the_formulas), cmocka_unit_test(one_forward_one_backward),
-        cmocka_unit_test(messages_take_their_time),          cmocka_unit_test(parts_have_their_own_times),
-        cmocka_unit_test(a_broken_table_is_refused),         cmocka_unit_test(a_deadlock_is_found),
-        cmocka_unit_test(impossible_shapes_are_refused)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(evaluations_go_forward_only),
+                                       cmocka_unit_test(every_shape_plays_to_its_end),
+                                       cmocka_unit_test(the_longest_interleaved_pipelines_play),
+                                       cmocka_unit_test(bubbles_are_those_of_the_formulas),
+                                       cmocka_unit_test(one_forward_one_backward),
+                                       cmocka_unit_test(messages_take_their_time),
+                                       cmocka_unit_test(parts_have_their_own_times),
+                                       cmocka_unit_test(a_broken_table_is_refused),
+                                       cmocka_unit_test(a_deadlock_is_found),
+                                       cmocka_unit_test(impossible_shapes_are_refused)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
