@@ -133,8 +133,7 @@ static enum status look_at(struct scan *s, int64_t at, bool held_out, int32_t gr
         else s->found->too_long++;
         goto done;
     }
-    s->found->genes += s->cell.count;
-    if (s->cell.count > s->found->most_genes) s->found->most_genes = s->cell.count;
+    s->found->genes += s->cell.count < s->plan->rules.max_genes ? s->cell.count : s->plan->rules.max_genes;
     TRY(take(held_out ? &s->held_out : &s->train, row, group, s->cell.count));
     if (!held_out && serves_references(s->plan, row)) reference_add(s->found->reference, &s->cell);
 done:
@@ -227,7 +226,6 @@ static void add_over_ranks(struct comm *comm, struct survey *f)
     double totals[] = {f->counts, f->kept_counts, f->genes};
     comm_sum_i64(comm, cells, 2);
     comm_sum_f64(comm, totals, 3);
-    comm_max_i64(comm, &f->most_genes, 1);
     f->too_short = cells[0];
     f->too_long = cells[1];
     f->counts = totals[0];

@@ -29,8 +29,7 @@ struct survey {
     int32_t *train_genes;        /* [train_count] genes in the vocabulary of each; owned */
     int64_t too_short, too_long; /* cells outside the model's rules */
     double counts, kept_counts;  /* of all cells looked at, and those of vocabulary genes */
-    double genes;                /* sum over cells taken of genes in the vocabulary */
-    int64_t most_genes;          /* of a cell taken */
+    double genes;                /* that the model sees: sum over cells taken, of each at most max_genes */
     struct reference *reference; /* fitted; owned */
 };
 
