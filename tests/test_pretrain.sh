@@ -38,6 +38,8 @@ pretrain() { # ranks out option...
 pretrain 2 "$dir/dry" --dry-run || fail "dry run"
 [ -e "$dir/dry" ] && fail "a dry run wrote something"
 grep -q "parameters; .* a rank" "$dir/log" && grep -q "GFLOP/s" "$dir/log" || fail "no cost"
+pretrain 1 "$dir/dry" --dry-run --set model.max_genes=20 --set model.drop_long_cells=false || fail "dry run of drawn genes"
+grep -q "step: 6 cells, about 126 tokens" "$dir/log" || fail "genes that the model leaves out count in the cost" # 20 and cls
 
 # whole runs on 1, 2, 3 ranks
 for n in 1 2 3; do
@@ -199,6 +201,11 @@ for n in 1 3; do
     tail -n 2 "$dir/spike$n/metrics.jsonl" | grep -q '"step":30,' || fail "$n ranks: a skipped step is not counted as done"
 done
 [ -n "$(skipped spike1)" ] && [ "$(skipped spike1)" = "$(skipped spike3)" ] || fail "spikes depend on ranks: '$(skipped spike1)' '$(skipped spike3)'"
+
+# a replica whose weights are not those of the others ends the run before it gets into a checkpoint
+mpirun -n 3 "$B/tests/tool_spoil" --config "$dir/tiny.yaml" --atlas "$dir/atlas-a" --out "$dir/spoilt" --set train.check_replicas=4 >"$dir/log" 2>&1
+check_error $? 7 "of 3 ranks of the data axis, rank 2 on [^ ]* not as rank 0 on [^ ]*; the first tensor that differs is .*norm" "a replica that differs"
+[ -e "$dir/spoilt/metrics.jsonl" ] && [ ! -e "$dir/spoilt/checkpoint-8.h5" ] || fail "weights that differ between replicas were saved"
 
 # donors are held out whole, and cells can be drawn equally often from every donor
 awk 'BEGIN { print "barcode\tdonor"; for (c = 1; c <= 220; c++) print "CELL" c "-1\t" (c <= 100 ? "d1" : c <= 160 ? "d2" : c <= 190 ? "d3" : "d4") }' >"$dir/labels.tsv"
