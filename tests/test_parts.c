@@ -81,7 +81,7 @@ struct line {
     struct loss_sum loss;
 };
 
-static struct line whole[2]; /* of this configuration: fp32, bf16; empty until it is needed */
+static struct line uncut[2]; /* the model in one part: fp32, bf16; empty until it is needed */
 
 static struct model_hold hold_of(const struct layout *l, int rank, int *index)
 {
@@ -127,7 +127,7 @@ static void close_line(struct line *line)
 
 static int close_data(void **state)
 {
-    for (int i = 0; i < 2; i++) close_line(&whole[i]);
+    for (int i = 0; i < 2; i++) close_line(&uncut[i]);
     for (int m = 0; m < MICROS; m++) batch_destroy(&micro[m]);
     vocab_destroy(&vocab);
     config_destroy(&config);
@@ -193,10 +193,10 @@ static real gradient(struct line *line, const struct layout *l, int i, int64_t k
 }
 
 /* The model in one part, run once for each precision. */
-static struct line *whole_line(bool bf16)
+static struct line *uncut_line(bool in_bf16)
 {
-    struct line *line = &whole[bf16];
-    struct layout l = {.ranks = 1, .parts = 1, .end = {LAYERS}, .bf16 = bf16};
+    struct line *line = &uncut[in_bf16];
+    struct layout l = {.ranks = 1, .parts = 1, .end = {LAYERS}, .bf16 = in_bf16};
     if (line->model[0]) return line;
     open_line(line, &l);
     run(line, &l);
@@ -205,7 +205,7 @@ static struct line *whole_line(bool bf16)
 
 static void compare(const struct layout *l)
 {
-    struct line one = *whole_line(l->bf16), cut;
+    struct line one = *uncut_line(l->bf16), cut;
     open_line(&cut, l);
     run(&cut, l);
     assert_true(one.loss.genewise == cut.loss.genewise && one.loss.cellwise == cut.loss.cellwise);

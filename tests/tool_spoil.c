@@ -4,6 +4,7 @@
 
 #include "mpi/replica.h"
 
+int pretrain_main(int argc, char **argv);
 static enum status spoil_and_check(struct comm *data, const struct param_table *params);
 #define replica_check spoil_and_check
 #define main          pretrain_main
