@@ -35,7 +35,7 @@ REVISION := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 # ---- flags ----
 FLAGS_release  := -O3 -g -DNDEBUG
 FLAGS_debug    := -O0 -g3
-FLAGS_sanitize := -O1 -g3 -fsanitize=address,undefined -fno-omit-frame-pointer -fno-sanitize-recover=undefined
+FLAGS_sanitize := -O1 -g1 -fsanitize=address,undefined -fno-omit-frame-pointer -fno-sanitize-recover=undefined
 FLAGS_double   := -O1 -g -DCYTOMILL_DOUBLE
 WARN := -Wall -Wextra -Wshadow -Wvla -Wstrict-prototypes -Wmissing-prototypes -Wno-unused-parameter
 CFLAGS_ALL := -std=gnu11 -D_GNU_SOURCE $(FLAGS_$(CONFIG)) $(WARN) -fno-math-errno -fopenmp -Isrc -I. \
