@@ -6,6 +6,7 @@
  * and block take turns (7, or as many as the argument says). In fp32 and bf16; where the processor does not
  * multiply bf16, nor therefore the library, the row says "emulated" and the yardstick is that of fp32. */
 #include "model/block.h"
+#include "part_scene.h"
 #include "yardstick.h"
 
 enum { WIDTH = YARDSTICK_WIDTH, TOKENS = YARDSTICK_ROWS, ROUNDS = 7 };
@@ -13,11 +14,9 @@ enum { WIDTH = YARDSTICK_WIDTH, TOKENS = YARDSTICK_ROWS, ROUNDS = 7 };
 /* ---- the block ---- */
 
 struct scene {
-    struct config *config;
-    struct param_table params;
-    struct linears linears;
+    struct part_scene part;
     struct block block;
-    struct arena packed, memory;
+    struct arena memory;
     struct tape *tape;
     int64_t offsets[2], cell_id[TOKENS];
     int32_t position[TOKENS];
@@ -31,7 +30,7 @@ struct scene {
 static double pass_block(struct scene *s, bool train)
 {
     struct pass pass = {.tape = s->tape,
-                        .params = &s->params,
+                        .params = &s->part.params,
                         .type = s->type,
                         .drops = train,
                         .key_mask = s->keys,
@@ -63,24 +62,13 @@ static void scene_open(struct scene *s, int threads, enum dtype type)
     size_t bytes;
     *s = (struct scene){.offsets = {0, TOKENS}, .value_scale = 0.022f, .type = type};
     for (int i = 0; i < TOKENS; i++) s->cell_id[i] = 1, s->position[i] = i, s->keys[i] = i % 6 != 3;
-    require(config_create(&s->config));
+    require(config_create(&s->part.config));
     struct model_hold hold = model_hold_all(2);
-    struct build build = {.config = s->config,
-                          .params = &s->params,
-                          .linears = &s->linears,
-                          .hold = &hold,
-                          .module = 1,
-                          .layer = 1,
-                          .layers = 2,
-                          .width = WIDTH};
+    struct build build = part_build(&s->part, &hold, WIDTH);
     require(block_create(&build, "encoder.1", &s->block));
-    require(param_allocate(&s->params, true));
-    param_initialise(&s->params, 1);
-    require(linears_prepare(&s->linears, &s->params, type, true, threads));
-    linears_take(&s->linears, &s->packed);
-    require(arena_create(&s->packed, s->packed.high_bytes));
-    linears_take(&s->linears, &s->packed);
-    linears_pack(&s->linears);
+    require(param_allocate(&s->part.params, true));
+    param_initialise(&s->part.params, 1);
+    require(part_pack(&s->part, type, threads));
     s->x = block_of(TOKENS * WIDTH * dtype_bytes(type));
     s->dy = block_of(TOKENS * WIDTH * dtype_bytes(type));
     fill_normal(s->x, TOKENS * WIDTH, type, 3, 1);
@@ -94,11 +82,8 @@ static void scene_close(struct scene *s)
 {
     block_destroy(&s->block);
     tape_destroy(&s->tape);
-    linears_free(&s->linears);
-    param_free(&s->params);
-    arena_destroy(&s->packed);
     arena_destroy(&s->memory);
-    config_destroy(&s->config);
+    part_close(&s->part);
     free(s->x), free(s->dy);
 }
 

@@ -6,16 +6,14 @@
  * as the argument says). */
 #include "bench.h"
 #include "model/ffn.h"
+#include "part_scene.h"
 
 enum { WIDTH = 1536, TOKENS = 2 * 2048, CHOSEN = 2, ROUNDS = 7 };
 
 struct scene {
-    struct config *config;
-    struct param_table params;
-    struct linears linears;
-    struct expert_layers experts;
+    struct part_scene part;
     struct ffn *ffn;
-    struct arena packed, memory;
+    struct arena memory;
     struct tape *tape;
     enum dtype type;
     int64_t rows;
@@ -25,7 +23,7 @@ struct scene {
 /* One pass; measures if the arena has no memory. */
 static void pass_ffn(struct scene *s, bool train)
 {
-    struct pass pass = {.tape = s->tape, .params = &s->params, .type = s->type, .balance_scale = 1};
+    struct pass pass = {.tape = s->tape, .params = &s->part.params, .type = s->type, .balance_scale = 1};
     tape_begin(s->tape, train ? TAPE_TRAIN : TAPE_INFER);
     tape_segment(s->tape, "feed-forward", 0, NULL);
     struct tensor *x = tape_wrap(s->tape, s->x, s->type, s->rows, WIDTH);
@@ -41,23 +39,13 @@ static void scene_open(struct scene *s, const char *kind, int64_t rows, enum dty
     struct arena nothing = {0};
     struct model_hold hold = model_hold_all(2);
     *s = (struct scene){.rows = rows, .type = type};
-    require(config_create(&s->config));
-    require(config_put(s->config, "model.feed_forward", kind, "bench"));
-    struct build build = {.config = s->config,
-                          .params = &s->params,
-                          .linears = &s->linears,
-                          .experts = &s->experts,
-                          .hold = &hold,
-                          .layers = 2,
-                          .width = WIDTH};
+    require(config_create(&s->part.config));
+    require(config_put(s->part.config, "model.feed_forward", kind, "bench"));
+    struct build build = part_build(&s->part, &hold, WIDTH);
     require(ffn_create(&build, "ffn", &s->ffn));
-    require(param_allocate(&s->params, true));
-    param_initialise(&s->params, 1);
-    require(linears_prepare(&s->linears, &s->params, type, true, threads));
-    linears_take(&s->linears, &s->packed);
-    require(arena_create(&s->packed, s->packed.high_bytes));
-    linears_take(&s->linears, &s->packed);
-    linears_pack(&s->linears);
+    require(param_allocate(&s->part.params, true));
+    param_initialise(&s->part.params, 1);
+    require(part_pack(&s->part, type, threads));
     s->x = block_of((size_t)rows * WIDTH * dtype_bytes(type));
     s->dy = block_of((size_t)rows * WIDTH * dtype_bytes(type));
     fill_normal(s->x, rows * WIDTH, type, 3, 1);
@@ -74,12 +62,8 @@ static void scene_close(struct scene *s)
 {
     ffn_destroy(&s->ffn);
     tape_destroy(&s->tape);
-    experts_free(&s->experts);
-    linears_free(&s->linears);
-    param_free(&s->params);
-    arena_destroy(&s->packed);
     arena_destroy(&s->memory);
-    config_destroy(&s->config);
+    part_close(&s->part);
     free(s->x), free(s->dy);
 }
 

@@ -9,17 +9,15 @@
 
 #include "golden.h"
 #include "model/ffn_moe.h"
+#include "part_scene.h"
 
 #define OK(call) assert_int_equal((call), ST_OK)
 
 enum { WIDTH = 48, MOST_ROWS = 300 };
 
 struct scene {
-    struct config *config;
-    struct param_table params;
-    struct linears linears;
-    struct expert_layers experts;
-    struct arena packed, memory;
+    struct part_scene part;
+    struct arena memory;
     struct tape *tape;
     struct ffn *ffn;
     struct pass pass;
@@ -35,41 +33,23 @@ static inline void set(struct config *config, const char *assignments)
     for (char *one; (one = strtok_r(rest, " ", &rest)) != NULL;) OK(config_set(config, one, "test"));
 }
 
-static inline struct build build_of(struct scene *s, const struct model_hold *hold)
-{
-    return (struct build){.config = s->config,
-                          .params = &s->params,
-                          .linears = &s->linears,
-                          .experts = &s->experts,
-                          .hold = hold,
-                          .layer = 1,
-                          .layers = 2,
-                          .module = 1,
-                          .width = WIDTH};
-}
-
 static inline void prepare(struct scene *s, int threads)
 {
     omp_set_num_threads(threads);
-    arena_destroy(&s->packed);
-    OK(linears_prepare(&s->linears, &s->params, s->type, true, threads));
-    linears_take(&s->linears, &s->packed);
-    OK(arena_create(&s->packed, s->packed.high_bytes));
-    linears_take(&s->linears, &s->packed);
-    linears_pack(&s->linears);
+    OK(part_pack(&s->part, s->type, threads));
 }
 
 static inline void open_scene(struct scene *s, const char *keys, int64_t rows, enum dtype type)
 {
     struct model_hold hold = model_hold_all(2);
     *s = (struct scene){.rows = rows, .type = type};
-    OK(config_create(&s->config));
-    set(s->config, "model.feed_forward=moe model.expert_balance=bias");
-    set(s->config, keys);
-    struct build build = build_of(s, &hold);
+    OK(config_create(&s->part.config));
+    set(s->part.config, "model.feed_forward=moe model.expert_balance=bias");
+    set(s->part.config, keys);
+    struct build build = part_build(&s->part, &hold, WIDTH);
     OK(ffn_create(&build, "ffn", &s->ffn));
-    OK(param_allocate(&s->params, true));
-    golden_weights(&s->params, 0);
+    OK(param_allocate(&s->part.params, true));
+    golden_weights(&s->part.params, 0);
     struct rng r = rng_at(6, RNG_TEST, 0, 0);
     for (int64_t i = 0; i < rows * WIDTH; i++) {
         s->x[i] = (real)bf16_to_float(bf16_from_float((float)rng_normal(&r)));
@@ -84,19 +64,15 @@ static inline void close_scene(struct scene *s)
 {
     ffn_destroy(&s->ffn);
     tape_destroy(&s->tape);
-    experts_free(&s->experts);
-    linears_free(&s->linears);
-    param_free(&s->params);
-    arena_destroy(&s->packed);
     arena_destroy(&s->memory);
-    config_destroy(&s->config);
+    part_close(&s->part);
 }
 
 static inline real *weight_of(struct scene *s, const char *name)
 {
-    int i = param_find(&s->params, name);
+    int i = param_find(&s->part.params, name);
     if (i < 0) fail_msg("no parameter %s", name);
-    return param_weight(&s->params, i);
+    return param_weight(&s->part.params, i);
 }
 
 #endif

@@ -29,7 +29,7 @@ static void load_rows(struct scene *scene, int rank)
 static struct tensor *begin(struct scene *scene, struct tape *tape, enum tape_mode mode, struct pass *pass)
 {
     tape_begin(tape, mode);
-    *pass = (struct pass){.tape = tape, .params = &scene->params, .type = scene->type};
+    *pass = (struct pass){.tape = tape, .params = &scene->part.params, .type = scene->type};
     tape_segment(tape, "rows", 0, NULL);
     struct tensor *x = tape_tensor(tape, scene->type, scene->rows, WIDTH);
     x->wants_gradient = true;
@@ -151,9 +151,9 @@ static void run_shared(struct away *a)
 
 static void same_gradient(const char *what, int tensor)
 {
-    const struct param *p = &s.params.rows[tensor];
+    const struct param *p = &s.part.params.rows[tensor];
     size_t bytes = (size_t)(p->rows * p->cols) * sizeof(real);
-    if (memcmp(param_gradient(&s.params, tensor), param_gradient(&reference.params, tensor), bytes) != 0)
+    if (memcmp(param_gradient(&s.part.params, tensor), param_gradient(&reference.part.params, tensor), bytes) != 0)
         fail_msg("%s of %s differs", what, p->name);
 }
 
@@ -177,13 +177,13 @@ static void check(enum dtype type, int64_t capacity)
     run_alone(&reference, world.rank);
     assert_memory_equal(s.y, reference.y, sizeof(real) * (size_t)(s.rows * WIDTH));
     assert_memory_equal(s.dx, reference.dx, sizeof(real) * (size_t)(s.rows * WIDTH));
-    for (int t = 0; t < s.params.count; t++)
-        if (!is_expert(&s.params.rows[t], &expert)) same_gradient("the gradient", t);
+    for (int t = 0; t < s.part.params.count; t++)
+        if (!is_expert(&s.part.params.rows[t], &expert)) same_gradient("the gradient", t);
 
-    memset(reference.params.gradient, 0, sizeof(real) * (size_t)reference.params.size);
+    memset(reference.part.params.gradient, 0, sizeof(real) * (size_t)reference.part.params.size);
     for (int source = 0; source < world.size; source++) run_alone(&reference, source);
-    for (int t = 0; t < s.params.count; t++)
-        if (is_expert(&s.params.rows[t], &expert) && expert / held == world.rank)
+    for (int t = 0; t < s.part.params.count; t++)
+        if (is_expert(&s.part.params.rows[t], &expert) && expert / held == world.rank)
             same_gradient("the summed gradient", t);
     expert_exchange_destroy(&a.exchange);
     tape_destroy(&a.tape);

@@ -17,7 +17,7 @@ static double run(struct scene *s, enum tape_mode mode, struct tensor **x, struc
     struct tensor *in, *out;
     double sum = 0;
     tape_begin(s->tape, mode);
-    s->pass = (struct pass){.tape = s->tape, .params = &s->params, .type = s->type, .balance_scale = 1};
+    s->pass = (struct pass){.tape = s->tape, .params = &s->part.params, .type = s->type, .balance_scale = 1};
     tape_segment(s->tape, "test", 0, NULL);
     in = tape_tensor(s->tape, s->type, s->rows, WIDTH);
     in->wants_gradient = true;
@@ -35,7 +35,7 @@ static double run(struct scene *s, enum tape_mode mode, struct tensor **x, struc
 static void run_back(struct scene *s)
 {
     struct tensor *x, *y;
-    memset(s->params.gradient, 0, sizeof(real) * (size_t)s->params.size);
+    memset(s->part.params.gradient, 0, sizeof(real) * (size_t)s->part.params.size);
     run(s, TAPE_TRAIN, &x, &y);
     y->gradient = tape_take(s->tape, (size_t)(s->rows * WIDTH) * dtype_bytes(s->type));
     for (int64_t i = 0; i < s->rows * WIDTH; i++) dtype_store(y->gradient, i, s->weights[i], s->type);
@@ -70,7 +70,7 @@ static void open_pattern(struct scene *s, const struct pattern *p, enum dtype ty
 {
     open_scene(s, p->keys, p->rows, type);
     real *bias = weight_of(s, "ffn.router.bias");
-    for (int e = 0; e < s->experts.experts; e++) bias[e] = e == p->hot ? 9 : e == p->cold ? -9 : 0;
+    for (int e = 0; e < s->part.experts.experts; e++) bias[e] = e == p->hot ? 9 : e == p->cold ? -9 : 0;
 }
 
 static void add_product(double *y, const real *w, const double *x)
@@ -98,8 +98,8 @@ static void add_sglu(struct scene *s, double *y, const char *prefix, const doubl
 
 static void dense_row(struct scene *s, const real *x_row, double *y, int64_t *load)
 {
-    int experts = s->experts.experts, chosen = (int)config_int(s->config, "model.experts_per_token");
-    bool among = config_word_is(s->config, "model.expert_gate", "topk-softmax"), taken[16] = {false};
+    int experts = s->part.experts.experts, chosen = (int)config_int(s->part.config, "model.experts_per_token");
+    bool among = config_word_is(s->part.config, "model.expert_gate", "topk-softmax"), taken[16] = {false};
     const real *router = weight_of(s, "ffn.router.weight"), *bias = weight_of(s, "ffn.router.bias");
     double x[WIDTH], p[16] = {0}, all = 0, sum = 0;
     int pick[16];
@@ -119,7 +119,7 @@ static void dense_row(struct scene *s, const real *x_row, double *y, int64_t *lo
         snprintf(prefix, sizeof prefix, "experts.%d", pick[k]);
         add_sglu(s, y, prefix, x, p[pick[k]] / (among ? sum : all));
     }
-    if (config_bool(s->config, "model.shared_expert")) add_sglu(s, y, "shared", x, 1);
+    if (config_bool(s->part.config, "model.shared_expert")) add_sglu(s, y, "shared", x, 1);
 }
 
 static struct scene s, other;
@@ -132,7 +132,7 @@ static void test_dense_oracle(void **state)
         const struct pattern *p = &patterns[i];
         int64_t load[16] = {0};
         open_pattern(&s, p, DTYPE_REAL);
-        experts_begin_step(&s.experts, 1);
+        experts_begin_step(&s.part.experts, 1);
         run(&s, TAPE_TRAIN, NULL, NULL);
         for (int64_t r = 0; r < p->rows; r++) {
             double y[WIDTH] = {0};
@@ -140,13 +140,13 @@ static void test_dense_oracle(void **state)
             for (int k = 0; k < WIDTH; k++) want[r * WIDTH + k] = (real)y[k];
         }
         check_near_within(p->name, s.y, want, p->rows * WIDTH, DTYPE_REAL, 1e-6);
-        assert_memory_equal(s.experts.load, load, sizeof *load * (size_t)s.experts.experts);
+        assert_memory_equal(s.part.experts.load, load, sizeof *load * (size_t)s.part.experts.experts);
         if (p->hot >= 0) assert_int_equal(load[p->hot], p->rows);
         if (p->cold >= 0) assert_int_equal(load[p->cold], 0);
         memcpy(want, s.y, sizeof(real) * (size_t)(p->rows * WIDTH));
         run(&s, TAPE_INFER, NULL, NULL); /* inference is the same, and not counted */
         assert_memory_equal(want, s.y, sizeof(real) * (size_t)(p->rows * WIDTH));
-        assert_memory_equal(s.experts.load, load, sizeof *load * (size_t)s.experts.experts);
+        assert_memory_equal(s.part.experts.load, load, sizeof *load * (size_t)s.part.experts.experts);
         close_scene(&s);
     }
 }
@@ -160,10 +160,10 @@ static void check_difference(const char *pattern, const char *name, double *x, d
 {
     const double h = 1e-5, at = *x;
     *x = at + h;
-    linears_pack(&s.linears);
+    linears_pack(&s.part.linears);
     double up = run(&s, TAPE_INFER, NULL, NULL);
     *x = at - h;
-    linears_pack(&s.linears);
+    linears_pack(&s.part.linears);
     double difference = (up - run(&s, TAPE_INFER, NULL, NULL)) / (2 * h);
     *x = at;
     if (!(fabs(gradient - difference) <= 2e-7 * largest))
@@ -194,14 +194,14 @@ static void test_gradients(void **state)
             int64_t at = (int64_t)rng_below(&r, (uint64_t)(s.rows * WIDTH));
             check_difference(p->name, "x", &s.x[at], s.dx[at], largest);
         }
-        for (int t = 0; t < s.params.count; t++) {
-            const struct param *row = &s.params.rows[t];
-            const double *d = param_gradient(&s.params, t);
+        for (int t = 0; t < s.part.params.count; t++) {
+            const struct param *row = &s.part.params.rows[t];
+            const double *d = param_gradient(&s.part.params, t);
             double size = largest_of(d, row->rows * row->cols);
             if (!row->trainable) assert_true(size == 0);
             for (int k = 0; k < 6 && row->trainable; k++) {
                 int64_t at = (int64_t)rng_below(&r, (uint64_t)(row->rows * row->cols));
-                check_difference(p->name, row->name, param_weight(&s.params, t) + at, d[at],
+                check_difference(p->name, row->name, param_weight(&s.part.params, t) + at, d[at],
                                  fmax(size, 1e-3 * largest));
             }
         }
@@ -222,7 +222,8 @@ static void test_threads_change_nothing(void **state)
                 run_back(&other);
                 assert_memory_equal(s.y, other.y, sizeof s.y);
                 assert_memory_equal(s.dx, other.dx, sizeof s.dx);
-                assert_memory_equal(s.params.gradient, other.params.gradient, sizeof(real) * (size_t)s.params.size);
+                assert_memory_equal(s.part.params.gradient, other.part.params.gradient,
+                                    sizeof(real) * (size_t)s.part.params.size);
             }
             close_scene(&s);
             close_scene(&other);
@@ -239,8 +240,8 @@ static void test_weight_gradient_is_of_own_rows(void **state)
     int64_t own = 0;
     open_pattern(&s, &(struct pattern){"", keys, 300, -1, -1}, DTYPE_REAL);
     run_back(&s);
-    int weight = param_find(&s.params, "ffn.experts.2.o_proj.weight");
-    memcpy(kept, param_gradient(&s.params, weight), sizeof kept);
+    int weight = param_find(&s.part.params, "ffn.experts.2.o_proj.weight");
+    memcpy(kept, param_gradient(&s.part.params, weight), sizeof kept);
     for (int64_t r = 0; r < s.rows; r++) {
         int64_t load[16] = {0};
         double y[WIDTH] = {0};
@@ -252,7 +253,7 @@ static void test_weight_gradient_is_of_own_rows(void **state)
     assert_true(own > 20 && own < 200);
     s.rows = own;
     run_back(&s);
-    assert_memory_equal(kept, param_gradient(&s.params, weight), sizeof kept);
+    assert_memory_equal(kept, param_gradient(&s.part.params, weight), sizeof kept);
     close_scene(&s);
 }
 
@@ -269,9 +270,10 @@ static void test_bf16(void **state)
         int64_t count = s.rows * WIDTH;
         check_near_within("y", other.y, s.y, count, DTYPE_F32, 3e-2);
         check_near_within("dx", other.dx, s.dx, count, DTYPE_F32, 3e-2);
-        for (int t = 0; t < s.params.count; t++)
-            check_near_within(s.params.rows[t].name, param_gradient(&other.params, t), param_gradient(&s.params, t),
-                              s.params.rows[t].rows * s.params.rows[t].cols, DTYPE_F32, 3e-2);
+        for (int t = 0; t < s.part.params.count; t++)
+            check_near_within(s.part.params.rows[t].name, param_gradient(&other.part.params, t),
+                              param_gradient(&s.part.params, t),
+                              s.part.params.rows[t].rows * s.part.params.rows[t].cols, DTYPE_F32, 3e-2);
         close_scene(&s);
         close_scene(&other);
     }
