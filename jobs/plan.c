@@ -33,6 +33,13 @@ static bool trains_bf16(const struct job *job)
     return product_choose_bf16(config_text(c, "run.precision"));
 }
 
+/* As checkpoint_saver_create does where the file system is one that all nodes see. */
+static bool copies_checkpoints(const struct config *c)
+{
+    bool by_mpi = config_word_is(c, "run.io", "ompio") || config_word_is(c, "run.io", "romio");
+    return config_bool(c, "train.checkpoint_async") && !by_mpi;
+}
+
 static enum status describe_job(struct job *job)
 {
     struct planning *p = job->state;
@@ -46,7 +53,7 @@ static enum status describe_job(struct job *job)
                                .vocab = p->vocab,
                                .bf16 = trains_bf16(job),
                                .exchange_bf16 = config_word_is(c, "train.exchange", "bf16"),
-                               .copies = config_bool(c, "train.checkpoint_async"),
+                               .copies = copies_checkpoints(c),
                                .batch = config_int(c, "train.batch"),
                                .steps = config_int(c, "train.steps"),
                                .max_genes = (int)genes,

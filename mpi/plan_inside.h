@@ -30,8 +30,8 @@ MUST_CHECK enum status plan_estimate_memory(const struct plan *plan, struct plan
 /* Why the first of `found` is taken, and what each of the others loses against it; `simplest` is replicas alone, or NULL
  * if the batch has too few cells for them; `opposite` shares out experts if the first does not, and the other way round,
  * or NULL. Local. */
-void plan_say_why(const struct plan *plan, struct plan_found *found, const struct plan_estimate *simplest,
-                  const struct plan_estimate *opposite);
+void plan_say_why(const struct plan *plan, const struct plan_wanted *wanted, struct plan_found *found,
+                  const struct plan_estimate *simplest, const struct plan_estimate *opposite);
 void plan_say_too_large(const struct plan *plan, struct plan_estimate *estimate);
 
 /* Of `ranks` ranks that are `stride` apart, those on one node. Local. */

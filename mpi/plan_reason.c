@@ -65,27 +65,31 @@ static void say_limit(const struct plan *p, struct plan_estimate *e, const struc
 }
 
 /* Why there is a pipeline at all; `simplest` is replicas alone, or NULL. */
-static void say_pipeline(const struct plan *p, struct plan_estimate *e, const struct plan_estimate *simplest,
-                         struct text *out)
+static void say_pipeline(const struct plan *p, const struct plan_wanted *w, struct plan_estimate *e,
+                         const struct plan_estimate *simplest, struct text *out)
 {
     char need[32];
-    if (!simplest)
+    if (w->pipe) text_add(out, "the configuration asks for %d stages (mesh.pipe, mesh.layers)", w->pipe);
+    else if (!simplest)
         text_add(out, "the batch of %lld cells feeds no more than %lld replicas", (long long)p->job->batch,
                  (long long)p->job->batch);
     else if (!simplest->fits)
         text_add(out, "replicas of the whole model would take %s a rank", text_bytes(simplest->rank_bytes, need));
-    else
-        text_add(out, "replicas alone would be %.0f %% slower: gradients %.0f %%, long cells %.0f %% of a step",
-                 100 * (simplest->step_s / e->step_s - 1), percent(simplest, simplest->time.exchange),
-                 percent(simplest, simplest->time.spread));
+    else {
+        text_add(out, "replicas alone would be %.0f %% slower: gradients take %.0f %% of their step",
+                 100 * (simplest->step_s / e->step_s - 1), percent(simplest, simplest->time.exchange));
+        if (simplest->time.spread > 0.005 * simplest->step_s)
+            text_add(out, ", the longest cells %.0f %%", percent(simplest, simplest->time.spread));
+    }
 }
 
 /* Why experts are shared out, or why not; `opposite` does the other thing. */
-static void add_experts(const struct plan *p, const struct plan_estimate *e, const struct plan_estimate *opposite,
-                        struct text *out)
+static void add_experts(const struct plan *p, const struct plan_wanted *w, const struct plan_estimate *e,
+                        const struct plan_estimate *opposite, struct text *out)
 {
     int k = plan_experts(&e->layout);
-    if (k == 1 && !opposite) text_add(out, "; every rank has room for all experts of its blocks");
+    if (w->expert) text_add(out, "; the configuration asks for %d expert rank%s (mesh.expert)", k, k > 1 ? "s" : "");
+    else if (k == 1 && !opposite) text_add(out, "; every rank has room for all experts of its blocks");
     else if (k == 1)
         text_add(
             out,
@@ -100,15 +104,15 @@ static void add_experts(const struct plan *p, const struct plan_estimate *e, con
     else if (k > 1) text_add(out, ", inside a node, replicas across nodes");
 }
 
-static void say_chosen(const struct plan *p, struct plan_estimate *e, const struct plan_estimate *simplest,
-                       const struct plan_estimate *opposite)
+static void say_chosen(const struct plan *p, const struct plan_wanted *w, struct plan_estimate *e,
+                       const struct plan_estimate *simplest, const struct plan_estimate *opposite)
 {
     struct text text = {0};
-    if (e->layout.pipe > 1) say_pipeline(p, e, simplest, &text);
+    if (e->layout.pipe > 1) say_pipeline(p, w, e, simplest, &text);
     else if (plan_experts(&e->layout) == 1)
         text_add(&text, "the whole model fits on a rank, so replicas need no pipeline");
     else text_add(&text, "all blocks fit on a rank, so replicas need no pipeline");
-    if (p->experts > 0) add_experts(p, e, opposite, &text);
+    if (p->experts > 0) add_experts(p, w, e, opposite, &text);
     if (e->layout.pipe > 1 && e->layout.schedule == SCHEDULE_ZB_H1)
         text_add(&text, "; zb-h1, as 1f1b would wait longer");
     if (e->layout.schedule == SCHEDULE_INTERLEAVED) text_add(&text, "; interleaved, as one chunk a stage waits longer");
@@ -117,9 +121,9 @@ static void say_chosen(const struct plan *p, struct plan_estimate *e, const stru
     text_free(&text);
 }
 
-void plan_say_why(const struct plan *p, struct plan_found *found, const struct plan_estimate *simplest,
-                  const struct plan_estimate *opposite)
+void plan_say_why(const struct plan *p, const struct plan_wanted *w, struct plan_found *found,
+                  const struct plan_estimate *simplest, const struct plan_estimate *opposite)
 {
     for (int i = 1; i < found->count; i++) say_limit(p, &found->best[i], &found->best[0]);
-    say_chosen(p, &found->best[0], simplest, opposite);
+    say_chosen(p, w, &found->best[0], simplest, opposite);
 }

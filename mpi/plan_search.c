@@ -245,7 +245,8 @@ static bool is_among(const struct plan_found *found, const struct plan_estimate 
 }
 
 /* Put the chosen one first, then the others by time, last what is simpler but does not fit. */
-static void tell(const struct plan *p, struct candidates *best, const struct beside *b, struct plan_found *out)
+static void tell(const struct plan *p, const struct plan_wanted *w, struct candidates *best, const struct beside *b,
+                 struct plan_found *out)
 {
     bool too_large = b->simplest && !b->simplest->fits;
     int chosen = choose(best), room = PLAN_MOST - too_large - (b->opposite != NULL);
@@ -254,7 +255,7 @@ static void tell(const struct plan *p, struct candidates *best, const struct bes
     for (int i = 0; i < best->count && out->count < room; i++)
         if (i != chosen) out->best[out->count++] = best->list[i];
     if (b->opposite && !is_among(out, b->opposite)) out->best[out->count++] = *b->opposite;
-    plan_say_why(p, out, b->simplest, b->opposite);
+    plan_say_why(p, w, out, b->simplest, b->opposite);
     if (too_large) {
         out->best[out->count] = *b->simplest;
         plan_say_too_large(p, &out->best[out->count++]);
@@ -278,7 +279,7 @@ enum status plan_search(const struct plan *p, const struct plan_wanted *w, struc
     const struct plan_estimate *alone = find_simplest(&all, &best);
     if (alone) simplest = *alone, beside.simplest = &simplest;
     if (alone) TRY(plan_estimate_memory(p, &simplest));
-    tell(p, &best, &beside, out);
+    tell(p, w, &best, &beside, out);
 done:
     free(all.list), free(best.list);
     return st;

@@ -306,6 +306,9 @@ static void rows_to_experts_are_the_formula(void **state)
     struct plan_estimate inside = estimate(layout);
     check_close(inside.traffic.rows, 0.75 * bytes, 1e-9);
     check_close(inside.time.experts, 0.75 * bytes * 4 / on, 1e-9);
+    struct plan_estimate alone = estimate((struct plan_layout){128, 1, SCHEDULE_1F1B, 1, 4, false, 1, NULL});
+    check_close(inside.time.forward, alone.time.forward, 1e-9); /* all the rest is as it was */
+    check_close(inside.time.backward, alone.time.backward, 1e-9);
     machine.nodes = 64, machine.ranks_per_node = 2;
     struct plan_estimate across = estimate(layout);
     check_close(across.time.experts, 0.5 * bytes * 2 / off, 1e-9);
@@ -502,6 +505,7 @@ static void what_is_wanted_is_kept(void **state)
     assert_true(found.best[0].layout.micro_batch <= 2);
     assert_int_equal(found.best[0].layout.schedule, SCHEDULE_GPIPE);
     assert_false(found.best[0].layout.recompute);
+    assert_non_null(strstr(found.best[0].reason, "the configuration asks for 8 stages"));
     plan_close(&plan);
 }
 
@@ -528,7 +532,7 @@ static void three_cases_with_experts(void **state)
     assert_non_null(strstr(narrow.best[0].reason, "inside a node, replicas across nodes"));
     OK(plan_search(plan, &(struct plan_wanted){.expert = 8}, &found));
     assert_int_equal(found.best[0].layout.expert, 8);
-    assert_non_null(strstr(found.best[0].reason, "over several nodes"));
+    assert_non_null(strstr(found.best[0].reason, "asks for 8 expert ranks (mesh.expert), over several nodes"));
     assert_true(found.best[0].step_s > narrow.best[0].step_s);
     plan_close(&plan);
     clear_mixture();
