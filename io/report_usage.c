@@ -8,7 +8,7 @@
 #include "io/report.h"
 #include "io/tsv.h"
 
-enum { MOST_COLUMNS = 96, MOST_TYPES = 40, MOST_NUMBER = 1024, COLUMNS = 6 };
+enum { MOST_COLUMNS = 96, MOST_LAYERS = 12, MOST_TYPES = 40, MOST_NUMBER = 1024, COLUMNS = 6 };
 static const char *const columns[COLUMNS] = {"step", "layer", "expert", "cell_type", "slots", "share"};
 enum { STEP, LAYER, EXPERT, TYPE, SLOTS, SHARE };
 
@@ -71,6 +71,7 @@ done:
 static int thin_layers(int *layer, int count, int experts)
 {
     int shown = MOST_COLUMNS / experts < 1 ? 1 : MOST_COLUMNS / experts;
+    if (shown > MOST_LAYERS) shown = MOST_LAYERS;
     if (shown >= count) return count;
     for (int i = 0; i < shown; i++) layer[i] = layer[shown > 1 ? i * (count - 1) / (shown - 1) : count - 1];
     return shown;
