@@ -162,7 +162,7 @@ static enum status fit_message(const struct schedule *schedule, const struct tri
 {
     enum status st = ST_OK;
     double low = 0, high = step_s;
-    struct schedule_times times = {t->seconds[1][FORWARD], t->seconds[1][BACKWARD], t->seconds[1][WEIGHTS], 0};
+    struct schedule_times times = {t->seconds[1][FORWARD], t->seconds[1][BACKWARD], t->seconds[1][WEIGHTS], 0, 0};
     for (int i = 0; i < 30; i++) {
         struct schedule_found found = {0};
         times.message = (low + high) / 2;
@@ -184,7 +184,10 @@ static enum status measure_message(struct job *job, struct trial *t, struct plan
     struct schedule schedule = {0};
     double step_s, message_s = 0;
     if (job->world.size % 2 != 0) return ST_OK;
-    TRY(comm_agree(&job->world, schedule_build(&(struct schedule_spec){SCHEDULE_1F1B, 2, 1, MICROS}, &schedule)));
+    TRY(comm_agree(
+        &job->world,
+        schedule_build(&(struct schedule_spec){.kind = SCHEDULE_1F1B, .stages = 2, .chunks = 1, .micros = MICROS},
+                       &schedule)));
     TRY(mesh_open(&job->world, (struct mesh_shape){0, 2, 1}, &mesh));
     TRY(trial_pipeline(&mesh, t, &schedule, &step_s));
     TRY(comm_agree(&mesh.world, fit_message(&schedule, t, step_s, &message_s)));

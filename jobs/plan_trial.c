@@ -199,19 +199,19 @@ double trial_train_s(const struct trial *t, int part)
 
 static struct model_how how_to_train(void) { return (struct model_how){.train = true, .scale = 1e-3}; }
 
-static enum status stage_forward(void *context, int micro, int chunk, const void *in, void *out)
+static enum status stage_forward(void *context, const struct instruction *i, const void *in, void *out)
 {
     struct trial *t = context;
     struct model_how how = how_to_train();
     struct loss_sum loss = {0};
-    return model_forward_part(t->model, micro % t->count, 1, &t->batch, &how, in ? in : t->activation,
+    return model_forward_part(t->model, i->micro % t->count, 1, &t->batch, &how, in ? in : t->activation,
                               out ? out : t->gradient, &loss);
 }
 
-static enum status stage_backward(void *context, int micro, int chunk, const void *d_out, void *d_in)
+static enum status stage_backward(void *context, const struct instruction *i, const void *d_out, void *d_in)
 {
     struct trial *t = context;
-    return model_backward_part(t->model, micro % t->count, d_out ? d_out : t->gradient, d_in ? d_in : t->activation);
+    return model_backward_part(t->model, i->micro % t->count, d_out ? d_out : t->gradient, d_in ? d_in : t->activation);
 }
 
 static enum status stage_weights(void *context, int micro, int chunk)
@@ -232,7 +232,8 @@ enum status trial_pipeline(struct mesh *mesh, struct trial *t, const struct sche
     enum status st = ST_OK;
     struct pipeline *pipeline = NULL;
     double seconds[ROUNDS];
-    const struct pipeline_stage stage = {t, stage_forward, stage_backward, stage_weights, stage_message_bytes, NULL};
+    const struct pipeline_stage stage = {t,    stage_forward, stage_backward, stage_weights, stage_message_bytes, NULL,
+                                         NULL, NULL};
     TRY(pipeline_create(&mesh->pipe, schedule, model_message_bytes(t->model, t->limits.tokens), &pipeline));
     for (int round = -1; round < ROUNDS; round++) { /* the first one warms up */
         comm_barrier(&mesh->world);

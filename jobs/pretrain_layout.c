@@ -21,6 +21,7 @@ static struct stage_plan plan_of(const struct job *job, int64_t *share)
     struct stage_plan plan = {.kind = layout_schedule(c), .chunks = (int)config_int(c, "mesh.chunks")};
     plan.micros = (int)((*share + cells - 1) / cells);
     plan.linked = p->mesh.expert.size > 1;
+    plan.in_turns = stage_takes_turns(c, p->mesh.expert.size, stages, plan.micros);
     plan.loss_micros = stages > 1 && plan.micros < 2 * stages ? 2 * stages : plan.micros;
     return plan;
 }
@@ -81,10 +82,13 @@ static enum status cut(struct job *job)
     config_list(job->config, "mesh.layers", &given);
     TRY(check_layout(job));
     TRY(NEW_ARRAY(p->first, parts + 1));
+    TRY(NEW_ARRAY(p->trips, parts));
     p->first[0] = 0;
     TRY(model_create(job->config, p->vocab, NULL, &whole));
     if (given > 0) TRY(read_cut(job, model_layers(whole)));
     else TRY(stage_cut(whole, &p->limits, &p->plan, p->mesh.pipe.size, p->first));
+    stage_trips(whole, parts, p->first, p->trips);
+    if (p->plan.linked) p->plan.trips = p->trips;
 done:
     model_destroy(&whole);
     return st;
@@ -114,14 +118,21 @@ static enum status tell_layout(const struct job *job)
     struct text blocks = {0};
     if (p->mesh.pipe.size * p->mesh.expert.size == 1) return ST_OK;
     for (int i = 0; i < parts_of(p); i++) text_add(&blocks, "%s%d", i ? " + " : "", p->first[i + 1] - p->first[i]);
-    struct schedule_spec spec = {p->plan.kind, p->mesh.pipe.size, p->plan.chunks, p->plan.micros};
+    struct schedule_spec spec = {.kind = p->plan.kind,
+                                 .stages = p->mesh.pipe.size,
+                                 .chunks = p->plan.chunks,
+                                 .micros = p->plan.micros,
+                                 .trips = p->plan.trips,
+                                 .recompute = p->limits.recompute,
+                                 .in_turns = p->plan.in_turns};
     TRY(schedule_build(&spec, &schedule));
-    TRY(schedule_simulate(&schedule, &(struct schedule_times){1, 1, 1, 0}, PIPELINE_BUFFERS, &found));
+    TRY(schedule_simulate(&schedule, &(struct schedule_times){1, 1, 1, 0, 0}, PIPELINE_BUFFERS, &found));
     comm_note(&job->world,
               "mesh: %d x %d x %d (data x pipe x expert), stages of %s blocks; %s with %d micro-batches of %d cells: "
-              "stages stand idle for %.0f %% of a step",
+              "stages stand idle for %.0f %% of a step%s",
               p->mesh.data.size, p->mesh.pipe.size, p->mesh.expert.size, blocks.data, schedule_name(p->plan.kind),
-              p->plan.micros, p->limits.cells, 100 * found.bubble);
+              p->plan.micros, p->limits.cells, 100 * found.bubble,
+              p->plan.in_turns ? "; two micro-batches take turns at exchanges" : "");
 done:
     schedule_free(&schedule);
     text_free(&blocks);

@@ -314,7 +314,7 @@ void pretrain_release(struct job *job)
     vocab_destroy(&p->vocab);
     atlas_close(&p->atlas);
     free(p->lookup);
-    free(p->first);
+    free(p->first), free(p->trips);
     free(p->rows);
     free(p->resume_from);
     mesh_close(&p->mesh);

@@ -33,6 +33,7 @@ struct pretrain {
     struct mesh mesh;
     struct stage_plan plan;
     int *first; /* [parts + 1] block that each part begins with */
+    int *trips; /* [parts] of its blocks, how many have experts */
     struct stage *stage;
     struct model *model;
     struct expert_usage usage; /* of an evaluation; empty in a model without experts */

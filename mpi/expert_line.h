@@ -11,7 +11,7 @@
 #include "mpi/comm.h"
 #include "tape/travel.h"
 
-enum { EXPERT_LANES = 2 };
+enum { EXPERT_LANES = 2 }; /* for SCHEDULE_EXCHANGES (mpi/schedule.h) at once */
 
 struct expert_line;
 

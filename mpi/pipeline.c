@@ -193,19 +193,19 @@ static void release(struct channel *c)
     if (c->receives) post(c);
 }
 
-/* Run `work` between an incoming and an outgoing message of its chunk. */
+/* A piece of F or B; the first takes the incoming message of its chunk, the last fills the outgoing one. */
 static enum status compute(struct pipeline *p, const struct pipeline_stage *stage, const struct instruction *i,
                            enum status st)
 {
     bool forward = i->op == SCHEDULE_FORWARD;
     struct channel *in = channel_of(p, i->chunk, forward ? ACTIVATION_IN : GRADIENT_IN);
     struct channel *out = channel_of(p, i->chunk, forward ? ACTIVATION_OUT : GRADIENT_OUT);
-    const char *from = buffer_of(p, in);
-    char *to = buffer_of(p, out);
-    if (st == ST_OK) st = (forward ? stage->forward : stage->backward)(stage->context, i->micro, i->chunk, from, to);
+    const char *from = i->piece == 0 ? buffer_of(p, in) : NULL;
+    char *to = i->last ? buffer_of(p, out) : NULL;
+    if (st == ST_OK) st = (forward ? stage->forward : stage->backward)(stage->context, i, from, to);
     else if (to) memset(to, 0, (size_t)stage->message_bytes(stage->context, i->micro));
-    release(in);
-    release(out);
+    if (i->piece == 0) release(in);
+    if (i->last) release(out);
     return st;
 }
 
@@ -221,6 +221,7 @@ enum status pipeline_run(struct comm *pipe, struct pipeline *p, const struct pip
 {
     const struct schedule *s = p->schedule;
     enum status st = ST_OK;
+    int started = 0, finished = 0; /* exchanges, which end in the order they began */
     p->stage = stage;
     start_step(p);
     product_set_poll(poll_messages, p);
@@ -232,6 +233,8 @@ enum status pipeline_run(struct comm *pipe, struct pipeline *p, const struct pip
         case SCHEDULE_WEIGHTS:
             if (st == ST_OK) st = stage->weights(stage->context, i->micro, i->chunk);
             break;
+        case SCHEDULE_START_EXCHANGE: stage->start(stage->context, i, started++ % SCHEDULE_EXCHANGES); break;
+        case SCHEDULE_FINISH_EXCHANGE: stage->finish(stage->context, i, finished++ % SCHEDULE_EXCHANGES); break;
         case SCHEDULE_SEND_ACTIVATION:
         case SCHEDULE_SEND_GRADIENT: send(p, pipe, stage, i); break;
         case SCHEDULE_RECEIVE_ACTIVATION:

@@ -315,7 +315,7 @@ static enum status add_compute(const struct plan *p, const int *first, struct pl
     time_parts(p, first, e, tokens, times, &mean_s);
     double busy_s = pipeline_s = t->forward + t->backward + t->weights + t->experts;
     if (l->pipe > 1) {
-        struct schedule_spec spec = {l->schedule, l->pipe, l->chunks, e->micros};
+        struct schedule_spec spec = {.kind = l->schedule, .stages = l->pipe, .chunks = l->chunks, .micros = e->micros};
         TRY(plan_play(&spec, times, &found));
         pipeline_s = found.step_s;
     }

@@ -6,7 +6,7 @@
 #include "mpi/stage.h"
 
 /* As cytomill-pretrain has it (jobs/pretrain_layout.c). */
-static struct stage_plan stage_plan_of(const struct plan_estimate *e)
+static struct stage_plan stage_plan_of(const struct plan *p, const struct plan_estimate *e)
 {
     const struct plan_layout *l = &e->layout;
     int least = l->pipe > 1 ? 2 * l->pipe : e->micros;
@@ -14,6 +14,7 @@ static struct stage_plan stage_plan_of(const struct plan_estimate *e)
                                .chunks = l->chunks,
                                .micros = e->micros,
                                .linked = plan_experts(l) > 1,
+                               .in_turns = stage_takes_turns(p->job->config, plan_experts(l), l->pipe, e->micros),
                                .loss_micros = e->micros < least ? least : e->micros};
 }
 
@@ -78,7 +79,7 @@ static enum status measure_stage(const struct plan *p, const struct plan_estimat
     struct model *model = NULL;
     struct model_cost cost;
     int stages = e->layout.pipe, wide = plan_wide(&e->layout);
-    struct stage_plan line = stage_plan_of(e);
+    struct stage_plan line = stage_plan_of(p, e);
     struct model_hold hold = stage_hold(&line, stages, stage, first);
     struct model_limits limits = limits_of(p, e, stage_slots(&line, stages, stage));
     hold.expert_ranks = plan_experts(&e->layout);

@@ -3,6 +3,8 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "mpi/schedule_turns.h"
+
 static const char *const names[] = {"gpipe", "1f1b", "interleaved", "zb-h1", "forward-only"};
 const char *schedule_name(enum schedule_kind kind) { return names[kind]; }
 
@@ -14,7 +16,14 @@ static const double unit_s = 1;
 
 static int least(int a, int b) { return a < b ? a : b; }
 
-int schedule_limit(const struct schedule_spec *s, int stage)
+int schedule_exchanges(const struct schedule_spec *s, int part, enum schedule_op op)
+{
+    int trips = s->trips ? s->trips[part] : 0;
+    return 2 * trips * (op == SCHEDULE_BACKWARD && s->recompute ? 2 : 1);
+}
+
+/* Of a table without turns. */
+static int limit_of(const struct schedule_spec *s, int stage)
 {
     int all = s->micros * s->chunks, after = s->stages - stage - 1;
     switch (s->kind) {
@@ -25,6 +34,12 @@ int schedule_limit(const struct schedule_spec *s, int stage)
     case SCHEDULE_FORWARD_ONLY: return 1;
     }
     return all;
+}
+
+int schedule_limit(const struct schedule_spec *s, int stage)
+{
+    struct schedule_spec units = schedule_units(s);
+    return least(s->micros * s->chunks, limit_of(&units, stage) * (s->in_turns ? 2 : 1));
 }
 
 static enum status check_spec(const struct schedule_spec *s)
@@ -117,7 +132,7 @@ static struct candidate stage_next(const struct play *p, int stage)
     struct candidate best = {.start_s = INFINITY};
     int all = s->micros * s->chunks, late = at->backwards - at->weights;
     bool split = is_split(s), due = split && late > stage;
-    int held = at->forwards - at->backwards, most = split ? s->stages - stage : schedule_limit(s, stage);
+    int held = at->forwards - at->backwards, most = split ? s->stages - stage : limit_of(s, stage);
     bool forward = !due && at->forwards < all && held < most;
     bool backward = !due && held > 0 && (s->kind != SCHEDULE_GPIPE || at->forwards == all);
     if (forward) consider(p, stage, SCHEDULE_FORWARD, work_at(s, at->forwards, false), &best);
@@ -128,7 +143,8 @@ static struct candidate stage_next(const struct play *p, int stage)
 
 static void emit(struct stage_play *at, enum schedule_op op, struct work w, int peer)
 {
-    *at->next++ = (struct instruction){.op = op, .micro = w.micro, .chunk = w.chunk, .peer = peer};
+    bool last = op == SCHEDULE_FORWARD || op == SCHEDULE_BACKWARD;
+    *at->next++ = (struct instruction){.op = op, .micro = w.micro, .chunk = w.chunk, .peer = peer, .last = last};
 }
 
 static void play_forward(struct play *p, int stage, struct work w)
@@ -214,12 +230,12 @@ done:
     return st;
 }
 
-enum status schedule_build(const struct schedule_spec *spec, struct schedule *out)
+/* Whole F and B. */
+static enum status build_whole(const struct schedule_spec *spec, struct schedule *out)
 {
     enum status st = ST_OK;
     struct play play = {0};
     *out = (struct schedule){.spec = *spec};
-    TRY(check_spec(spec));
     TRY(play_open(&play, out));
     while (play_one(&play)) {}
     for (int i = 0; i < spec->stages; i++)
@@ -229,6 +245,21 @@ enum status schedule_build(const struct schedule_spec *spec, struct schedule *ou
 done:
     free(play.stages), free(play.forward_s), free(play.backward_s);
     if (st != ST_OK) schedule_free(out);
+    return st;
+}
+
+enum status schedule_build(const struct schedule_spec *spec, struct schedule *out)
+{
+    enum status st = ST_OK;
+    struct schedule units = {0};
+    struct schedule_spec unit = schedule_units(spec);
+    *out = (struct schedule){.spec = *spec};
+    TRY(check_spec(spec));
+    if (!spec->trips) return build_whole(spec, out);
+    TRY(build_whole(&unit, &units));
+    TRY(schedule_cut(&units, spec, out));
+done:
+    schedule_free(&units);
     return st;
 }
 

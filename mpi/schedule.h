@@ -13,6 +13,14 @@
  * schedule_build makes the order by playing a step in which F, B and W take equally long; schedule_simulate checks
  * any table and says how long it takes. Nothing here communicates.
  *
+ * Where ranks share out the experts of a layer, every such layer cuts F into three pieces and B too: rows go to their
+ * experts after the first and come back after the second. An exchange is started after a piece and finished before the
+ * next one. In turns, two micro-batches go through F, and through B, side by side: while the rows of one are on their way
+ * the other computes,
+ *     F0.0 start | F1.0 start | finish F0.1 start | finish F1.1 start | ...
+ * in a table made for pairs of micro-batches, so that a stage holds twice as many as without. All ranks that exchange run
+ * the same stage's table, so they start exchanges in the same order.
+ *
  *     TRY(schedule_build(&(struct schedule_spec){SCHEDULE_1F1B, .stages = 4, .chunks = 1, .micros = 8}, &schedule));
  *     TRY(schedule_simulate(&schedule, &(struct schedule_times){1, 1, 1, 0}, 2, &found));     found.bubble is 3 / 11 */
 #ifndef CYTOMILL_MPI_SCHEDULE_H
@@ -34,6 +42,8 @@ enum schedule_op {
     SCHEDULE_FORWARD,
     SCHEDULE_BACKWARD,
     SCHEDULE_WEIGHTS,
+    SCHEDULE_START_EXCHANGE,
+    SCHEDULE_FINISH_EXCHANGE, /* of the one started first */
     SCHEDULE_SEND_ACTIVATION, /* may return before it has arrived */
     SCHEDULE_RECEIVE_ACTIVATION,
     SCHEDULE_SEND_GRADIENT,
@@ -44,17 +54,26 @@ struct instruction {
     enum schedule_op op;
     int micro, chunk; /* a message carries what that micro-batch has at the edge of that chunk of this stage */
     int peer;         /* stage at the other end of a message, else -1 */
+    int piece; /* of F or B: exchange k lies between pieces k and k + 1. Of an exchange: its number k, where those
+                         of B follow those of F */
+    bool last; /* the last piece */
 };
 
-/* Seconds, or any unit: of one chunk of a stage on one micro-batch, and of a message from send to arrival. */
+/* Seconds, or any unit: of one chunk of a stage on one micro-batch, of a message from send to arrival, and of an
+ * exchange, of which one at a time is on the way. */
 struct schedule_times {
-    double forward, backward, weights, message;
+    double forward, backward, weights, message, exchange;
 };
 
 struct schedule_spec {
     enum schedule_kind kind;
     int stages, chunks, micros; /* p, v, m; chunks is 1 but for interleaved */
+    const int *trips; /* [parts] layers of each part whose experts lie on several ranks; NULL: none. Borrowed */
+    bool recompute;   /* B computes F once more, exchanges too */
+    bool in_turns;    /* two micro-batches share the time of their exchanges; needs trips */
 };
+
+enum { SCHEDULE_EXCHANGES = 2 }; /* that are on their way at once in a stage */
 
 struct schedule {
     struct schedule_spec spec;
@@ -76,6 +95,8 @@ bool schedule_splits(enum schedule_kind kind);
 /* The part that chunk `chunk` of stage `stage` is, and the number of parts. Local. */
 int schedule_part(const struct schedule_spec *spec, int stage, int chunk);
 int schedule_parts(const struct schedule_spec *spec);
+/* Exchanges of F or B of a part. Local. */
+int schedule_exchanges(const struct schedule_spec *spec, int part, enum schedule_op op);
 /* Most micro-batch chunks that the schedule lets stage `stage` hold at once: activations to make room for. Local. */
 int schedule_limit(const struct schedule_spec *spec, int stage);
 
@@ -85,8 +106,9 @@ void schedule_free(struct schedule *schedule);
 
 /* Play the tables, however they were made: every F, B and W (forward only: F) once, each after what it needs; messages
  * received in the order they were sent, at most `buffers` of a kind between two parts on their way (a send waits for
- * room; 2 are enough for every table that schedule_build makes, which is why interleaved ends at 10 stages); no stage
- * waits for ever. ST_INTERNAL names the first instruction that breaks this. ST_MEMORY. Local. */
+ * room; 2 are enough for every table that schedule_build makes, which is why interleaved ends at 10 stages); exchanges
+ * finished in the order they were started, at most SCHEDULE_EXCHANGES on their way; no stage waits for ever. ST_INTERNAL names
+ * the first instruction that breaks this. ST_MEMORY. Local. */
 MUST_CHECK enum status schedule_simulate(const struct schedule *schedule, const struct schedule_times *times,
                                          int buffers, struct schedule_found *out);
 /* The same with times [parts] of each part its own; a message takes what those of the part that sends it say. Local. */

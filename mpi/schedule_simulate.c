@@ -4,7 +4,8 @@
 #include "mpi/schedule.h"
 
 static const char *const op_names[] = {
-    "forward", "backward", "weights", "send activation", "receive activation", "send gradient", "receive gradient"};
+    "forward",         "backward",           "weights",       "start of an exchange", "end of an exchange",
+    "send activation", "receive activation", "send gradient", "receive gradient"};
 enum { OPS = sizeof op_names / sizeof *op_names };
 
 /* What a message has been through. */
@@ -19,12 +20,32 @@ struct channel {
     int sent, taken;
 };
 
+/* How far a micro-batch is in a part: pieces of F and B, exchanges. */
+struct progress {
+    int pieces[2], started, finished;
+};
+
+/* An exchange on its way. */
+struct flight {
+    int micro, chunk, number;
+    double arrives_s;
+};
+
+/* Those of a stage, in the order they were started. */
+struct flights {
+    struct flight flight[SCHEDULE_EXCHANGES];
+    int started, finished;
+    double free_s; /* when the way is */
+};
+
 struct simulation {
     const struct schedule *schedule;
     const struct schedule_spec *spec;
     const struct schedule_times *times; /* those of part i at i * stride */
     int stride, buffers;
-    bool *done; /* [ops, parts, micros] */
+    bool *done;                /* [ops, parts, micros] */
+    struct progress *progress; /* [parts, micros] */
+    struct flights *flights;   /* [stages] */
     struct channel *channels;
     struct message *messages;
     int *next, *held; /* [stages] next instruction; micro-batch chunks held */
@@ -36,6 +57,15 @@ static bool *done_of(const struct simulation *s, enum schedule_op op, int part, 
 {
     return &s->done[((int)op * schedule_parts(s->spec) + part) * s->spec->micros + micro];
 }
+
+static struct progress *progress_of(const struct simulation *s, int part, int micro)
+{
+    return &s->progress[part * s->spec->micros + micro];
+}
+
+/* F or B is cut into pieces; other things are whole. */
+static bool has_pieces(enum schedule_op op) { return op == SCHEDULE_FORWARD || op == SCHEDULE_BACKWARD; }
+static bool is_exchange(enum schedule_op op) { return op == SCHEDULE_START_EXCHANGE || op == SCHEDULE_FINISH_EXCHANGE; }
 
 static bool is_gradient(enum schedule_op op) { return op == SCHEDULE_SEND_GRADIENT || op == SCHEDULE_RECEIVE_GRADIENT; }
 
@@ -71,6 +101,21 @@ static int peer_of(const struct simulation *s, const struct instruction *i, int 
     return (edge == part ? part + 1 : part - 1) % s->spec->stages;
 }
 
+/* An exchange or a later piece: does it follow what it must follow? The exchanges of B are numbered after those of F. */
+static bool is_next(const struct simulation *s, const struct instruction *i, int part)
+{
+    const struct progress *p = progress_of(s, part, i->micro);
+    int forward = schedule_exchanges(s->spec, part, SCHEDULE_FORWARD);
+    bool backward = has_pieces(i->op) ? i->op == SCHEDULE_BACKWARD : i->piece >= forward;
+    int before = backward ? forward : 0,
+        count = schedule_exchanges(s->spec, part, backward ? SCHEDULE_BACKWARD : SCHEDULE_FORWARD);
+    if (i->op == SCHEDULE_FINISH_EXCHANGE) return p->finished == i->piece && p->started > i->piece;
+    if (i->op == SCHEDULE_START_EXCHANGE)
+        return i->piece < before + count && p->started == i->piece && p->pieces[backward] == i->piece - before + 1;
+    return p->pieces[backward] == i->piece && i->last == (i->piece == count) &&
+           (i->piece == 0 || p->finished == before + i->piece);
+}
+
 /* What must have happened on this stage before. */
 static bool has_input(const struct simulation *s, const struct instruction *i, int part)
 {
@@ -95,7 +140,9 @@ static enum status check_instruction(const struct simulation *s, int stage, cons
         return broken(s, stage, i, "there is no such thing");
     int part = schedule_part(spec, stage, i->chunk);
     if (i->peer != peer_of(s, i, part)) return broken(s, stage, i, "the peer is wrong");
-    if (*done_of(s, i->op, part, i->micro)) return broken(s, stage, i, "a second time");
+    if (!is_exchange(i->op) && *done_of(s, i->op, part, i->micro)) return broken(s, stage, i, "a second time");
+    if ((is_exchange(i->op) || has_pieces(i->op)) && !is_next(s, i, part))
+        return broken(s, stage, i, "what comes before it is not done, or comes later");
     if (!has_input(s, i, part)) return broken(s, stage, i, "what it needs was not computed or received");
     return ST_OK;
 }
@@ -122,15 +169,43 @@ static enum status receive(struct simulation *s, int stage, const struct instruc
     return ST_OK;
 }
 
-static void compute(struct simulation *s, int stage, int part, enum schedule_op op)
+static void compute(struct simulation *s, int stage, int part, const struct instruction *i)
 {
     const struct schedule_times *t = times_of(s, part);
-    double takes = op == SCHEDULE_FORWARD ? t->forward : op == SCHEDULE_BACKWARD ? t->backward : t->weights;
+    bool forward = i->op == SCHEDULE_FORWARD;
+    double takes = forward ? t->forward : i->op == SCHEDULE_BACKWARD ? t->backward : t->weights;
+    if (has_pieces(i->op)) {
+        takes /= 1 + schedule_exchanges(s->spec, part, i->op);
+        progress_of(s, part, i->micro)->pieces[i->op]++;
+    }
     s->clock_s[stage] += takes;
     if (s->found->busy_s) s->found->busy_s[stage] += takes;
-    s->held[stage] += (op == SCHEDULE_FORWARD) - (op == SCHEDULE_WEIGHTS);
+    s->held[stage] += (forward && i->piece == 0) - (i->op == SCHEDULE_WEIGHTS);
     if (s->found->peak && s->held[stage] > s->found->peak[stage]) s->found->peak[stage] = s->held[stage];
-    if (s->spec->kind == SCHEDULE_FORWARD_ONLY) s->held[stage] = 0;
+    if (s->spec->kind == SCHEDULE_FORWARD_ONLY) s->held[stage] -= i->last;
+}
+
+/* Rows leave when those of the exchange before have arrived. */
+static enum status start_exchange(struct simulation *s, int stage, int part, const struct instruction *i)
+{
+    struct flights *f = &s->flights[stage];
+    if (f->started - f->finished == SCHEDULE_EXCHANGES) return broken(s, stage, i, "too many are on their way");
+    if (s->clock_s[stage] > f->free_s) f->free_s = s->clock_s[stage];
+    f->free_s += times_of(s, part)->exchange;
+    f->flight[f->started++ % SCHEDULE_EXCHANGES] = (struct flight){i->micro, i->chunk, i->piece, f->free_s};
+    progress_of(s, part, i->micro)->started++;
+    return ST_OK;
+}
+
+static enum status finish_exchange(struct simulation *s, int stage, int part, const struct instruction *i)
+{
+    struct flights *f = &s->flights[stage];
+    const struct flight *oldest = &f->flight[f->finished++ % SCHEDULE_EXCHANGES];
+    if (oldest->micro != i->micro || oldest->chunk != i->chunk || oldest->number != i->piece)
+        return broken(s, stage, i, "another exchange was started first");
+    if (oldest->arrives_s > s->clock_s[stage]) s->clock_s[stage] = oldest->arrives_s;
+    progress_of(s, part, i->micro)->finished++;
+    return ST_OK;
 }
 
 /* The next instruction of a stage, if it can run by now. */
@@ -144,9 +219,11 @@ static enum status run_one(struct simulation *s, int stage, bool *ran)
     if (i->op == SCHEDULE_SEND_ACTIVATION || i->op == SCHEDULE_SEND_GRADIENT) *ran = send(s, stage, part, i);
     else if (i->op == SCHEDULE_RECEIVE_ACTIVATION || i->op == SCHEDULE_RECEIVE_GRADIENT)
         st = receive(s, stage, i, channel_of(s, i->op, part), ran);
-    else compute(s, stage, part, i->op);
+    else if (i->op == SCHEDULE_START_EXCHANGE) st = start_exchange(s, stage, part, i);
+    else if (i->op == SCHEDULE_FINISH_EXCHANGE) st = finish_exchange(s, stage, part, i);
+    else compute(s, stage, part, i);
     if (st != ST_OK || !*ran) return st;
-    *done_of(s, i->op, part, i->micro) = true;
+    *done_of(s, i->op, part, i->micro) = !has_pieces(i->op) || i->last;
     s->next[stage]++;
     return ST_OK;
 }
@@ -193,6 +270,8 @@ static enum status simulation_open(struct simulation *s)
     const struct schedule_spec *spec = s->spec;
     int parts = schedule_parts(spec), channels = 2 * (parts - 1);
     TRY(NEW_ARRAY(s->done, OPS * parts * spec->micros));
+    TRY(NEW_ARRAY(s->progress, parts * spec->micros));
+    TRY(NEW_ARRAY(s->flights, spec->stages));
     TRY(NEW_ARRAY(s->channels, channels + 1));
     TRY(NEW_ARRAY(s->messages, (channels + 1) * spec->micros));
     TRY(NEW_ARRAY(s->next, spec->stages));
@@ -206,7 +285,8 @@ done:
 
 static void simulation_close(struct simulation *s)
 {
-    free(s->done), free(s->channels), free(s->messages), free(s->next), free(s->held), free(s->clock_s);
+    free(s->done), free(s->progress), free(s->flights), free(s->channels), free(s->messages), free(s->next),
+        free(s->held), free(s->clock_s);
 }
 
 /* Until the last stage is done, and the share of it that stages have no work. */

@@ -1,5 +1,6 @@
 #include "mpi/stage.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "mpi/expert_line.h"
@@ -12,11 +13,12 @@ struct line {
 
 struct stage {
     struct model *model; /* borrowed */
-    bool linked;
+    bool linked, in_turns;
     struct batch empty;
     int64_t no_offsets[1];
     struct comm *expert;         /* the mesh's, which outlives the stage; */
     struct expert_line *experts; /* rows travel over it; NULL if all experts lie here */
+    int free_lane;               /* the one of the exchange that was finished last */
     struct line train, loss;
     int train_micros;
     int micros, chunks, slots; /* micros: of a training step or a loss, whichever has more */
@@ -36,12 +38,31 @@ struct stage {
 
 static struct schedule_spec train_spec(const struct stage_plan *plan, int stages)
 {
-    return (struct schedule_spec){plan->kind, stages, plan->chunks, plan->micros};
+    return (struct schedule_spec){.kind = plan->kind,
+                                  .stages = stages,
+                                  .chunks = plan->chunks,
+                                  .micros = plan->micros,
+                                  .trips = plan->trips,
+                                  .in_turns = plan->in_turns};
 }
 
 static struct schedule_spec loss_spec(const struct stage_plan *plan, int stages)
 {
-    return (struct schedule_spec){SCHEDULE_FORWARD_ONLY, stages, plan->chunks, plan->loss_micros};
+    struct schedule_spec spec = train_spec(plan, stages);
+    spec.kind = SCHEDULE_FORWARD_ONLY;
+    spec.micros = plan->loss_micros;
+    return spec;
+}
+
+bool stage_takes_turns(const struct config *c, int experts, int stages, int micros)
+{
+    if (experts == 1 || micros == 1 || config_word_is(c, "mesh.turns", "never")) return false;
+    return stages == 1 || config_word_is(c, "mesh.turns", "always");
+}
+
+void stage_trips(const struct model *model, int parts, const int *first, int *trips)
+{
+    for (int i = 0; i < parts; i++) trips[i] = model_expert_layers(model, (struct model_part){first[i], first[i + 1]});
 }
 
 /* FLOPs of training blocks [first, first + 1), with the embedding or the heads if they are at an end. */
@@ -136,6 +157,7 @@ enum status stage_create(struct mesh *mesh, struct model *model, const struct mo
                             .micros = plan->micros > plan->loss_micros ? plan->micros : plan->loss_micros,
                             .train_micros = plan->micros,
                             .linked = plan->linked,
+                            .in_turns = plan->in_turns,
                             .expert = &mesh->expert,
                             .chunks = plan->chunks,
                             .slots = stage_slots(plan, pipe->size, pipe->rank)};
@@ -144,7 +166,9 @@ enum status stage_create(struct mesh *mesh, struct model *model, const struct mo
     }
     TRY(comm_agree(&mesh->world, st));
     if (ranks.ranks > 1) TRY(expert_line_create(&mesh->expert, &ranks, model_message_bytes(model, 1), &s->experts));
-    TRY(line_open(pipe, &s->train, train_spec(plan, pipe->size), bytes));
+    struct schedule_spec train = train_spec(plan, pipe->size);
+    train.recompute = limits->recompute;
+    TRY(line_open(pipe, &s->train, train, bytes));
     TRY(line_open(pipe, &s->loss, loss_spec(plan, pipe->size), bytes));
 done:
     if (st != ST_OK) stage_destroy(&s);
@@ -197,39 +221,70 @@ static int take_slot(struct stage *s)
     return slot;
 }
 
-/* To the end of a pass, exchange after exchange. */
-static void move_rows(struct stage *s, int slot)
+/* Rounds after the first of the exchange that was finished last. */
+static void further_rounds(struct stage *s, int slot)
 {
-    for (struct travel_move *move; (move = model_move(s->model, slot)) != NULL; model_go_on(s->model, slot)) {
-        expert_line_start(s->expert, s->experts, 0, move);
-        model_meanwhile(s->model, slot);
-        expert_line_finish(s->expert, s->experts, 0);
+    struct travel_move *move;
+    while ((move = model_move(s->model, slot)) != NULL && move->round > 0) {
+        expert_line_start(s->expert, s->experts, s->free_lane, move);
+        expert_line_finish(s->expert, s->experts, s->free_lane);
+        model_go_on(s->model, slot);
     }
 }
 
-static enum status forward(void *context, int micro, int chunk, const void *in, void *out)
+static enum status begin_forward(struct stage *s, int micro, int chunk, const void *in)
 {
-    struct stage *s = context;
-    if (!passes(s, micro)) return ST_OK;
-    int slot = s->how.train ? take_slot(s) : 0;
+    int slot = s->how.train ? take_slot(s) : s->in_turns * (micro % 2);
     *slot_of(s, micro, chunk) = slot;
     struct model_how how = s->how;
     if (micro + 1 < (s->linked ? s->train_micros : s->count)) how.ready = NULL;
-    enum status st = model_begin_forward(s->model, slot, chunk, batch_of(s, micro), &how, in);
-    if (st != ST_OK) return note(s, st);
-    move_rows(s, slot);
-    return note(s, model_end_forward(s->model, slot, out, s->sum));
+    return model_begin_forward(s->model, slot, chunk, batch_of(s, micro), &how, in);
 }
 
-static enum status backward(void *context, int micro, int chunk, const void *d_out, void *d_in)
+static enum status forward(void *context, const struct instruction *i, const void *in, void *out)
 {
     struct stage *s = context;
-    if (!passes(s, micro)) return ST_OK;
-    int slot = *slot_of(s, micro, chunk);
-    model_begin_backward(s->model, slot, d_out);
-    move_rows(s, slot);
-    model_end_backward(s->model, slot, d_in);
+    enum status st = ST_OK;
+    if (!passes(s, i->micro)) return ST_OK;
+    if (i->piece == 0) st = begin_forward(s, i->micro, i->chunk, in);
+    if (st != ST_OK) return note(s, st);
+    int slot = *slot_of(s, i->micro, i->chunk);
+    if (i->piece > 0) model_go_on(s->model, slot);
+    further_rounds(s, slot);
+    return i->last ? note(s, model_end_forward(s->model, slot, out, s->sum)) : ST_OK;
+}
+
+static enum status backward(void *context, const struct instruction *i, const void *d_out, void *d_in)
+{
+    struct stage *s = context;
+    if (!passes(s, i->micro)) return ST_OK;
+    int slot = *slot_of(s, i->micro, i->chunk);
+    if (i->piece == 0) model_begin_backward(s->model, slot, d_out);
+    else model_go_on(s->model, slot);
+    further_rounds(s, slot);
+    if (i->last) model_end_backward(s->model, slot, d_in);
     return ST_OK;
+}
+
+/* The table says that rows must move; a model that says otherwise is a broken invariant. */
+static void start(void *context, const struct instruction *i, int lane)
+{
+    struct stage *s = context;
+    int slot = *slot_of(s, i->micro, i->chunk);
+    struct travel_move *move = model_move(s->model, slot);
+    if (!move) {
+        fprintf(stderr, "stage: broken invariant: the schedule has an exchange where the model has none\n");
+        MPI_Abort(s->expert->handle, ST_INTERNAL);
+    }
+    expert_line_start(s->expert, s->experts, lane, move);
+    model_meanwhile(s->model, slot);
+}
+
+static void finish(void *context, const struct instruction *i, int lane)
+{
+    struct stage *s = context;
+    expert_line_finish(s->expert, s->experts, lane);
+    s->free_lane = lane;
 }
 
 static enum status weights(void *context, int micro, int chunk)
@@ -262,7 +317,7 @@ static enum status run(struct comm *pipe, struct stage *s, struct line *line, co
     s->how = how;
     s->sum = loss;
     s->failed = ST_OK;
-    struct pipeline_stage calls = {s, forward, backward, weights, message_bytes, poll};
+    struct pipeline_stage calls = {s, forward, backward, weights, message_bytes, poll, start, finish};
     enum status st = pipeline_run(pipe, line->pipeline, &calls);
     for (int i = 0; i < s->slots; i++) s->taken[i] = false; /* a failed step leaves some */
     return st != ST_OK ? st : s->failed;

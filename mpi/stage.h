@@ -4,6 +4,7 @@
  * case: the same tables without messages.
  *
  *     TRY(stage_cut(whole, &limits, &plan, stages, first));                  which blocks each part has
+ *     stage_trips(whole, stages * plan.chunks, first, trips);                where plan.linked: plan.trips = trips
  *     hold = stage_hold(&plan, stages, stage, first);                        model_create(config, vocab, &hold, &model)
  *     limits.slots = stage_slots(&plan, stages, stage); ...                  model_prepare(model, &limits)
  *     TRY(stage_create(&mesh, model, &limits, &plan, &stage));
@@ -20,13 +21,21 @@ struct stage_plan {
     int chunks;              /* of a stage */
     int micros;              /* most micro-batches of a step, */
     int loss_micros;         /* and of a call of stage_loss */
-    bool linked;             /* experts lie on other ranks, too */
+    bool linked;             /* experts lie on other ranks, too: */
+    bool in_turns;           /* two micro-batches share the time of their exchanges (mpi/schedule.h) */
+    const int *trips;        /* [parts] layers of each part with experts. Borrowed */
 };
+
+/* What mesh.turns says of stages that share out experts among `experts` ranks and have `micros` micro-batches: `auto`
+ * means where there is one stage, since a pipeline would fill and empty in pairs. Local. */
+bool stage_takes_turns(const struct config *config, int experts, int stages, int micros);
 
 /* Share the blocks of `model`, which holds all and needs no memory, so that the dearest part costs least, from the FLOPs
  * of embedding, block and heads: first[parts + 1], parts = stages * chunks. ST_CONFIG if there are too few blocks. Local. */
 MUST_CHECK enum status stage_cut(const struct model *model, const struct model_limits *limits,
                                  const struct stage_plan *plan, int stages, int *first);
+/* Layers with experts of each part of `model`, which holds all: trips[parts]. Local. */
+void stage_trips(const struct model *model, int parts, const int *first, int *trips);
 /* The parts of stage `stage`; the micro-batch chunks that it keeps on their way. Local. */
 struct model_hold stage_hold(const struct stage_plan *plan, int stages, int stage, const int *first);
 int stage_slots(const struct stage_plan *plan, int stages, int stage);

@@ -66,7 +66,8 @@ static void scene_open(struct scene *s, struct comm *world, enum schedule_kind k
                                   .splits = schedule_splits(kind)};
     build_model(s, &limits);
     require(stage_create(&s->mesh, s->model, &limits, &s->plan, &s->stage));
-    require(schedule_build(&(struct schedule_spec){kind, STAGES, chunks, MICROS}, &s->schedule));
+    require(schedule_build(&(struct schedule_spec){.kind = kind, .stages = STAGES, .chunks = chunks, .micros = MICROS},
+                           &s->schedule));
     for (int i = 0; i < MICROS; i++) fill_cells(&s->micro[i], 1, i, TOKENS, GENES);
     s->message_bytes = model_message_bytes(s->model, TOKENS);
     s->in = block_of((size_t)s->message_bytes);

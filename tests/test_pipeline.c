@@ -28,9 +28,10 @@ static enum status call(struct toy *t)
 
 static bool is_last(const struct toy *t, int part) { return part == schedule_parts(t->spec) - 1; }
 
-static enum status forward(void *context, int micro, int chunk, const void *in, void *out)
+static enum status forward(void *context, const struct instruction *piece, const void *in, void *out)
 {
     struct toy *t = context;
+    int micro = piece->micro, chunk = piece->chunk;
     int part = schedule_part(t->spec, t->stage, chunk), n = size_of(micro);
     assert_true((in == NULL) == (part == 0) && (out == NULL) == is_last(t, part));
     for (int i = 0; i < n; i++) t->x[chunk][micro][i] = in ? ((const double *)in)[i] : input(micro, i);
@@ -40,9 +41,10 @@ static enum status forward(void *context, int micro, int chunk, const void *in, 
 }
 
 /* The loss is half the sum of squares of the last part's result. */
-static enum status backward(void *context, int micro, int chunk, const void *d_out, void *d_in)
+static enum status backward(void *context, const struct instruction *piece, const void *d_out, void *d_in)
 {
     struct toy *t = context;
+    int micro = piece->micro, chunk = piece->chunk;
     int part = schedule_part(t->spec, t->stage, chunk), n = size_of(micro);
     for (int i = 0; i < n; i++)
         t->d[chunk][micro][i] = d_out ? ((const double *)d_out)[i] : factor(part) * t->x[chunk][micro][i] + part;
@@ -83,7 +85,7 @@ static enum status run(struct pipeline *p, const struct schedule *s, int fail_at
 {
     memset(toy.da, 0, sizeof toy.da), memset(toy.db, 0, sizeof toy.db);
     toy.spec = &s->spec, toy.stage = world.rank, toy.fail_at = fail_at, toy.calls = 0;
-    struct pipeline_stage stage = {&toy, forward, backward, weights, message_bytes, NULL};
+    struct pipeline_stage stage = {&toy, forward, backward, weights, message_bytes, NULL, NULL, NULL};
     return pipeline_run(&world, p, &stage);
 }
 
@@ -105,7 +107,7 @@ static void for_all_schedules(void (*check)(struct pipeline *, const struct sche
         if (interleaved && world.size == 1) continue;
         for (int chunks = 1; chunks <= (interleaved ? 3 : 1); chunks++)
             for (int micros = 1; micros <= MICROS; micros += 4) {
-                struct schedule_spec spec = {kind, world.size, chunks, micros};
+                struct schedule_spec spec = {.kind = kind, .stages = world.size, .chunks = chunks, .micros = micros};
                 struct schedule s;
                 struct pipeline *p;
                 assert_int_equal(schedule_build(&spec, &s), ST_OK);
@@ -146,7 +148,10 @@ static void a_step_allocates_nothing(void **state)
 #endif
     struct schedule s;
     struct pipeline *p;
-    assert_int_equal(schedule_build(&(struct schedule_spec){SCHEDULE_ZB_H1, world.size, 1, MICROS}, &s), ST_OK);
+    assert_int_equal(
+        schedule_build(
+            &(struct schedule_spec){.kind = SCHEDULE_ZB_H1, .stages = world.size, .chunks = 1, .micros = MICROS}, &s),
+        ST_OK);
     assert_int_equal(pipeline_create(&world, &s, sizeof(double) * MOST, &p), ST_OK);
     assert_int_equal(run(p, &s, 0), ST_OK);
     allocations_begin();

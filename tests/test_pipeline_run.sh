@@ -78,6 +78,9 @@ for how in "2 expert=2" "4 expert=4" "4 expert=2,pipe=2"; do
     cytomill-embed --model "$dir/x$axes" "$dir/atlas" --out "$dir/x.h5ad" >"$dir/log" 2>&1 || fail "embedding from experts of $how"
     rm "$dir/x.h5ad" "$dir/x.h5ad.run.json"
 done
+routed 2 "$dir/xplain" --set mesh.expert=2 --set mesh.turns=never || fail "experts: no turns"
+grep -q "take turns" "$dir/log" && fail "experts: turns are taken"
+[ "$(loss xplain)" = "$(loss xexpert=2)" ] || fail "turns change the training: loss $(loss xexpert=2), not $(loss xplain)"
 rm "$dir/xexpert=4/checkpoint-6.h5"
 routed 1 "$dir/xexpert=4" && grep -q "step 4" "$dir/log" || fail "four expert ranks, then one"
 rm "$dir/xexpert=4/checkpoint-6.h5"

@@ -187,7 +187,7 @@ static void memory_of_expert_ranks_is_what_is_measured(void **state)
     struct plan_estimate e = estimate(layout);
     struct model_hold hold = model_hold_all(40);
     hold.expert_ranks = 4;
-    struct plan_memory want = measured(hold, 32, 4, 1, false, 0);
+    struct plan_memory want = measured(hold, 32, 4, 2, false, 0); /* two micro-batches in turns */
     check_memory(&e, want);
     job.copies = true;
     struct plan_estimate copied = estimate(layout);
@@ -222,13 +222,14 @@ static void idle_shares_are_those_of_the_schedules(void **state)
     machine.latency_s = 0;
     machine.link_bytes_per_s = machine.shared_bytes_per_s = 1e30;
     for (int kind = SCHEDULE_GPIPE; kind <= SCHEDULE_ZB_H1; kind++) {
-        struct schedule_spec spec = {kind, 4, kind == SCHEDULE_INTERLEAVED ? 2 : 1, 32};
+        struct schedule_spec spec = {
+            .kind = kind, .stages = 4, .chunks = kind == SCHEDULE_INTERLEAVED ? 2 : 1, .micros = 32};
         struct plan_estimate e = estimate((struct plan_layout){32, 4, kind, spec.chunks, 4, false, 1, NULL});
         double block = 10.0 / spec.chunks;
         struct schedule schedule;
         struct schedule_found found = {0};
         OK(schedule_build(&spec, &schedule));
-        OK(schedule_simulate(&schedule, &(struct schedule_times){block, block, block, 0}, 2, &found));
+        OK(schedule_simulate(&schedule, &(struct schedule_times){block, block, block, 0, 0}, 2, &found));
         assert_int_equal(e.micros, 32);
         check_close(e.bubble, found.bubble, 1e-9);
         check_close(e.time.forward, 32 * 10, 1e-9);
@@ -239,12 +240,13 @@ static void idle_shares_are_those_of_the_schedules(void **state)
 
 static void extrapolate(bool uneven)
 {
-    static const struct schedule_times times[] = {{1, 1.1, 0.9, 0}, {1, 1.3, 0.8, 0.1}, {1, 2, 0.01, 0.3}};
+    static const struct schedule_times times[] = {{1, 1.1, 0.9, 0, 0}, {1, 1.3, 0.8, 0.1, 0}, {1, 2, 0.01, 0.3, 0}};
     for (int kind = SCHEDULE_GPIPE; kind <= SCHEDULE_ZB_H1; kind++)
         for (int p = 2; p <= 9; p += 3)
             for (int m = 1; m <= 150; m += 1 + m / 3)
                 for (size_t t = 0; t < sizeof times / sizeof *times; t++) {
-                    struct schedule_spec spec = {kind, p, kind == SCHEDULE_INTERLEAVED ? 3 : 1, m};
+                    struct schedule_spec spec = {
+                        .kind = kind, .stages = p, .chunks = kind == SCHEDULE_INTERLEAVED ? 3 : 1, .micros = m};
                     struct schedule schedule;
                     struct schedule_found whole = {0}, quick;
                     struct schedule_times part[27];
@@ -526,6 +528,7 @@ static void three_cases_with_experts(void **state)
     struct plan *plan;
     struct plan_found found, narrow;
     machine.node_bytes = 110e9;
+    OK(config_set(config, "mesh.turns=never", "test")); /* one micro-batch at a time, so that the memory is enough */
     OK(plan_open(&job, &machine, &plan));
     OK(plan_search(plan, &(struct plan_wanted){.pipe = 1}, &narrow));
     assert_true(narrow.best[0].layout.expert > 1 && narrow.best[0].layout.expert <= 4);
@@ -535,6 +538,7 @@ static void three_cases_with_experts(void **state)
     assert_non_null(strstr(found.best[0].reason, "asks for 8 expert ranks (mesh.expert), over several nodes"));
     assert_true(found.best[0].step_s > narrow.best[0].step_s);
     plan_close(&plan);
+    OK(config_set(config, "mesh.turns=auto", "test"));
     clear_mixture();
 }
 

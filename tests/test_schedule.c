@@ -3,10 +3,12 @@
  * Every shape up to 8 stages (interleaved up to 10, its last) builds, plays to its end and keeps its limit of
  * micro-batches; idle time is what the published formulas
  * say, and each part may take its own time; a table with anything missing, twice, out of order or sent to the wrong
- * stage is refused. */
+ * stage is refused. With exchanges between the pieces of F and B, one after another or in turns, the same holds, and turns
+ * hide what the pieces are long enough for. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <cmocka.h>
@@ -14,7 +16,7 @@
 
 #include "mpi/schedule.h"
 
-static const struct schedule_times unit = {1, 1, 1, 0};
+static const struct schedule_times unit = {1, 1, 1, 0, 0};
 enum { MOST_STAGES = 8, MOST_MICROS = 17, MOST_INTERLEAVED = 10 };
 
 static struct schedule build(struct schedule_spec spec)
@@ -43,7 +45,7 @@ static void for_all_shapes(void (*check)(struct schedule_spec))
 
 static void check_plays(struct schedule_spec spec)
 {
-    static const struct schedule_times times[] = {{1, 1, 1, 0}, {1, 1.3, 0.8, 0.1}, {1, 2, 0.01, 3}};
+    static const struct schedule_times times[] = {{1, 1, 1, 0, 0}, {1, 1.3, 0.8, 0.1, 0}, {1, 2, 0.01, 3, 0}};
     struct schedule s = build(spec);
     for (size_t t = 0; t < sizeof times / sizeof *times; t++) {
         int peak[MOST_INTERLEAVED];
@@ -65,7 +67,7 @@ static double formula(const struct schedule_spec *s, const struct schedule_times
 
 static void check_bubble(struct schedule_spec spec)
 {
-    static const struct schedule_times times[] = {{1, 1, 1, 0}, {1, 1.2, 0.9, 0}, {2, 2.1, 2, 0}};
+    static const struct schedule_times times[] = {{1, 1, 1, 0, 0}, {1, 1.2, 0.9, 0, 0}, {2, 2.1, 2, 0, 0}};
     bool whole = spec.micros >= spec.stages && (spec.chunks == 1 || spec.micros % spec.stages == 0);
     if (!whole) return; /* the formulas are those of full pipelines */
     for (size_t t = 0; t < sizeof times / sizeof *times; t++) {
@@ -89,11 +91,12 @@ static void the_longest_interleaved_pipelines_play(void **state)
     for (int p = MOST_STAGES + 1; p <= MOST_INTERLEAVED; p++)
         for (int v = 1; v <= 4; v++)
             for (int m = 1; m <= 3 * p; m += m < p - 1 ? p - 2 : 1) {
-                struct schedule_spec spec = {SCHEDULE_INTERLEAVED, p, v, m};
+                struct schedule_spec spec = {.kind = SCHEDULE_INTERLEAVED, .stages = p, .chunks = v, .micros = m};
                 check_plays(spec);
                 check_bubble(spec);
             }
-    struct schedule_spec longer = {SCHEDULE_INTERLEAVED, MOST_INTERLEAVED + 1, 2, MOST_INTERLEAVED + 1};
+    struct schedule_spec longer = {
+        .kind = SCHEDULE_INTERLEAVED, .stages = MOST_INTERLEAVED + 1, .chunks = 2, .micros = MOST_INTERLEAVED + 1};
     struct schedule s;
     assert_int_equal(schedule_build(&longer, &s), ST_CONFIG);
     assert_non_null(strstr(status_message(), "interleaved on 11 stages"));
@@ -104,10 +107,10 @@ static void the_longest_interleaved_pipelines_play(void **state)
 /* One stage of 1F1B as it is drawn in every paper. */
 static void one_forward_one_backward(void **state)
 {
-    struct schedule s = build((struct schedule_spec){SCHEDULE_1F1B, 3, 1, 4});
+    struct schedule s = build((struct schedule_spec){.kind = SCHEDULE_1F1B, .stages = 3, .chunks = 1, .micros = 4});
     char text[256] = "";
     for (int i = s.first[1]; i < s.first[2]; i++) {
-        static const char letters[] = "FBWsrgh";
+        static const char letters[] = "FBWxysrgh";
         size_t n = strlen(text);
         text[n] = letters[s.instructions[i].op], text[n + 1] = (char)('0' + s.instructions[i].micro);
     }
@@ -118,9 +121,9 @@ static void one_forward_one_backward(void **state)
 /* A message that takes time makes a step longer by its part in the longest way, and never shorter. */
 static void messages_take_their_time(void **state)
 {
-    struct schedule s = build((struct schedule_spec){SCHEDULE_1F1B, 4, 1, 8});
+    struct schedule s = build((struct schedule_spec){.kind = SCHEDULE_1F1B, .stages = 4, .chunks = 1, .micros = 8});
     struct schedule_found at_once = play(&s, unit, 2, NULL);
-    struct schedule_found later = play(&s, (struct schedule_times){1, 1, 1, 0.25}, 2, NULL);
+    struct schedule_found later = play(&s, (struct schedule_times){1, 1, 1, 0.25, 0}, 2, NULL);
     assert_true(later.step_s >= at_once.step_s + 2 * 3 * 0.25);
     schedule_free(&s);
 }
@@ -132,13 +135,14 @@ static void parts_have_their_own_times(void **state)
     enum { STAGES = 3, MICROS = 7 };
     static const double dear[STAGES] = {1, 3, 2};
     for (int kind = SCHEDULE_GPIPE; kind <= SCHEDULE_ZB_H1; kind++) {
-        struct schedule s = build((struct schedule_spec){kind, STAGES, 1, MICROS});
+        struct schedule s =
+            build((struct schedule_spec){.kind = kind, .stages = STAGES, .chunks = 1, .micros = MICROS});
         struct schedule_times same[STAGES], own[STAGES];
         double busy_s[STAGES];
         struct schedule_found found = {0}, parts = {0}, unlike = {.busy_s = busy_s};
         for (int i = 0; i < STAGES; i++) {
-            same[i] = (struct schedule_times){1, 1.2, 0.9, 0.1};
-            own[i] = (struct schedule_times){dear[i], dear[i], dear[i], 0};
+            same[i] = (struct schedule_times){1, 1.2, 0.9, 0.1, 0};
+            own[i] = (struct schedule_times){dear[i], dear[i], dear[i], 0, 0};
         }
         assert_int_equal(schedule_simulate(&s, same, 2, &found), ST_OK);
         assert_int_equal(schedule_simulate_parts(&s, same, 2, &parts), ST_OK);
@@ -149,8 +153,9 @@ static void parts_have_their_own_times(void **state)
         assert_true(fabs(unlike.bubble - (1 - 3 * MICROS * 6 / (3 * unlike.step_s))) < 1e-12);
         schedule_free(&s);
     }
-    struct schedule s = build((struct schedule_spec){SCHEDULE_GPIPE, 3, 1, 1}); /* one micro-batch there and back */
-    static const struct schedule_times own[] = {{1, 2, 4, 0.5}, {8, 16, 32, 0.25}, {64, 128, 256, 0.125}};
+    struct schedule s = build((struct schedule_spec){
+        .kind = SCHEDULE_GPIPE, .stages = 3, .chunks = 1, .micros = 1}); /* one micro-batch there and back */
+    static const struct schedule_times own[] = {{1, 2, 4, 0.5, 0}, {8, 16, 32, 0.25, 0}, {64, 128, 256, 0.125, 0}};
     struct schedule_found found = {0};
     assert_int_equal(schedule_simulate_parts(&s, own, 2, &found), ST_OK);
     assert_true(fabs(found.step_s - (1 + 0.5 + 8 + 0.25 + 64 + 128 + 256 + 0.125 + 16 + 32 + 0.25 + 2 + 4)) < 1e-12);
@@ -168,7 +173,7 @@ static void expect_refused(struct schedule *s, const char *what)
 
 static void a_broken_table_is_refused(void **state)
 {
-    struct schedule_spec spec = {SCHEDULE_ZB_H1, 3, 1, 5};
+    struct schedule_spec spec = {.kind = SCHEDULE_ZB_H1, .stages = 3, .chunks = 1, .micros = 5};
     struct schedule s = build(spec);
     int count = s.first[3];
     for (int i = 0; i < count; i++) { /* each instruction another's, or to someone else */
@@ -179,7 +184,7 @@ static void a_broken_table_is_refused(void **state)
         expect_refused(&s, "another peer");
         s.instructions[i] = kept, s.instructions[i].chunk = 1;
         expect_refused(&s, "a chunk there is not");
-        s.instructions[i] = kept, s.instructions[i].op = (kept.op + 1) % 7;
+        s.instructions[i] = kept, s.instructions[i].op = (kept.op + 1) % 9;
         expect_refused(&s, "another operation");
         s.instructions[i] = kept;
     }
@@ -191,7 +196,7 @@ static void a_broken_table_is_refused(void **state)
 /* Two stages that each wait for the other first. */
 static void a_deadlock_is_found(void **state)
 {
-    struct schedule s = build((struct schedule_spec){SCHEDULE_GPIPE, 2, 1, 2});
+    struct schedule s = build((struct schedule_spec){.kind = SCHEDULE_GPIPE, .stages = 2, .chunks = 1, .micros = 2});
     struct instruction *i = s.instructions; /* F0 s0 F1 s1 h0 ...: the gradient before the activation was sent */
     struct instruction gradient = i[4];
     memmove(i + 4, i + 3, sizeof *i);
@@ -222,14 +227,124 @@ static void evaluations_go_forward_only(void **state)
     for (int p = 1; p <= MOST_STAGES; p++)
         for (int v = 1; v <= 3; v++)
             for (int m = 1; m <= MOST_MICROS; m++) {
-                struct schedule_spec spec = {SCHEDULE_FORWARD_ONLY, p, v, m};
+                struct schedule_spec spec = {.kind = SCHEDULE_FORWARD_ONLY, .stages = p, .chunks = v, .micros = m};
                 struct schedule s = build(spec);
-                struct schedule_found found = play(&s, (struct schedule_times){1, 5, 5, 0}, 2, NULL);
+                struct schedule_found found = play(&s, (struct schedule_times){1, 5, 5, 0, 0}, 2, NULL);
                 assert_int_equal(schedule_limit(&spec, p - 1), 1);
                 if (v == 1) assert_true(fabs(found.step_s - (m + p - 1)) < 1e-12);
                 else assert_true(found.step_s >= m * v + p - 1 - 1e-12);
                 schedule_free(&s);
             }
+}
+
+/* ---- exchanges ---- */
+
+static const int trips[10 * 3] = {1, 0, 2, 1, 3, 1, 0, 0, 1, 2, 1, 1, 4};
+
+/* Calls `check` with every shape of a few stages whose parts have experts, in turns and not. */
+static void for_all_routed_shapes(void (*check)(struct schedule_spec))
+{
+    for (int kind = SCHEDULE_GPIPE; kind <= SCHEDULE_FORWARD_ONLY; kind++)
+        for (int p = kind == SCHEDULE_INTERLEAVED ? 2 : 1; p <= 10; p += p < 4 ? 1 : 3)
+            for (int v = 1; v <= (kind == SCHEDULE_INTERLEAVED ? 3 : 1); v++)
+                for (int m = 1; m <= 12; m++)
+                    for (int how = 0; how < 4; how++)
+                        check((struct schedule_spec){.kind = kind,
+                                                     .stages = p,
+                                                     .chunks = v,
+                                                     .micros = m,
+                                                     .trips = trips,
+                                                     .recompute = how & 1,
+                                                     .in_turns = how & 2});
+}
+
+static void check_routed(struct schedule_spec spec)
+{
+    static const struct schedule_times times[] = {{1, 1, 1, 0, 0}, {1, 2, 1, 0.1, 0.2}, {1, 2, 0.01, 3, 4}};
+    struct schedule s = build(spec);
+    for (size_t t = 0; t < sizeof times / sizeof *times; t++) {
+        int peak[MOST_INTERLEAVED];
+        play(&s, times[t], 2, peak);
+        for (int i = 0; i < spec.stages; i++) assert_true(peak[i] <= schedule_limit(&spec, i));
+    }
+    schedule_free(&s);
+}
+static void tables_with_exchanges_play_to_their_end(void **state) { for_all_routed_shapes(check_routed); }
+
+/* What is computed takes as long as without exchanges; one after another every exchange adds its time. */
+static double routed_step(int micros, bool in_turns, double exchange)
+{
+    static const int layers[] = {2};
+    struct schedule_times times = {1, 2, 0, 0, exchange};
+    struct schedule s = build((struct schedule_spec){
+        .kind = SCHEDULE_1F1B, .stages = 1, .chunks = 1, .micros = micros, .trips = layers, .in_turns = in_turns});
+    double step = play(&s, times, 2, NULL).step_s;
+    schedule_free(&s);
+    return step;
+}
+
+static void turns_hide_exchanges(void **state)
+{
+    static const double piece = 1 / 5.; /* of F; two layers with experts cut it four times, and B as often */
+    for (int m = 1; m <= 8; m++) {
+        assert_true(fabs(routed_step(m, false, piece) - (3 * m + 8 * m * piece)) < 1e-9);
+        double left = m % 2 ? 8 * piece : 0; /* the odd one has nobody to take turns with */
+        assert_true(fabs(routed_step(m, true, piece) - (3 * m + left)) < 1e-9);
+        assert_true(routed_step(m, true, 3 * piece) <= routed_step(m, false, 3 * piece) - (m / 2) * 8 * piece);
+    }
+}
+
+/* A stage's table as it is drawn: x and y are start and end of an exchange, which it numbers. */
+static void turns_are_taken(void **state)
+{
+    static const int layers[] = {1};
+    struct schedule s = build((struct schedule_spec){
+        .kind = SCHEDULE_GPIPE, .stages = 1, .chunks = 1, .micros = 2, .trips = layers, .in_turns = true});
+    char text[512] = "";
+    for (int i = 0; i < s.first[1]; i++) {
+        const struct instruction *in = &s.instructions[i];
+        snprintf(text + strlen(text), 8, "%c%d.%d ", "FBWxysrgh"[in->op], in -> micro, in -> piece);
+    }
+    assert_string_equal(text, "F0.0 x0.0 F1.0 x1.0 y0.0 F0.1 x0.1 y1.0 F1.1 x1.1 y0.1 F0.2 y1.1 F1.2 "
+                              "B0.0 x0.2 B1.0 x1.2 y0.2 B0.1 x0.3 y1.2 B1.1 x1.3 y0.3 B0.2 W0.0 y1.3 B1.2 W1.0 ");
+    schedule_free(&s);
+}
+
+static void swap(struct schedule *s, int a, int b)
+{
+    struct instruction kept = s->instructions[a];
+    s->instructions[a] = s->instructions[b];
+    s->instructions[b] = kept;
+}
+
+static void a_broken_exchange_is_refused(void **state)
+{
+    struct schedule_spec spec = {
+        .kind = SCHEDULE_1F1B, .stages = 2, .chunks = 1, .micros = 4, .trips = trips, .in_turns = true};
+    struct schedule s = build(spec);
+    for (int i = 0; i < s.first[1]; i++) {
+        struct instruction kept = s.instructions[i];
+        bool exchange = kept.op == SCHEDULE_START_EXCHANGE || kept.op == SCHEDULE_FINISH_EXCHANGE;
+        if (exchange) {
+            s.instructions[i].op = SCHEDULE_START_EXCHANGE + SCHEDULE_FINISH_EXCHANGE - kept.op;
+            expect_refused(&s, "the end of an exchange for its start");
+            s.instructions[i] = kept, s.instructions[i].micro ^= 1;
+            expect_refused(&s, "another micro-batch's exchange");
+        }
+        if (kept.op <= SCHEDULE_BACKWARD || exchange) {
+            s.instructions[i] = kept, s.instructions[i].piece++;
+            expect_refused(&s, "another piece");
+        }
+        s.instructions[i] = kept;
+    }
+    int started[2] = {-1, -1}; /* of micro-batches 0 and 1 */
+    for (int i = s.first[1] - 1; i >= 0; i--)
+        if (s.instructions[i].op == SCHEDULE_START_EXCHANGE && s.instructions[i].piece == 0 &&
+            s.instructions[i].micro < 2)
+            started[s.instructions[i].micro] = i;
+    swap(&s, started[0], started[1]);
+    expect_refused(&s, "two micro-batches' exchanges swapped");
+    schedule_free(&s);
 }
 
 int main(void)
@@ -243,6 +358,10 @@ int main(void)
                                        cmocka_unit_test(parts_have_their_own_times),
                                        cmocka_unit_test(a_broken_table_is_refused),
                                        cmocka_unit_test(a_deadlock_is_found),
-                                       cmocka_unit_test(impossible_shapes_are_refused)};
+                                       cmocka_unit_test(impossible_shapes_are_refused),
+                                       cmocka_unit_test(tables_with_exchanges_play_to_their_end),
+                                       cmocka_unit_test(turns_hide_exchanges),
+                                       cmocka_unit_test(turns_are_taken),
+                                       cmocka_unit_test(a_broken_exchange_is_refused)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -31,13 +31,14 @@ struct layout {
     int stages, experts;
     enum schedule_kind kind;
     int chunks;
-    bool recompute, tight; /* tight: room for few rows of other ranks, so that trips take several rounds */
+    bool in_turns, recompute, tight; /* tight: room for few rows of other ranks, so that trips take several rounds */
 };
 
 struct fixture {
     struct mesh mesh;
     struct config *config;
     struct vocab *vocab;
+    int trips[MOST_PARTS];
     struct model *model;
     struct trainer trainer;
     struct guard_state guard_state;
@@ -47,13 +48,20 @@ struct fixture {
 
 static void open_model(struct fixture *f, const struct layout *l)
 {
-    struct stage_plan plan = {l->kind, l->chunks > 0 ? l->chunks : 1, SHARE_MICROS, SHARE_MICROS + 1,
-                              f->mesh.expert.size > 1};
+    struct stage_plan plan = {l->kind,
+                              l->chunks > 0 ? l->chunks : 1,
+                              SHARE_MICROS,
+                              SHARE_MICROS + 1,
+                              f->mesh.expert.size > 1,
+                              l->in_turns && f->mesh.expert.size > 1,
+                              NULL};
     struct model_limits limits = {.cells = MICRO, .tokens = MICRO * (GENES + 1), .train = true, .threads = 1};
     int first[MOST_PARTS + 1], stages = f->mesh.pipe.size;
     struct model *whole;
     assert_int_equal(model_create(f->config, f->vocab, NULL, &whole), ST_OK);
     assert_int_equal(stage_cut(whole, &limits, &plan, stages, first), ST_OK);
+    stage_trips(whole, stages * plan.chunks, first, f->trips);
+    if (plan.linked) plan.trips = f->trips;
     model_destroy(&whole);
     struct model_hold hold = stage_hold(&plan, stages, f->mesh.pipe.rank, first);
     hold.expert_rank = f->mesh.expert.rank;
@@ -481,6 +489,41 @@ static void experts_may_lie_on_several_ranks(void **state)
     check_experts((struct layout){.kind = SCHEDULE_ZB_H1, .stages = 2, .tight = true}, 2);
 }
 
+/* Taking turns changes no bit of weights, losses and norms, whatever else the layout has. */
+static void check_turns(struct layout l, int divide)
+{
+    struct fixture turns, plain;
+    struct loss_sum a = {0}, b = {0};
+    l.experts = world.size / divide;
+    open_layout(&plain, &world, ROUTED, l);
+    l.in_turns = true;
+    open_layout(&turns, &world, ROUTED, l);
+    for (int64_t step = 0; step < 3; step++) {
+        struct step_result one = step_ok(&plain, step), two = step_ok(&turns, step);
+        assert_true(one.loss.genewise == two.loss.genewise && one.gradient_norm == two.gradient_norm);
+        assert_true(param_hash(model_params(plain.model)) == param_hash(model_params(turns.model)));
+    }
+    assert_int_equal(stage_loss(&plain.mesh.pipe, plain.trainer.stage, plain.micro, plain.count, &a), ST_OK);
+    assert_int_equal(stage_loss(&turns.mesh.pipe, turns.trainer.stage, turns.micro, turns.count, &b), ST_OK);
+    assert_true(a.genewise == b.genewise && a.cellwise == b.cellwise && a.weight == b.weight);
+    close_fixture(&plain);
+    close_fixture(&turns);
+}
+
+static void taking_turns_changes_nothing(void **state)
+{
+    check_turns((struct layout){.kind = SCHEDULE_1F1B, .tight = true}, 1);
+    if (brief) return;
+    check_turns((struct layout){.kind = SCHEDULE_1F1B}, 1);
+    check_turns((struct layout){.kind = SCHEDULE_1F1B, .recompute = true, .tight = true}, 1);
+    check_turns((struct layout){.kind = SCHEDULE_GPIPE, .recompute = true}, 1);
+    if (world.size % 2) return;
+    check_turns((struct layout){.kind = SCHEDULE_1F1B}, 2);
+    check_turns((struct layout){.kind = SCHEDULE_1F1B, .stages = 2, .tight = true}, 2);
+    check_turns((struct layout){.kind = SCHEDULE_ZB_H1, .stages = 2}, 2);
+    check_turns((struct layout){.kind = SCHEDULE_INTERLEAVED, .stages = 2, .chunks = 2}, 2);
+}
+
 static void data_and_pipe_agree_with_one_rank(void **state)
 {
     if (world.size % 2) skip();
@@ -505,7 +548,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(bad_steps_leave_no_trace),         cmocka_unit_test(a_flipped_bit_is_found),
         cmocka_unit_test(a_step_allocates_nothing),         cmocka_unit_test(pipelines_have_the_weights_of_one_rank),
         cmocka_unit_test(experts_go_through_pipelines),     cmocka_unit_test(data_and_pipe_agree_with_one_rank),
-        cmocka_unit_test(experts_may_lie_on_several_ranks),
+        cmocka_unit_test(experts_may_lie_on_several_ranks), cmocka_unit_test(taking_turns_changes_nothing),
     };
     cmocka_set_message_output(CM_OUTPUT_STDOUT);
     int failed = cmocka_run_group_tests(tests, NULL, NULL);

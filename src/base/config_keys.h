@@ -100,7 +100,8 @@
     BOOL("model.shared_expert", "false", "One expert beside the mixture that every token takes.") \
     INT("model.expert_every", "1", 1, 1024, "", "Every n-th block has experts, the others a plain SGLU.") \
     WORD("model.expert_balance", "loss", "none|loss|bias", \
-         "What keeps experts equally busy: nothing, a term of the loss (Switch), or a bias on the choice.") \
+         "What keeps experts equally busy: nothing, a term of the loss (Switch) of each micro-batch, weighed by its " \
+         "share of the tokens, so that its gradient depends on how the batch is cut, or a bias on the choice.") \
     REAL("model.expert_balance_weight", "1e-2", 0, 100, "", "Weight of that term of the loss.") \
     REAL("model.expert_balance_rate", "1e-3", 0, 1, "", "How far that bias moves after a step.") \
     WORD("model.norm", "deepnorm", "deepnorm", "How sub-layers join the residual stream: LN(lambda x + F(x)).") \
@@ -180,6 +181,9 @@
          "Order of micro-batches in the pipeline: zb-h1 puts off weight gradients to where a stage would wait, " \
          "interleaved gives a stage several chunks of blocks.") \
     INT("mesh.chunks", "1", 1, 32, "", "Chunks of a stage; more than 1 only with mesh.schedule interleaved.") \
+    WORD("mesh.turns", "auto", "auto|always|never", \
+         "Two micro-batches share the time in which rows are on their way to experts on other ranks (mesh.expert), " \
+         "which takes the memory of both; auto: where there is no pipeline.") \
     LIST("mesh.layers", "", \
          "Blocks of each stage (of each chunk: first chunks of all stages, then second ones); empty: shared by cost.") \
     /* cluster: what a training is planned for (cytomill-plan) */ \

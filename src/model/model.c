@@ -65,6 +65,14 @@ struct param_table *model_params(struct model *m) { return &m->params; }
 struct expert_layers *model_experts(struct model *m) { return &m->experts; }
 int model_width(const struct model *m) { return (int)m->width; }
 int model_layers(const struct model *m) { return m->layers; }
+
+int model_expert_layers(const struct model *m, struct model_part part)
+{
+    int count = 0;
+    for (int i = 0; i < m->experts.count; i++) count += model_part_has(part, m->experts.layer[i].block, m->layers);
+    return count;
+}
+
 const char *model_name(const struct model *m) { return m->name; }
 
 /* ---- measuring ---- */

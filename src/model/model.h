@@ -74,7 +74,8 @@ struct param_table *model_params(struct model *model);
 struct expert_layers *model_experts(struct model *model); /* their loads and balance */
 int model_width(const struct model *model);               /* D */
 int model_layers(const struct model *model);
-const char *model_name(const struct model *model); /* "cellfm-80m": names obsm/X_<model> */
+int model_expert_layers(const struct model *model, struct model_part part); /* held blocks of the part with experts */
+const char *model_name(const struct model *model);                          /* "cellfm-80m": names obsm/X_<model> */
 
 /* Measure only: bytes and FLOPs of a part under these limits, or with NULL of the parts held; nothing is allocated.
  * Local. */
