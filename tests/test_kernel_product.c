@@ -2,10 +2,12 @@
  * plan: ranks=1 limit=60 configs=release,sanitize,double
  * Small shapes entry by entry; large ones in O(n^2) with a random vector (Freivalds); tails of tiles
  * and buckets, several parts, accumulation; the same bytes for 1, 2, 3 threads and for a row wherever
- * it lies in a batch; the poll is called; no allocation of ours in a call. */
+ * it lies in a batch; masters that were rounded to bf16 before pack to the same bytes; the poll is called; no allocation of
+ * ours in a call. */
 #include "tests/kernel_check.h"
 
 #include "kernel/product.h"
+#include "kernel/vector.h"
 
 /* Tolerances relative to the largest entry. fp32: k <= 1100 terms of rounding 6e-8 with random signs.
  * bf16: operands are the same rounded numbers on both sides, results may round to the next of 8 bits. */
@@ -240,6 +242,43 @@ static void threads_change_nothing(void **state)
     }
 }
 
+static void packs_alike(int64_t in, int64_t out, int parts)
+{
+    const real *w[PRODUCT_MAX_PARTS];
+    const void *rounded[PRODUCT_MAX_PARTS];
+    int64_t part = out / parts * in;
+    for (int i = 0; i < parts; i++) {
+        void *to = test_values(part, 0, DTYPE_BF16);
+        real *from = test_reals(part, 5 + i);
+        for (int64_t k = 0; k < part; k += 3) /* half-way between two */
+            from[k] = bf16_to_float(bf16_from_float((float)from[k])) + exp2f((float)ilogb((double)from[k]) - 8);
+        vector_convert(to, DTYPE_BF16, from, DTYPE_REAL, part);
+        w[i] = from;
+        rounded[i] = to;
+    }
+    struct arena arena = {0};
+    struct product_weight weight;
+    struct product *p = make(in, out, parts, DTYPE_BF16, 1, &arena, &weight, w);
+    size_t bytes = product_weight_bytes(p);
+    char *first = weight.forward, *kept = test_block(bytes);
+    assert_true((char *)weight.backward > first && (char *)weight.backward < first + bytes);
+    memcpy(kept, first, bytes);
+    memset(first, 0, bytes); /* what lies between the two was 0, too */
+    product_pack_from(p, &weight, rounded, DTYPE_BF16);
+    assert_memory_equal(kept, first, bytes);
+    product_destroy(&p);
+    arena_destroy(&arena);
+    test_free_all();
+}
+
+static void rounded_masters_pack_alike(void **state)
+{
+    if (test_types[0] == DTYPE_F64) skip();
+    packs_alike(64, 96, 1);
+    packs_alike(70, 45, 3);
+    packs_alike(256, 512, 2);
+}
+
 static void count_call(void *context) { ++*(int *)context; }
 
 static void poll_is_called_and_nothing_allocated(void **state)
@@ -277,6 +316,7 @@ int main(void)
                                        cmocka_unit_test(batch_composition_changes_nothing),
                                        cmocka_unit_test(runs_are_calls_of_their_own),
                                        cmocka_unit_test(threads_change_nothing),
+                                       cmocka_unit_test(rounded_masters_pack_alike),
                                        cmocka_unit_test(poll_is_called_and_nothing_allocated)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

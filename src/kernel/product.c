@@ -158,16 +158,19 @@ static unsigned char *shared_scratch(const struct product *p) { return thread_sc
 
 /* ---- packing ---- */
 
-/* The masters as one [out,in] matrix: as they lie if they follow each other, else stacked in scratch. */
-static const real *masters_stacked(const struct product *p, const real *const *masters)
+/* The masters as one [out,in] matrix: as they lie if they follow each other and are of a type that can be packed, else
+ * stacked in scratch. *type is what they come in and what the matrix is of. */
+static const void *masters_stacked(const struct product *p, const void *const *masters, enum dtype *type)
 {
     int64_t part = p->spec.in * p->spec.out / p->spec.parts;
-    bool follow = true;
-    for (int i = 1; i < p->spec.parts; i++) follow = follow && masters[i] == masters[0] + i * part;
+    enum dtype given = *type;
+    bool follow = given == DTYPE_REAL || given == p->inner;
+    for (int i = 1; i < p->spec.parts; i++) follow = follow && masters[i] == dtype_at(masters[0], i * part, given);
     if (follow) return masters[0];
-    real *stacked = (real *)shared_scratch(p);
+    *type = given == p->inner ? given : DTYPE_REAL;
+    void *stacked = shared_scratch(p);
     for (int i = 0; i < p->spec.parts; i++)
-        vector_convert(stacked + i * part, DTYPE_REAL, masters[i], DTYPE_REAL, part);
+        vector_convert(dtype_at(stacked, i * part, *type), *type, masters[i], given, part);
     return stacked;
 }
 
@@ -178,15 +181,22 @@ static void round_weights(const struct product *p, void *packed, const struct mu
         vector_round_bf16(packed, (int64_t)(multiply_packed_bytes(m) / sizeof(real)));
 }
 
-void product_pack(struct product *p, struct product_weight *weight, const real *const *masters)
+void product_pack_from(struct product *p, struct product_weight *weight, const void *const *masters, enum dtype type)
 {
-    const real *w = masters_stacked(p, masters);
+    const void *w = masters_stacked(p, masters, &type);
     unsigned char *library = thread_scratch(p, 0);
-    multiply_pack(p->forward.multiply[0], 0, weight->forward, w, DTYPE_REAL, true, library);
+    multiply_pack(p->forward.multiply[0], 0, weight->forward, w, type, true, library);
     round_weights(p, weight->forward, p->forward.multiply[0]);
     if (!p->data.multiply[0]) return;
-    multiply_pack(p->data.multiply[0], 0, weight->backward, w, DTYPE_REAL, false, library);
+    multiply_pack(p->data.multiply[0], 0, weight->backward, w, type, false, library);
     round_weights(p, weight->backward, p->data.multiply[0]);
+}
+
+void product_pack(struct product *p, struct product_weight *weight, const real *const *masters)
+{
+    const void *each[PRODUCT_MAX_PARTS];
+    for (int i = 0; i < p->spec.parts; i++) each[i] = masters[i];
+    product_pack_from(p, weight, each, DTYPE_REAL);
 }
 
 /* ---- y = x W^T and dx = dy W on tiles of rows ---- */

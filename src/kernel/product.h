@@ -57,6 +57,10 @@ struct product_weight product_weight_take(const struct product *product, struct 
 void product_set_scratch(struct product *product, void *scratch);
 /* Repack masters[parts], each [out/parts, in]. Allocates nothing. Local. */
 void product_pack(struct product *product, struct product_weight *weight, const real *const *masters);
+/* The same from masters of another `type`: DTYPE_REAL, or DTYPE_BF16 where spec.type is that. Masters that were rounded
+ * to bf16 before give the same bytes. Local. */
+void product_pack_from(struct product *product, struct product_weight *weight, const void *const *masters,
+                       enum dtype type);
 
 /* y[rows, out] = x[rows, in] W^T. Local. */
 void product_forward(struct product *product, void *y, const void *x, const struct product_weight *weight,
