@@ -37,7 +37,7 @@ static inline enum status part_pack(struct part_scene *s, enum dtype type, int t
     linears_take(&s->linears, &s->packed);
     TRY(arena_create(&s->packed, s->packed.high_bytes));
     linears_take(&s->linears, &s->packed);
-    linears_pack(&s->linears);
+    linears_pack(&s->linears, &s->params);
 done:
     return st;
 }

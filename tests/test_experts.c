@@ -160,10 +160,10 @@ static void check_difference(const char *pattern, const char *name, double *x, d
 {
     const double h = 1e-5, at = *x;
     *x = at + h;
-    linears_pack(&s.part.linears);
+    linears_pack(&s.part.linears, &s.part.params);
     double up = run(&s, TAPE_INFER, NULL, NULL);
     *x = at - h;
-    linears_pack(&s.part.linears);
+    linears_pack(&s.part.linears, &s.part.params);
     double difference = (up - run(&s, TAPE_INFER, NULL, NULL)) / (2 * h);
     *x = at;
     if (!(fabs(gradient - difference) <= 2e-7 * largest))

@@ -381,7 +381,7 @@ static void open_mixer(struct mixer_scene *s, const struct config *config)
     linears_take(&s->linears, &s->packed);
     OK(arena_create(&s->packed, s->packed.high_bytes));
     linears_take(&s->linears, &s->packed);
-    linears_pack(&s->linears);
+    linears_pack(&s->linears, &s->params);
     OK(arena_create(&s->memory, 8 << 20));
     OK(tape_create(&s->memory, 256, &s->tape));
     s->pass = (struct pass){.tape = s->tape, .params = &s->params, .type = DTYPE_REAL};

@@ -14,8 +14,8 @@ static const float numbers[] = {0.2f, 1.1f, 2.5f, 0.4f, -1, 3, 0.5f}, loss_weigh
 
 static struct tensor *build_linear_op(struct scene *s)
 {
-    for (int i = 0; i < 2; i++) s->map.master[i] = s->leaf[1 + i].value, s->map.gradient[i] = s->leaf[1 + i].gradient;
-    product_pack(s->map.product, &s->packed, s->map.master);
+    for (int i = 0; i < 2; i++) s->map.gradient[i] = s->leaf[1 + i].gradient;
+    product_pack(s->map.product, &s->packed, (const real *const[]){s->leaf[1].value, s->leaf[2].value});
     s->map.packed = s->packed;
     return op_linear(s->tape, &s->map, in(s, 0));
 }
@@ -184,10 +184,9 @@ static void set_experts(struct scene *s, const struct linear **maps)
     for (int e = 0; e < EXPERTS; e++) {
         struct leaf *leaf = &s->leaf[1 + e % 2];
         s->expert[e] = s->map;
-        s->expert[e].master[0] = leaf->value;
         s->expert[e].gradient[0] = leaf->gradient;
         if (!s->expert_packed[e].forward) s->expert_packed[e] = weight_memory(s->map.product);
-        product_pack(s->map.product, &s->expert_packed[e], s->expert[e].master);
+        product_pack(s->map.product, &s->expert_packed[e], (const real *const[]){leaf->value});
         s->expert[e].packed = s->expert_packed[e];
         maps[e] = &s->expert[e];
     }

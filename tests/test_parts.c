@@ -2,7 +2,8 @@
  * plan: ranks=1 limit=90 configs=release,sanitize,double
  * However the blocks are cut, whichever parts share a table, with one micro-batch on its way or all, weight gradients at
  * once or late, activations kept or computed again: the losses and every gradient are those of the whole model, bit for
- * bit, with experts too. A part's table has every row and memory for its own; costs of parts add up to those of the whole. */
+ * bit, with experts too; also where each module's weights come just before it runs, for which it asks once, and never runs
+ * without. A part's table has every row and memory for its own; costs of parts add up to those of the whole. */
 #include "kernel_check.h"
 
 #include "golden.h"
@@ -73,11 +74,13 @@ struct layout {
     int end[MOST_CUTS], rank[MOST_CUTS];
     bool all_at_once; /* every micro-batch forward before the first goes backward */
     bool splits, recompute, bf16;
+    bool late; /* other weights are packed until a pass asks for a module's */
 };
 
 struct line {
     struct model *model[MOST_RANKS];
-    int index[MOST_CUTS]; /* of the part within its rank */
+    int index[MOST_CUTS];                                      /* of the part within its rank */
+    int asked[MOST_RANKS][LAYERS + 2], last_asked[MOST_RANKS]; /* times for module m, at m + 1; the last one */
     struct loss_sum loss;
 };
 
@@ -117,7 +120,38 @@ static void open_line(struct line *line, const struct layout *l)
         param_initialise(model_params(line->model[r]), 3);
         OK(model_prepare(line->model[r], &limits));
         OK(model_pack(line->model[r]));
+        line->last_asked[r] = MODULE_EMBEDDING - 1;
+        if (!l->late) continue;
+        param_initialise(model_params(line->model[r]), 4);
+        OK(model_pack(line->model[r]));
+        param_initialise(model_params(line->model[r]), 3);
+        model_expire(line->model[r]);
     }
+}
+
+/* What a pass on rank `rank` asks with. */
+struct asking {
+    struct line *line;
+    int rank;
+};
+
+static void pack_module(void *context, int module)
+{
+    const struct asking *a = context;
+    assert_true(module > a->line->last_asked[a->rank]); /* in the order of the model */
+    a->line->last_asked[a->rank] = module;
+    a->line->asked[a->rank][module + 1]++;
+    model_pack_module(a->line->model[a->rank], module, NULL);
+}
+
+static void check_asked(const struct line *line, const struct layout *l)
+{
+    for (int p = 0; p < l->parts; p++)
+        for (int module = MODULE_EMBEDDING; module <= LAYERS; module++) {
+            struct model_part part = {p ? l->end[p - 1] : 0, l->end[p]};
+            bool here = model_part_has(part, module, LAYERS);
+            if (here) assert_int_equal(line->asked[l->rank[p]][module + 1], l->late);
+        }
 }
 
 static void close_line(struct line *line)
@@ -139,8 +173,9 @@ static int slot_of(const struct layout *l, int m, int p) { return l->all_at_once
 static void forward(struct line *line, const struct layout *l, int m)
 {
     static double wire[2][TOKENS * WIDTH];
-    struct model_how how = {.train = true, .scale = 0.01, .step = 4};
     for (int p = 0; p < l->parts; p++) {
+        struct asking asking = {line, l->rank[p]};
+        struct model_how how = {.train = true, .scale = 0.01, .step = 4, .need = pack_module, .context = &asking};
         void *in = p ? wire[p % 2] : NULL, *out = p + 1 < l->parts ? wire[(p + 1) % 2] : NULL;
         OK(model_forward_part(line->model[l->rank[p]], slot_of(l, m, p), line->index[p], &micro[m], &how, in, out,
                               &line->loss));
@@ -208,6 +243,7 @@ static void compare(const struct layout *l)
     struct line one = *uncut_line(l->bf16), cut;
     open_line(&cut, l);
     run(&cut, l);
+    check_asked(&cut, l);
     assert_true(one.loss.genewise == cut.loss.genewise && one.loss.cellwise == cut.loss.cellwise);
     assert_true(one.loss.weight == cut.loss.weight && one.loss.hidden == cut.loss.hidden);
     struct param_table *t = model_params(one.model[0]);
@@ -232,7 +268,7 @@ static void compare_all(struct layout l)
     compare(&l);
     l.splits = true;
     compare(&l);
-    l.splits = false, l.recompute = true;
+    l.splits = false, l.recompute = l.late = true;
     compare(&l);
 #ifndef CYTOMILL_DOUBLE
     l.bf16 = true;
@@ -246,7 +282,7 @@ static void compare_all(struct layout l)
 static void compare_some(struct layout l)
 {
     compare(&l);
-    l.all_at_once = l.splits = true;
+    l.all_at_once = l.splits = l.late = true;
     compare(&l);
 }
 
@@ -268,6 +304,26 @@ static void chunks(void **state)
 static void both_ends_on_one_rank(void **state)
 {
     compare_some((struct layout){.ranks = 2, .parts = 3, .end = {1, 4, 5}, .rank = {0, 1, 0}});
+}
+
+static void expired_weights_are_refused(void **state)
+{
+    static float z[CELLS * WIDTH];
+    struct layout l = {.ranks = 1, .parts = 1, .end = {LAYERS}};
+    struct line line;
+    struct loss_sum loss;
+    open_line(&line, &l);
+    struct model *m = line.model[0];
+    model_expire(m);
+    for (int module = MODULE_EMBEDDING; module <= LAYERS; module++) {
+        assert_int_equal(model_loss(m, &micro[0], &loss), ST_INTERNAL);
+        assert_int_equal(model_embed(m, &micro[0], z), ST_INTERNAL);
+        assert_false(model_is_packed(m, module));
+        model_pack_module(m, module, NULL);
+    }
+    OK(model_loss(m, &micro[0], &loss));
+    OK(model_embed(m, &micro[0], z));
+    close_line(&line);
 }
 
 static void a_table_has_all_rows_and_its_own_memory(void **state)
@@ -347,6 +403,7 @@ int main(void)
         cmocka_unit_test(uneven_ranks),
         cmocka_unit_test(chunks),
         cmocka_unit_test(both_ends_on_one_rank),
+        cmocka_unit_test(expired_weights_are_refused),
         cmocka_unit_test(a_table_has_all_rows_and_its_own_memory),
         cmocka_unit_test(costs_add_up),
         cmocka_unit_test(recomputing_takes_less_memory_and_more_work),

@@ -63,8 +63,8 @@ static void test_segments_change_nothing(void **state)
 enum { LINKS = 3 };
 static struct tensor *build_links(struct scene *s)
 {
-    for (int i = 0; i < 2; i++) s->map.master[i] = s->leaf[1 + i].value, s->map.gradient[i] = s->leaf[1 + i].gradient;
-    product_pack(s->map.product, &s->packed, s->map.master);
+    for (int i = 0; i < 2; i++) s->map.gradient[i] = s->leaf[1 + i].gradient;
+    product_pack(s->map.product, &s->packed, (const real *const[]){s->leaf[1].value, s->leaf[2].value});
     s->map.packed = s->packed;
     struct tensor *x = in(s, 0);
     for (int i = 0; i < LINKS; i++) x = op_linear(s->tape, &s->map, i ? tape_segment(s->tape, "link", i, x) : x);

@@ -13,7 +13,7 @@ struct family {
     void (*destroy)(void *self);
     /* Take the memory of prepared segments: what is computed once per change of the weights. */
     void (*take)(void *self, struct arena *arena, bool train);
-    /* Redo the prepared segments; called after every change of the weights. */
+    /* Redo the prepared segments, which are the embedding's; called after every change of its weights. */
     void (*refresh)(void *self, const struct param_table *params);
     /* Before and after the backward pass through the embedding alone: clear the gradients of the prepared segments'
      * results, and carry them on to the parameters. */

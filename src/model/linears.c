@@ -92,7 +92,6 @@ static void bind(struct linears_row *row, const struct param_table *params, bool
     for (int i = 0; i < row->map.parts; i++) {
         int p = row->param[i];
         bool learns = train && params->gradient && params->rows[p].trainable;
-        row->map.master[i] = params->weight ? param_weight(params, p) : NULL;
         row->map.gradient[i] = learns ? param_gradient(params, p) : NULL;
     }
 }
@@ -126,12 +125,26 @@ void linears_take(struct linears *list, struct arena *arena)
     for (int i = 0; i < list->product_count; i++) product_set_scratch(list->products[i], scratch);
 }
 
-void linears_pack(struct linears *list)
+/* The parts of one map come from one kind of place. */
+static void pack(struct linears_row *row, const struct param_table *params, enum dtype type, const void *const *from)
 {
-    for (int i = 0; i < list->count; i++) {
-        struct linear *map = &list->rows[i]->map;
-        product_pack(map->product, &map->packed, map->master);
-    }
+    struct linear *map = &row->map;
+    const void *masters[PRODUCT_MAX_PARTS];
+    bool sent = from && from[row->param[0]];
+    for (int i = 0; i < map->parts; i++) masters[i] = sent ? from[row->param[i]] : param_weight(params, row->param[i]);
+    product_pack_from(map->product, &map->packed, masters, sent && !map->fine ? type : DTYPE_REAL);
+}
+
+void linears_pack(struct linears *list, const struct param_table *params)
+{
+    for (int i = 0; i < list->count; i++) pack(list->rows[i], params, DTYPE_REAL, NULL);
+}
+
+void linears_pack_module(struct linears *list, const struct param_table *params, int module, enum dtype type,
+                         const void *const *from)
+{
+    for (int i = 0; i < list->count; i++)
+        if (params->rows[list->rows[i]->param[0]].module == module) pack(list->rows[i], params, type, from);
 }
 
 void linears_free_products(struct linears *list)

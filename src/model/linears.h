@@ -24,13 +24,17 @@ struct linears {
  * computed in `real`. *out is borrowed and stays valid. Local. */
 MUST_CHECK enum status linears_add(struct linears *list, const struct param_table *params, const int *param, int parts,
                                    bool fine, const struct linear **out);
-/* Make the products and bind masters and, if `train`, gradients. Local. */
+/* Make the products and, if `train`, bind gradients. Local. */
 MUST_CHECK enum status linears_prepare(struct linears *list, const struct param_table *params, enum dtype type,
                                        bool train, int threads);
 /* Take packed weights and the one shared scratch block (measure mode allowed). Local. */
 void linears_take(struct linears *list, struct arena *arena);
-/* Pack every weight from its masters. Allocates nothing. Local. */
-void linears_pack(struct linears *list);
+/* Pack every weight from the table. Allocates nothing. Local. */
+void linears_pack(struct linears *list, const struct param_table *params);
+/* Those of one module. from[tensor] is where a tensor's masters lie, in the type of its map, unless it is NULL (or
+ * `from` is): then they are the table's. Allocates nothing. Local. */
+void linears_pack_module(struct linears *list, const struct param_table *params, int module, enum dtype type,
+                         const void *const *from);
 /* Bytes of the packed weights that a part of a model of `layers` blocks has, without keeping anything. Local. */
 MUST_CHECK enum status linears_measure(const struct linears *list, const struct param_table *params,
                                        struct model_part part, int layers, enum dtype type, bool train, int threads,

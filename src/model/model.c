@@ -18,6 +18,8 @@ enum status model_create(const struct config *config, const struct vocab *vocab,
                         .select_fraction = config_real(config, "model.select_fraction"),
                         .experts_per_token = (int)config_int(config, "model.experts_per_token")};
     m->hold = hold ? *hold : model_hold_all(m->layers);
+    TRY(NEW_ARRAY(m->expired, m->layers + 2));
+    for (int i = 0; i < m->layers + 2; i++) m->expired[i] = false;
     struct build build = {.config = config,
                           .params = &m->params,
                           .linears = &m->linears,
@@ -56,6 +58,7 @@ void model_destroy(struct model **model)
     linears_free(&m->linears);
     experts_free(&m->experts);
     param_free(&m->params);
+    free(m->expired);
     free(m->name);
     free(m);
     *model = NULL;
@@ -65,6 +68,7 @@ struct param_table *model_params(struct model *m) { return &m->params; }
 struct expert_layers *model_experts(struct model *m) { return &m->experts; }
 int model_width(const struct model *m) { return (int)m->width; }
 int model_layers(const struct model *m) { return m->layers; }
+enum dtype model_product_type(const struct model *m) { return model_type(&m->limits); }
 
 int model_expert_layers(const struct model *m, struct model_part part)
 {
@@ -251,10 +255,24 @@ done:
 
 enum status model_pack(struct model *m)
 {
-    linears_pack(&m->linears);
-    m->family->refresh(m->self, &m->params);
+    for (int module = MODULE_EMBEDDING; module <= m->layers; module++) model_pack_module(m, module, NULL);
     return ST_OK;
 }
+
+void model_expire(struct model *m)
+{
+    for (int module = MODULE_EMBEDDING; module <= m->layers; module++)
+        m->expired[module + 1] = model_hold_has(&m->hold, module, m->layers);
+}
+
+void model_pack_module(struct model *m, int module, const void *const *from)
+{
+    linears_pack_module(&m->linears, &m->params, module, model_type(&m->limits), from);
+    if (module == MODULE_EMBEDDING) m->family->refresh(m->self, &m->params);
+    m->expired[module + 1] = false;
+}
+
+bool model_is_packed(const struct model *m, int module) { return !m->expired[module + 1]; }
 
 void model_set_tap(struct model *m, tape_tap_fn *tap, void *context)
 {

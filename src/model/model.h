@@ -76,6 +76,7 @@ int model_width(const struct model *model);               /* D */
 int model_layers(const struct model *model);
 int model_expert_layers(const struct model *model, struct model_part part); /* held blocks of the part with experts */
 const char *model_name(const struct model *model);                          /* "cellfm-80m": names obsm/X_<model> */
+enum dtype model_product_type(const struct model *model); /* of activations and products, once prepared */
 
 /* Measure only: bytes and FLOPs of a part under these limits, or with NULL of the parts held; nothing is allocated.
  * Local. */
@@ -85,6 +86,13 @@ MUST_CHECK enum status model_measure(const struct model *model, const struct mod
 MUST_CHECK enum status model_prepare(struct model *model, const struct model_limits *limits);
 /* Repack weights for the products and redo prepared segments. Allocates nothing. Local. */
 MUST_CHECK enum status model_pack(struct model *model);
+/* The same module by module, where new weights arrive while the model runs: none may run from model_expire until it is
+ * packed; model_how.need is asked for it. A tensor's weights are in the table, or at from[tensor] if that is not NULL (nor
+ * `from`): as bf16 where its products are, but `real` for `fine` ones (model/param.h). Local. */
+void model_expire(struct model *model);
+void model_pack_module(struct model *model, int module, const void *const *from);
+/* Has it been packed since model_expire? Also true of what does not lie here. Local. */
+bool model_is_packed(const struct model *model, int module);
 
 /* ---- the whole model ---- */
 
@@ -113,14 +121,18 @@ struct model_how {
     /* Called in the backward pass when the linear maps and all else of a module (model/part.h) have added their share:
      * with the last micro-batch, what is there is the whole gradient (but of tied tensors). NULL for none. */
     void (*ready)(void *context, int module);
-    void *context;
+    /* Called before the forward pass runs a module that has expired, and must pack it (model_pack_module); without one
+     * such a pass is refused. */
+    void (*need)(void *context, int module);
+    void *context; /* of both */
 };
 
 /* Bytes of the activation [S, D] that one part hands to the next, under the limits of model_prepare. Local. */
 int64_t model_message_bytes(const struct model *model, int64_t tokens);
 /* Run held part number `part` forward on `batch`, in `slot` (below limits.slots). `in` is the activation from the part
  * before (NULL if there is none), `out` where the one for the next part goes (likewise); both only during the
- * call. The last part adds to *loss. The batch must stay until the slot's backward is done. Local. ST_NUMERIC. */
+ * call. The last part adds to *loss. The batch must stay until the slot's backward is done. Local. ST_NUMERIC;
+ * ST_INTERNAL: on expired weights. */
 MUST_CHECK enum status model_forward_part(struct model *model, int slot, int part, const struct batch *batch,
                                           const struct model_how *how, const void *in, void *out,
                                           struct loss_sum *loss);

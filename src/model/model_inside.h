@@ -43,6 +43,7 @@ struct model {
 
     struct model_limits limits; /* below: made by model_prepare */
     struct arena packed;
+    bool *expired; /* [layers + 2] of module m at m + 1 */
     int slot_count;
     struct slot *slots;
     struct tape *spare;        /* for rows beyond a slot's room for those of other ranks (tape/travel.h); NULL if all */

@@ -14,6 +14,15 @@ static enum status check_batch(const struct model *m, const struct batch *b)
                 b->cell_count, (long long)b->token_count, m->limits.cells, (long long)m->limits.tokens);
 }
 
+/* A pass that was asked for its weights has them by now. */
+static enum status check_packed(const struct model *m, struct model_part part)
+{
+    for (int module = MODULE_EMBEDDING; module <= m->layers; module++)
+        if (model_part_has(part, module, m->layers) && !model_is_packed(m, module))
+            return fail(ST_INTERNAL, "module %d of model '%s' ran before its new weights had come", module, m->name);
+    return ST_OK;
+}
+
 static enum status check_finite(const struct loss_sum *loss, const struct batch *b)
 {
     if (isfinite(loss->genewise) && isfinite(loss->cellwise)) return ST_OK;
@@ -57,7 +66,8 @@ enum status model_end_forward(struct model *m, int slot, void *out, struct loss_
     struct loss_sum own = {0};
     slot_end_forward(m, s, out, &own);
     add_loss(loss, &own);
-    return check_finite(&own, s->pass.batch);
+    enum status st = check_packed(m, s->part);
+    return st != ST_OK ? st : check_finite(&own, s->pass.batch);
 }
 
 void model_begin_backward(struct model *m, int slot, const void *d_out) { slot_backward(m, &m->slots[slot], d_out); }
@@ -106,6 +116,12 @@ void model_weights_part(struct model *m, int slot)
 
 /* ---- the whole model ---- */
 
+static enum status check_ready(const struct model *m, const struct batch *b)
+{
+    enum status st = check_batch(m, b);
+    return st != ST_OK ? st : check_packed(m, m->hold.part[0]);
+}
+
 /* Rows of the last layer that `read` names. */
 static struct tensor *infer(struct model *m, const struct batch *b, enum read read)
 {
@@ -117,7 +133,7 @@ static struct tensor *infer(struct model *m, const struct batch *b, enum read re
 
 enum status model_embed(struct model *m, const struct batch *b, float *z)
 {
-    enum status st = check_batch(m, b);
+    enum status st = check_ready(m, b);
     if (st != ST_OK) return st;
     struct tensor *h = infer(m, b, READ_CLS);
     vector_convert(z, DTYPE_F32, h->data, h->type, h->rows * h->cols);
@@ -134,7 +150,7 @@ static void copy_predictions(float *out, const struct tensor *p, const struct ba
 
 enum status model_predict(struct model *m, const struct batch *b, float *genewise, float *cellwise)
 {
-    enum status st = check_batch(m, b);
+    enum status st = check_ready(m, b);
     if (st != ST_OK) return st;
     struct tensor *gene, *cell, *h = infer(m, b, READ_ALL);
     m->family->decode(m->self, &m->slots[0].pass, h, &gene, &cell);

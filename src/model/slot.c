@@ -60,6 +60,35 @@ static void add_losses(const struct model *m, struct slot *s, struct tensor *h, 
     out->hidden += gene.hidden;
 }
 
+/* ---- modules, each on weights that are packed ---- */
+
+static void need(const struct model *m, const struct slot *s, int module)
+{
+    if (s->how.need && !tape_measures(s->tape) && !model_is_packed(m, module)) s->how.need(s->how.context, module);
+}
+
+static struct tensor *run_embedding(const struct model *m, struct slot *s)
+{
+    need(m, s, MODULE_EMBEDDING);
+    return m->family->embed(m->self, &s->pass);
+}
+
+/* Block s->block from x, or on behind its stop (x NULL); NULL where it stops. */
+static struct tensor *run_block(const struct model *m, struct slot *s, struct tensor *x)
+{
+    if (x) need(m, s, s->block);
+    struct tensor *y =
+        x ? m->family->block(m->self, &s->pass, s->block, x) : m->family->resume(m->self, &s->pass, s->block);
+    s->waits = !y;
+    return y;
+}
+
+static void run_heads(const struct model *m, struct slot *s, struct tensor *h, struct loss_sum *loss)
+{
+    need(m, s, m->layers);
+    add_losses(m, s, h, loss);
+}
+
 /* ---- what is kept: all, or with recomputation what enters a block, which runs forward once more for its backward ---- */
 
 /* A value of the caller as a tensor whose gradient is wanted. */
@@ -118,15 +147,6 @@ static struct tensor *again(const struct model *m, struct slot *s, enum tape_mod
 
 /* ---- forward ---- */
 
-/* Block s->block from x, or on behind its stop (x NULL); NULL where it stops. */
-static struct tensor *run_block(const struct model *m, struct slot *s, struct tensor *x)
-{
-    struct tensor *y =
-        x ? m->family->block(m->self, &s->pass, s->block, x) : m->family->resume(m->self, &s->pass, s->block);
-    s->waits = !y;
-    return y;
-}
-
 /* What enters s->block; NULL if it is under way. */
 static struct tensor *entering(const struct model *m, struct slot *s, enum tape_mode mode)
 {
@@ -150,10 +170,10 @@ void slot_forward(const struct model *m, struct slot *s, const void *in)
     if (s->recomputes) {
         take_kept(m, s);
         tape_again(s->tape, TAPE_INFER, s->above);
-        keep(m, s, s->block, embeds(s) ? m->family->embed(m->self, &s->pass)->data : in);
+        keep(m, s, s->block, embeds(s) ? run_embedding(m, s)->data : in);
     } else {
         if (!embeds(s)) s->in = take_in(m, s, in);
-        s->out = embeds(s) ? m->family->embed(m->self, &s->pass) : s->in;
+        s->out = embeds(s) ? run_embedding(m, s) : s->in;
     }
     forward_on(m, s);
 }
@@ -161,7 +181,7 @@ void slot_forward(const struct model *m, struct slot *s, const void *in)
 void slot_end_forward(const struct model *m, struct slot *s, void *out, struct loss_sum *loss)
 {
     int end = s->part.end;
-    if (decides(m, s) && loss) add_losses(m, s, s->recomputes ? again(m, s, TAPE_INFER, end) : s->out, loss);
+    if (decides(m, s) && loss) run_heads(m, s, s->recomputes ? again(m, s, TAPE_INFER, end) : s->out, loss);
     if (out)
         memcpy(out, s->recomputes ? kept_before(s, end) : s->out->data, (size_t)s->pass.sizes.tokens * row_bytes(m, s));
 }
@@ -243,7 +263,7 @@ static void backward_again_on(const struct model *m, struct slot *s)
     }
     if (!embeds(s)) return;
     tape_again(s->tape, TAPE_TRAIN, s->above);
-    start_carried(m, s, m->family->embed(m->self, &s->pass));
+    start_carried(m, s, run_embedding(m, s));
     run_embedding_back(m, s, 0);
     drain(s, 0);
 }
@@ -254,7 +274,7 @@ static void repeat_heads(const struct model *m, struct slot *s)
     struct loss_sum known = {0};
     struct tensor *h = again(m, s, TAPE_TRAIN, s->part.end);
     s->block = s->part.end;
-    add_losses(m, s, h, &known);
+    run_heads(m, s, h, &known);
     tape_backward_segment(s->tape, 0);
     drain(s, 0);
     carry(m, s, h);

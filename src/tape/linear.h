@@ -10,11 +10,10 @@
 struct linear {
     int64_t in, out; /* widths; out over all parts */
     int parts;
-    bool learns;                           /* wants weight gradients */
-    bool fine;                             /* computed in `real` even where activations are bf16 */
-    const real *master[PRODUCT_MAX_PARTS]; /* [out/parts, in] each, fp32 */
-    real *gradient[PRODUCT_MAX_PARTS];     /* the same shape, added to; NULL without training */
-    struct product *product;               /* shared by maps of the same shape */
+    bool learns;                       /* wants weight gradients */
+    bool fine;                         /* computed in `real` even where activations are bf16 */
+    real *gradient[PRODUCT_MAX_PARTS]; /* [out/parts, in] each, fp32, added to; NULL without training */
+    struct product *product;           /* shared by maps of the same shape */
     struct product_weight packed;
 };
 
