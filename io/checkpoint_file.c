@@ -97,7 +97,7 @@ const struct piece *checkpoint_block_piece(const struct checkpoint_map *map, con
 real *checkpoint_block_values(const struct checkpoint_block *block, const struct piece *piece,
                               const struct param_table *params)
 {
-    if (block->part == PART_WEIGHT) return params->weight + piece->at;
+    if (block->part == PART_WEIGHT) return param_piece_weight(params, piece);
     return (block->part == PART_MOMENT1 ? params->moment1 : params->moment2) + piece->moment;
 }
 

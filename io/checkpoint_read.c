@@ -160,8 +160,8 @@ static void copy_block(struct reader *r, const struct checkpoint_block *block, c
     for (int64_t i = 0; i < piece->reals; i++) to[i] = r->staged[i];
 }
 
-/* Weights are read by the owners of their pieces, who send them to the others; moments stay with the owner. Experts are
- * read by all who hold them. */
+/* Weights are read by the owners of their pieces, who send them to the others unless the tensor is split; moments stay
+ * with the owner. Experts are read by all who hold them. */
 static enum status read_blocks(struct comm *comm, struct reader *r, struct param_table *params, const int *row_of,
                                bool moments)
 {
@@ -169,9 +169,10 @@ static enum status read_blocks(struct comm *comm, struct reader *r, struct param
     for (int64_t b = 0; b < r->map.block_count; b++) {
         const struct checkpoint_block *block = &r->map.blocks[b];
         const struct piece *piece = checkpoint_block_piece(&r->map, block, params, row_of[block->tensor]);
-        bool own = shard_owns(&params->shard, piece);
-        if (piece->owner < 0 || (block->part != PART_WEIGHT && !(moments && own))) continue;
-        bool shared = block->part == PART_WEIGHT && params->shard.ranks > 1 && !params->rows[piece->tensor].routed;
+        const struct param *p = &params->rows[piece->tensor];
+        bool own = shard_owns(&params->shard, piece), weight = block->part == PART_WEIGHT;
+        if (piece->owner < 0 || (weight ? p->split && !own : !moments || !own)) continue;
+        bool shared = weight && params->shard.ranks > 1 && !p->routed && !p->split;
         if ((own || !shared) && st == ST_OK) st = read_block(r, b);
         if (shared) comm_bcast(comm, r->staged, piece->reals * (int64_t)sizeof *r->staged, piece->owner);
         copy_block(r, block, piece, params);

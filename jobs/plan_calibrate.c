@@ -10,6 +10,7 @@
 #include "base/text.h"
 #include "jobs/plan_trial.h"
 #include "kernel/product.h"
+#include "mpi/hand_out.h"
 #include "mpi/pipeline.h"
 #include "mpi/reduce.h"
 #include "optim/optimiser.h"
@@ -128,18 +129,21 @@ static enum status measure_exchange(struct job *job, struct trial *t, struct pla
     enum status st = ST_OK;
     struct mesh mesh = {0};
     struct reducer *reducer = NULL;
+    struct hand_out *hand_out = NULL;
     bool in_bf16 = config_word_is(job->config, "train.exchange", "bf16");
     double seconds[ROUNDS], bytes = exchanged_bytes(t),
                             wire = (in_bf16 ? 0.5 : 1) * bytes + 4.0 * (double)model_params(t->model)->size;
     if (job->world.size == 1) return ST_OK;
     TRY(mesh_open(&job->world, (struct mesh_shape){0, 1, 1}, &mesh));
     TRY(reducer_create(&mesh, model_params(t->model), in_bf16, &reducer));
+    TRY(hand_out_create(&mesh, t->model, &hand_out));
     for (int round = 0; round < ROUNDS; round++) {
         reducer_touch(reducer, &t->batch);
         comm_barrier(&mesh.world);
         double start = clock_s();
         reducer_sum_gradients(&mesh, reducer);
-        reducer_spread_weights(&mesh, reducer);
+        hand_out_start(&mesh, hand_out);
+        hand_out_finish(&mesh, hand_out);
         seconds[round] = clock_s() - start;
     }
     m->shared_bytes_per_s = m->link_bytes_per_s = 1e30;
@@ -152,6 +156,7 @@ static enum status measure_exchange(struct job *job, struct trial *t, struct pla
     comm_sum_f64(&mesh.world, rate, 1);
     *rate /= mesh.world.size;
 done:
+    hand_out_destroy(&hand_out);
     reducer_destroy(&reducer);
     mesh_close(&mesh);
     return st;

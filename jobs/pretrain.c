@@ -6,7 +6,6 @@
 #include "base/text.h"
 #include "io/batch_save.h"
 #include "jobs/pretrain_state.h"
-#include "mpi/replica.h"
 #include "mpi/watchdog.h"
 
 /* ---- what a step leaves behind ---- */
@@ -40,7 +39,7 @@ static enum status check_replicas(struct job *job)
 {
     struct pretrain *p = job->state;
     if (config_int(job->config, "train.check_replicas") == 0) return ST_OK;
-    return comm_agree(&job->world, replica_check(&p->mesh.data, model_params(p->model)));
+    return comm_agree(&job->world, train_check_replicas(&p->mesh, &p->trainer));
 }
 
 static enum status begin_save(struct job *job)
@@ -86,7 +85,7 @@ static void note_skip(const struct job *job, const struct guard_verdict *v)
 static double waited_since(struct pretrain *p)
 {
     double before_s = p->waited_s;
-    p->waited_s = stage_waited_s(p->stage) + reducer_waited_s(p->reducer);
+    p->waited_s = stage_waited_s(p->stage) + reducer_waited_s(p->reducer) + hand_out_waited_s(p->hand_out);
     return p->waited_s - before_s;
 }
 
@@ -254,7 +253,9 @@ static enum status run(struct job *job)
     TRY(pretrain_record(job));
     p->progress =
         progress_start("pretrain", "step", config_int(job->config, "train.steps"), p->state.step, job->world.rank == 0);
+    hand_out_start(&p->mesh, p->hand_out);
     enum status ended = loop(job);
+    hand_out_finish(&p->mesh, p->hand_out);
     enum status saved = finish_save(job); /* a run that failed keeps what it had begun to save */
     if (ended != ST_OK && ended != ST_REQUEUE) return ended;
     TRY(saved);

@@ -71,6 +71,7 @@ enum status pretrain_evaluate(struct job *job, int64_t cells, bool may_stop, str
     int64_t all = p->survey.held_out_count;
     *out = (struct evaluation){.cells = cells > 0 && cells < all ? cells : all};
     enum status st = ST_OK;
+    hand_out_finish(&p->mesh, p->hand_out);
     pretrain_usage_begin(p);
     st = evaluate_share(job, may_stop, out);
     pretrain_usage_end(p);

@@ -139,6 +139,15 @@ done:
     return st;
 }
 
+/* Whose which are among the ranks that hold the same ones: nobody keeps what only others update. */
+static enum status share_parameters(struct pretrain *p)
+{
+    struct param_table *params = model_params(p->model);
+    enum status st = param_share(params, p->mesh.dense.rank, p->mesh.dense.size, p->mesh.expert.size);
+    if (st == ST_OK) param_split(params);
+    return st;
+}
+
 enum status pretrain_lay_out(struct job *job)
 {
     struct pretrain *p = job->state;
@@ -156,6 +165,7 @@ enum status pretrain_lay_out(struct job *job)
     hold.expert_rank = p->mesh.expert.rank;
     hold.expert_ranks = p->mesh.expert.size;
     TRY(comm_agree(&job->world, model_create(c, p->vocab, &hold, &p->model)));
+    TRY(comm_agree(&job->world, share_parameters(p)));
 done:
     return st;
 }

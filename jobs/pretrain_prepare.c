@@ -253,7 +253,6 @@ static enum status prepare_model(struct job *job)
 {
     struct pretrain *p = job->state;
     enum status st = ST_OK;
-    TRY(param_share(model_params(p->model), p->mesh.dense.rank, p->mesh.dense.size, p->mesh.expert.size));
     TRY(param_allocate(model_params(p->model), true));
     TRY(model_prepare(p->model, &p->limits));
     TRY(optimiser_create(job->config, model_params(p->model), &p->optimiser));
@@ -280,7 +279,7 @@ enum status pretrain_prepare(struct job *job)
     if (job->dry_run) goto done;
     TRY(comm_agree(&job->world, prepare_model(job)));
     TRY(start_or_resume(job));
-    TRY(comm_agree(&job->world, model_pack(p->model)));
+    TRY(hand_out_create(&p->mesh, p->model, &p->hand_out));
     TRY(stage_create(&p->mesh, p->model, &p->limits, &p->plan, &p->stage));
     TRY(reducer_create(&p->mesh, model_params(p->model), config_word_is(job->config, "train.exchange", "bf16"),
                        &p->reducer));
@@ -289,6 +288,7 @@ enum status pretrain_prepare(struct job *job)
                                   .stage = p->stage,
                                   .optimiser = p->optimiser,
                                   .reducer = p->reducer,
+                                  .hand_out = p->hand_out,
                                   .loss_over_rank = config_word_is(job->config, "train.loss_over", "rank"),
                                   .before_update = checkpoint_hold,
                                   .held = p->saver,
@@ -307,6 +307,7 @@ void pretrain_release(struct job *job)
     loader_destroy(&p->held_out);
     stage_destroy(&p->stage);
     reducer_destroy(&p->reducer);
+    hand_out_destroy(&p->hand_out);
     optimiser_destroy(&p->optimiser);
     model_destroy(&p->model);
     pretrain_usage_close(p);

@@ -40,6 +40,7 @@ struct pretrain {
     struct model_limits limits;
     struct optimiser *optimiser;
     struct reducer *reducer;
+    struct hand_out *hand_out;
     struct trainer trainer;
     double waited_s; /* for other ranks, until the step before */
     /* where it stands */

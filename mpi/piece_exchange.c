@@ -6,7 +6,7 @@
 #include "kernel/vector.h"
 #include "mpi/watchdog.h"
 
-enum { RING = 16, SPREAD_AT_ONCE = 256 };
+enum { RING = 16 };
 #ifdef CYTOMILL_DOUBLE
 #define MPI_REAL_TYPE MPI_DOUBLE
 #else
@@ -211,26 +211,5 @@ void piece_exchange_finish(struct comm *comm, struct piece_exchange *x)
     MPI_Waitall((int)x->sent_count, x->sent, MPI_STATUSES_IGNORE);
     x->sent_count = x->sum_count = x->post_count = x->take_count = 0;
     x->posted = x->added = (struct cursor){0, 0};
-    x->waited_s += comm_now_s() - start;
-}
-
-void piece_exchange_spread(struct comm *comm, struct comm *data, struct piece_exchange *x, real *flat)
-{
-    if (x->ranks == 1) return;
-    WATCH_EXCHANGE();
-    double start = comm_now_s();
-    int count = 0;
-    for (int64_t i = 0; i < x->params->shard.count; i++) {
-        const struct piece *p = &x->params->shard.piece[i];
-        const struct param *row = &x->params->rows[p->tensor];
-        if (p->owner < 0 || !row->trainable) continue;
-        int root = row->routed ? p->owner / x->params->shard.experts : p->owner;
-        MPI_Ibcast(flat + p->at, (int)p->reals, MPI_REAL_TYPE, root, row->routed ? data->handle : comm->handle,
-                   &x->sent[count++]);
-        if (count < SPREAD_AT_ONCE) continue;
-        MPI_Waitall(count, x->sent, MPI_STATUSES_IGNORE);
-        count = 0;
-    }
-    MPI_Waitall(count, x->sent, MPI_STATUSES_IGNORE);
     x->waited_s += comm_now_s() - start;
 }

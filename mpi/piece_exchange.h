@@ -1,4 +1,4 @@
-/* Gradients to the owners of their pieces, and weights back (model/shard.h).
+/* Gradients to the owners of their pieces (model/shard.h).
  *
  * A piece is sent to its owner as soon as it is final, while other pieces are still being computed; the owner adds the
  * copies in the order of ranks, its own in its place, so every sum has one order. Memory is a ring of RING pieces,
@@ -7,8 +7,7 @@
  *
  *     piece_exchange_start(comm, x, piece, data, reals);      every piece once, on every rank, in one order
  *     piece_exchange_poll(x);                                 now and then
- *     piece_exchange_finish(comm, x);                         own pieces hold sums, others are used up
- *     piece_exchange_spread(comm, data, x, weights);                every piece from its owner to all */
+ *     piece_exchange_finish(comm, x);                         own pieces hold sums, others are used up */
 #ifndef CYTOMILL_MPI_PIECE_EXCHANGE_H
 #define CYTOMILL_MPI_PIECE_EXCHANGE_H
 
@@ -31,11 +30,8 @@ void piece_exchange_start(struct comm *comm, struct piece_exchange *exchange, in
 void piece_exchange_poll(struct piece_exchange *exchange);
 /* Wait for everything started. Collective. */
 void piece_exchange_finish(struct comm *comm, struct piece_exchange *exchange);
-/* x = a flat array of the table: each piece as its owner has it; routed rows go round in `data`, whose ranks have the
- * same. Collective over both. */
-void piece_exchange_spread(struct comm *comm, struct comm *data, struct piece_exchange *exchange, real *x);
 
-/* Seconds this rank has waited in finish and spread. Local. */
+/* Seconds this rank has waited in finish. Local. */
 double piece_exchange_waited_s(const struct piece_exchange *exchange);
 
 #endif

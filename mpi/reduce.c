@@ -269,11 +269,6 @@ double reducer_max_stages(struct mesh *mesh, double x)
     return x;
 }
 
-void reducer_spread_weights(struct mesh *mesh, struct reducer *r)
-{
-    piece_exchange_spread(&mesh->dense, &mesh->data, r->exchange, r->params->weight);
-}
-
 double reducer_waited_s(const struct reducer *r) { return piece_exchange_waited_s(r->exchange); }
 
 /* ---- agreement ---- */

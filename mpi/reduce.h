@@ -1,7 +1,7 @@
 /* Exchange of gradients between ranks that hold the same weights, and what all ranks agree on in each step.
  *
  * Every piece of the gradient is summed by the rank that owns it (model/shard.h, mpi/piece_exchange.h), which also
- * updates it; weights then go to the others. A module's pieces start to travel when its last gradient is there, while
+ * updates it; weights then go to the others (mpi/hand_out.h). A module's pieces start to travel when its last gradient is there, while
  * the backward pass goes on. Tensors marked `sparse_rows` (gene table) travel as the union of the rows that any rank
  * touched.
  *
@@ -10,7 +10,6 @@
  *     reducer_start(mesh, r, module);           in the backward pass of the last one, or not at all
  *     reducer_join_ends(mesh, r);
  *     reducer_sum_gradients(mesh, r);           own pieces are sums now: clip, update
- *     reducer_spread_weights(mesh, r);
  *
  * Nothing here allocates after reducer_create. */
 #ifndef CYTOMILL_MPI_REDUCE_H
@@ -42,11 +41,9 @@ void reducer_poll(struct reducer *reducer);
 /* In the pieces that this rank owns, gradient = sum over mesh->dense; the others are used up. The touched rows are
  * forgotten. A sparse row that no rank touched must be zero. Collective. */
 void reducer_sum_gradients(struct mesh *mesh, struct reducer *reducer);
-/* Weights of all pieces from their owners. Collective over mesh->dense. */
-void reducer_spread_weights(struct mesh *mesh, struct reducer *reducer);
 /* Sums over all ranks of numbers that one rank counts and the others have as 0: exact. Collective. */
 void reducer_sum_counted(struct mesh *mesh, double *x, int64_t count);
-/* Seconds this rank has waited for gradients and weights. Local. */
+/* Seconds this rank has waited for gradients. Local. */
 double reducer_waited_s(const struct reducer *reducer);
 /* The largest over the stages. Collective over mesh->pipe. */
 double reducer_max_stages(struct mesh *mesh, double x);

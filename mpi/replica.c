@@ -18,13 +18,6 @@ static int majority_of(const uint64_t *hashes, int ranks)
     return best;
 }
 
-static uint64_t tensor_hash(const struct param_table *params, int i)
-{
-    const struct param *p = &params->rows[i];
-    if (p->elsewhere) return 0;
-    return hash_block(param_weight(params, i), (size_t)param_reals(p) * sizeof(real), 0);
-}
-
 /* The line, from every rank's hashes of tensors [ranks, count]. */
 static enum status tell(const struct comm *data, const struct param_table *params, const uint64_t *hashes,
                         const uint64_t *tensors, const char (*hosts)[64])
@@ -48,34 +41,32 @@ static enum status tell(const struct comm *data, const struct param_table *param
     return st;
 }
 
-static enum status find_difference(struct comm *data, const struct param_table *params, const uint64_t *hashes)
+static enum status find_difference(struct comm *data, const struct param_table *params, const uint64_t *mine,
+                                   const uint64_t *hashes)
 {
-    uint64_t *mine = NULL, *tensors = NULL;
+    uint64_t *tensors = NULL;
     char(*hosts)[64] = NULL;
     int64_t bytes;
     enum status st = ST_OK;
-    TRY(comm_agree(data, NEW_ARRAY(mine, params->count)));
-    for (int i = 0; i < params->count; i++) mine[i] = tensor_hash(params, i);
     TRY(comm_gather_all(data, mine, (int64_t)sizeof *mine * params->count, (void **)&tensors, &bytes, NULL));
     TRY(comm_gather_all(data, data->host, sizeof data->host, (void **)&hosts, &bytes, NULL));
     TRY(comm_agree(data, tell(data, params, hashes, tensors, (const char(*)[64])hosts)));
 done:
-    free(mine);
     free(tensors);
     free(hosts);
     return st;
 }
 
-enum status replica_check(struct comm *data, const struct param_table *params)
+enum status replica_check(struct comm *data, const struct param_table *params, const uint64_t *mine)
 {
     enum status st = ST_OK;
-    uint64_t hash = param_hash(params), *hashes = NULL;
+    uint64_t hash = hash_block(mine, sizeof *mine * (size_t)params->count, 0), *hashes = NULL;
     int64_t bytes;
     bool same = true;
     if (data->size == 1) return ST_OK;
     TRY(comm_gather_all(data, &hash, sizeof hash, (void **)&hashes, &bytes, NULL));
     for (int r = 1; r < data->size; r++) same = same && hashes[r] == hashes[0];
-    if (!same) st = find_difference(data, params, hashes);
+    if (!same) st = find_difference(data, params, mine, hashes);
 done:
     free(hashes);
     return st;

@@ -6,9 +6,9 @@
 #include "model/param.h"
 #include "mpi/comm.h"
 
-/* Compare the weights over the ranks of the data axis, by XXH3. ST_NUMERIC: one line names the ranks that are not with
- * the majority (of equal camps: not with the lowest rank), their hosts, and the first tensor that differs. Cost: one pass
- * over the weights and a message of 8 bytes a rank; allocates. Collective, agreed. */
-MUST_CHECK enum status replica_check(struct comm *data, const struct param_table *params);
+/* Compare the weights over the ranks of the data axis, by hashes[params->count] of their tensors (model_hash). ST_NUMERIC:
+ * one line names the ranks that are not with the majority (of equal camps: not with the lowest rank), their hosts, and the
+ * first tensor that differs. Cost: a message of 8 bytes a rank; allocates. Collective, agreed. */
+MUST_CHECK enum status replica_check(struct comm *data, const struct param_table *params, const uint64_t *hashes);
 
 #endif

@@ -1,7 +1,10 @@
 #include "mpi/train_step.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
+
+#include "mpi/replica.h"
 
 double loss_mean(double sum, double weight) { return weight > 0 ? sum / weight : NAN; }
 
@@ -26,32 +29,46 @@ static struct step_report announce(const struct comm *pipe, const struct batch *
     return report;
 }
 
-/* What a step sends while it computes. */
-struct sender {
+/* What travels while a step computes: weights of the step before, and its gradients. */
+struct carrier {
     struct mesh *mesh;
     struct reducer *reducer;
+    struct hand_out *hand_out;
 };
 
-static void send_module(void *context, int module)
+static void send_gradients(void *context, int module)
 {
-    struct sender *s = context;
-    reducer_start(s->mesh, s->reducer, module);
+    struct carrier *c = context;
+    reducer_start(c->mesh, c->reducer, module);
 }
 
-static void poll_sender(void *context) { reducer_poll(((struct sender *)context)->reducer); }
+static void need_weights(void *context, int module)
+{
+    struct carrier *c = context;
+    hand_out_need(c->mesh, c->hand_out, module);
+}
+
+static void poll_both(void *context)
+{
+    struct carrier *c = context;
+    hand_out_poll(c->hand_out);
+    reducer_poll(c->reducer);
+}
 
 static enum status compute_gradients(struct mesh *mesh, struct trainer *t, const struct batch *micro, int count,
                                      struct model_how how, struct loss_sum *loss)
 {
-    struct sender sender = {mesh, t->reducer};
+    struct carrier carrier = {mesh, t->reducer, t->hand_out};
     struct param_table *params = model_params(t->model);
     memset(params->gradient, 0, sizeof(real) * (size_t)params->size);
     for (int i = 0; i < count; i++) reducer_touch(t->reducer, &micro[i]);
-    how.ready = send_module;
-    how.context = &sender;
-    stage_set_poll(t->stage, poll_sender, &sender);
+    how.ready = send_gradients;
+    how.need = need_weights;
+    how.context = &carrier;
+    stage_set_poll(t->stage, poll_both, &carrier);
     enum status st = stage_gradient(&mesh->pipe, t->stage, micro, count, &how, loss);
     stage_set_poll(t->stage, NULL, NULL);
+    hand_out_finish(mesh, t->hand_out); /* a rank that computed nothing has asked for nothing */
     if (st != ST_OK && params->second) memset(params->second, 0, sizeof(real) * (size_t)params->second_size);
     return st;
 }
@@ -96,11 +113,10 @@ static void update(struct mesh *mesh, struct trainer *t, int64_t step, struct st
     struct expert_layers *experts = model_experts(t->model);
     if (t->before_update) t->before_update(t->held);
     optimiser_step(t->optimiser, step);
-    reducer_spread_weights(mesh, t->reducer);
+    hand_out_start(mesh, t->hand_out);
     comm_sum_i64(&mesh->dense, experts->load, experts_load_count(experts));
     experts_end_step(experts, model_params(t->model));
     out->expert_imbalance = reducer_max_stages(mesh, experts_imbalance(experts));
-    t->pending = model_pack(t->model);
 }
 
 enum status train_step(struct mesh *mesh, struct trainer *t, const struct batch *micro, int count, enum status loaded,
@@ -130,5 +146,19 @@ enum status train_step(struct mesh *mesh, struct trainer *t, const struct batch 
     if (out->verdict.act == GUARD_STOP) return refuse(&mesh->world, t, out, step);
     if (out->verdict.act == GUARD_ACCEPT) update(mesh, t, step, out);
 done:
+    return st;
+}
+
+enum status train_check_replicas(struct mesh *mesh, struct trainer *t)
+{
+    const struct param_table *params = model_params(t->model);
+    uint64_t *hashes = NULL;
+    hand_out_finish(mesh, t->hand_out);
+    enum status st = comm_agree(&mesh->data, NEW_ARRAY(hashes, params->count));
+    if (st == ST_OK) {
+        model_hash(t->model, hashes);
+        st = replica_check(&mesh->data, params, hashes);
+    }
+    free(hashes);
     return st;
 }

@@ -6,168 +6,7 @@
  * is skipped by all without a trace, or ends the run; a flipped bit of one replica is found by all; a step allocates
  * nothing. Pipelines under every schedule, with and without recomputation, have the weights of one rank after some
  * steps, bit for bit, and losses without gradients are the same; data x pipe agrees with one rank as data alone does. */
-#include "kernel_check.h"
-
-#include "base/text.h"
-#include "cell/tokenize.h"
-#include "mpi/replica.h"
-#include "mpi/train_step.h"
-
-/* Under sanitizers, which take ten times as long, each kind of layout once. */
-#ifdef __SANITIZE_ADDRESS__
-static const bool brief = true;
-#else
-static const bool brief = false;
-#endif
-
-static struct comm world;
-static struct comm alone; /* this rank by itself */
-
-enum { MOE_CHOSEN = 2 };
-enum { GENES = 500, BATCH = 7, MICRO = 2, SHARE_MICROS = 4, MOST_PARTS = 16 };
-
-/* How a fixture is laid out; zeros are one stage that keeps everything. */
-struct layout {
-    int stages, experts;
-    enum schedule_kind kind;
-    int chunks;
-    bool in_turns, recompute, tight; /* tight: room for few rows of other ranks, so that trips take several rounds */
-};
-
-struct fixture {
-    struct mesh mesh;
-    struct config *config;
-    struct vocab *vocab;
-    int trips[MOST_PARTS];
-    struct model *model;
-    struct trainer trainer;
-    struct guard_state guard_state;
-    struct batch micro[SHARE_MICROS];
-    int count;
-};
-
-static void open_model(struct fixture *f, const struct layout *l)
-{
-    struct stage_plan plan = {l->kind,
-                              l->chunks > 0 ? l->chunks : 1,
-                              SHARE_MICROS,
-                              SHARE_MICROS + 1,
-                              f->mesh.expert.size > 1,
-                              l->in_turns && f->mesh.expert.size > 1,
-                              NULL};
-    struct model_limits limits = {.cells = MICRO, .tokens = MICRO * (GENES + 1), .train = true, .threads = 1};
-    int first[MOST_PARTS + 1], stages = f->mesh.pipe.size;
-    struct model *whole;
-    assert_int_equal(model_create(f->config, f->vocab, NULL, &whole), ST_OK);
-    assert_int_equal(stage_cut(whole, &limits, &plan, stages, first), ST_OK);
-    stage_trips(whole, stages * plan.chunks, first, f->trips);
-    if (plan.linked) plan.trips = f->trips;
-    model_destroy(&whole);
-    struct model_hold hold = stage_hold(&plan, stages, f->mesh.pipe.rank, first);
-    hold.expert_rank = f->mesh.expert.rank;
-    hold.expert_ranks = f->mesh.expert.size;
-    assert_int_equal(model_create(f->config, f->vocab, &hold, &f->model), ST_OK);
-    assert_int_equal(param_share(model_params(f->model), f->mesh.dense.rank, f->mesh.dense.size, f->mesh.expert.size),
-                     ST_OK);
-    assert_int_equal(param_allocate(model_params(f->model), true), ST_OK);
-    param_initialise(model_params(f->model), 5);
-    limits.slots = stage_slots(&plan, stages, f->mesh.pipe.rank);
-    limits.splits = schedule_splits(l->kind);
-    limits.recompute = l->recompute;
-    if (l->tight) limits.expert_rows = 2 * limits.tokens * MOE_CHOSEN / 8;
-    assert_int_equal(model_prepare(f->model, &limits), ST_OK);
-    assert_int_equal(model_pack(f->model), ST_OK);
-    assert_int_equal(stage_create(&f->mesh, f->model, &limits, &plan, &f->trainer.stage), ST_OK);
-}
-
-static void open_layout(struct fixture *f, struct comm *comm, const char *extra, struct layout l)
-{
-    static const char *const sets[] = {"model.layers=2",  "model.width=64",    "model.heads=2", "model.value_width=32",
-                                       "train.rate=1e-3", "model.dropout=0.1", "run.seed=5"};
-    struct text tsv = {0};
-    *f = (struct fixture){0};
-    assert_int_equal(
-        mesh_open(comm, (struct mesh_shape){0, l.stages > 0 ? l.stages : 1, l.experts > 0 ? l.experts : 1}, &f->mesh),
-        ST_OK);
-    assert_int_equal(config_create(&f->config), ST_OK);
-    for (size_t i = 0; i < sizeof sets / sizeof *sets; i++)
-        assert_int_equal(config_set(f->config, sets[i], "test"), ST_OK);
-    char text[512], *rest = text;
-    snprintf(text, sizeof text, "%s", extra ? extra : "");
-    for (char *one; (one = strtok_r(rest, " ", &rest)) != NULL;)
-        assert_int_equal(config_set(f->config, one, "test"), ST_OK);
-    text_add(&tsv, "id\tsymbol\tensembl\thgnc\n");
-    for (int g = 1; g <= GENES; g++) text_add(&tsv, "%d\tGENE%d\tENSG%011d\tHGNC:%d\n", g, g, g, g);
-    assert_int_equal(vocab_parse(tsv.data, tsv.length, "test", &f->vocab), ST_OK);
-    text_free(&tsv);
-    open_model(f, &l);
-    assert_int_equal(optimiser_create(f->config, model_params(f->model), &f->trainer.optimiser), ST_OK);
-    assert_int_equal(reducer_create(&f->mesh, model_params(f->model),
-                                    config_word_is(f->config, "train.exchange", "bf16"), &f->trainer.reducer),
-                     ST_OK);
-    f->trainer.model = f->model;
-    f->trainer.guard_state = &f->guard_state;
-    f->trainer.loss_over_rank = config_word_is(f->config, "train.loss_over", "rank");
-    for (int i = 0; i < SHARE_MICROS; i++)
-        assert_int_equal(batch_create(MICRO, MICRO * (GENES + 1), &f->micro[i]), ST_OK);
-}
-
-static void open_fixture(struct fixture *f, struct comm *comm, const char *extra)
-{
-    open_layout(f, comm, extra, (struct layout){.kind = SCHEDULE_1F1B});
-}
-
-static void close_fixture(struct fixture *f)
-{
-    stage_destroy(&f->trainer.stage);
-    reducer_destroy(&f->trainer.reducer);
-    optimiser_destroy(&f->trainer.optimiser);
-    model_destroy(&f->model);
-    vocab_destroy(&f->vocab);
-    config_destroy(&f->config);
-    for (int i = 0; i < SHARE_MICROS; i++) batch_destroy(&f->micro[i]);
-    mesh_close(&f->mesh);
-}
-
-/* Cell `id`: 3 to 420 genes, counts mostly 1, its own whichever rank makes it. */
-static void append_cell(struct batch *b, int64_t id, int64_t step)
-{
-    struct token_rules rules = {.max_genes = GENES, .scale = 1e4, .select_fraction = 0.2, .hide_fraction = 0.8};
-    struct token_cell cell = {0};
-    struct rng r = rng_at(1, RNG_TEST, (uint64_t)id, 0);
-    assert_int_equal(token_cell_reserve(&cell, GENES), ST_OK);
-    double density = id == 3 ? 0.01 : 0.3 + 0.08 * (double)id;
-    for (int g = 1; g <= GENES; g++) {
-        if (rng_uniform(&r) > density) continue;
-        cell.gene[cell.count] = g;
-        cell.counts[cell.count] = (float)(1 + (rng_below(&r, 4) == 0) * rng_below(&r, 9));
-        cell.total += cell.counts[cell.count++];
-    }
-    token_append_train(b, &cell, &rules, id, 1, (uint64_t)step);
-    token_cell_free(&cell);
-}
-
-/* This replica's share of the global batch, in micro-batches. */
-static void load(struct fixture *f, int64_t step)
-{
-    int64_t first, count;
-    comm_share(&f->mesh.dense, BATCH, &first, &count);
-    f->count = 0;
-    for (int64_t i = 0; i < count; i++) {
-        if (i % MICRO == 0) batch_clear(&f->micro[f->count++]);
-        append_cell(&f->micro[f->count - 1], first + i, step);
-    }
-    for (int i = 0; i < f->count; i++) batch_find_levels(&f->micro[i]);
-}
-
-static struct step_result step_ok(struct fixture *f, int64_t step)
-{
-    struct step_result result;
-    load(f, step);
-    assert_int_equal(
-        train_step(&f->mesh, &f->trainer, f->micro, f->count, ST_OK, (struct train_asked){0}, step, &result), ST_OK);
-    return result;
-}
+#include "train_scene.h"
 
 static bool owns(const struct param_table *t, int tensor, int64_t k)
 {
@@ -216,6 +55,7 @@ static void per_rank_ratios_are_averaged(void **state)
     open_fixture(&ours, &world, "train.loss_over=rank");
     step_ok(&ours, 0);
     open_fixture(&share, &world, NULL);
+    hand_out_finish(&share.mesh, share.trainer.hand_out);
     load(&share, 0);
     struct param_table *params = model_params(share.model);
     double weight = 0;
@@ -245,13 +85,12 @@ static void ranks_stay_equal_with(const char *extra)
         if (step == 0) first = r.loss.genewise / r.loss.weight;
         last = r.loss.genewise / r.loss.weight;
     }
-    uint64_t hash = param_hash(model_params(f.model));
+    uint64_t hash = hash_used(&f);
     assert_int_equal(comm_same(&world, &hash, sizeof hash, "the weights"), ST_OK);
     assert_true(last < 0.9 * first);
     close_fixture(&f);
 }
 
-#define EXPERTS "model.feed_forward=moe model.experts=4 "
 static void ranks_stay_equal_and_learn(void **state)
 {
     ranks_stay_equal_with(NULL);
@@ -296,7 +135,7 @@ static void trouble_of_one_rank_is_everybodys(void **state)
     struct step_result result;
     bool last = world.rank == world.size - 1;
     open_fixture(&f, &world, NULL);
-    uint64_t before = param_hash(model_params(f.model));
+    uint64_t before = hash_all(&f);
     load(&f, 0);
     struct train_asked asked = {.stop = last};
     assert_int_equal(train_step(&f.mesh, &f.trainer, f.micro, f.count, ST_OK, asked, 0, &result), ST_OK);
@@ -309,7 +148,7 @@ static void trouble_of_one_rank_is_everybodys(void **state)
                      ST_NUMERIC);
     assert_int_equal(result.verdict.act, GUARD_STOP);
     assert_true(isfinite(result.own_loss) == !last && !isfinite(result.loss.genewise));
-    assert_true(param_hash(model_params(f.model)) == before);
+    assert_true(hash_all(&f) == before);
     close_fixture(&f);
 }
 
@@ -330,18 +169,17 @@ static void skip_leaves_no_trace(struct layout l, const char *extra, bool spike)
         assert_int_equal(st, time == 0 ? ST_OK : ST_NUMERIC);
         assert_int_equal(result.verdict.act, time == 0 ? GUARD_SKIP : GUARD_STOP);
         assert_int_equal(result.verdict.reason, spike ? GUARD_SPIKE : GUARD_NAN);
-        assert_true(param_hash(model_params(f.model)) == param_hash(model_params(calm.model)));
+        assert_true(hash_all(&f) == hash_all(&calm));
     }
     assert_true(spike == (bool)isfinite(result.loss.genewise));
     f.trainer.guard.spike_factor = 0;
     step_ok(&f, 2), step_ok(&calm, 2);
-    assert_true(param_hash(model_params(f.model)) == param_hash(model_params(calm.model)));
+    assert_true(hash_all(&f) == hash_all(&calm));
     assert_int_equal(f.guard_state.skipped, 1);
     close_fixture(&f);
     close_fixture(&calm);
 }
 
-#define ROUTED "model.layers=4 model.feed_forward=moe model.experts=12 model.expert_balance=bias "
 #define BIASED EXPERTS "model.expert_balance=bias"
 static void bad_steps_leave_no_trace(void **state)
 {
@@ -365,9 +203,9 @@ static void a_flipped_bit_is_found(void **state)
     open_layout(&f, &world, "model.layers=3",
                 (struct layout){.kind = SCHEDULE_1F1B, .stages = world.size == 4 ? 2 : 1});
     step_ok(&f, 0);
-    assert_int_equal(comm_agree(&world, replica_check(&f.mesh.data, model_params(f.model))), ST_OK);
+    assert_int_equal(comm_agree(&world, train_check_replicas(&f.mesh, &f.trainer)), ST_OK);
     if (world.rank == world.size - 1) ((unsigned char *)model_params(f.model)->weight)[1001] ^= 4;
-    assert_int_equal(comm_agree(&world, replica_check(&f.mesh.data, model_params(f.model))),
+    assert_int_equal(comm_agree(&world, train_check_replicas(&f.mesh, &f.trainer)),
                      world.size > 1 ? ST_NUMERIC : ST_OK);
     close_fixture(&f);
 }
@@ -419,6 +257,7 @@ static void check_pipeline(struct layout l, const char *extra)
         same_as_alone(&single, &f);
     }
     struct loss_sum one = {0}, all = {0};
+    hand_out_finish(&f.mesh, f.trainer.hand_out);
     assert_int_equal(stage_loss(&single.mesh.pipe, single.trainer.stage, single.micro, single.count, &one), ST_OK);
     assert_int_equal(stage_loss(&f.mesh.pipe, f.trainer.stage, f.micro, f.count - 1, &all), ST_OK);
     all = (struct loss_sum){0};
@@ -429,7 +268,6 @@ static void check_pipeline(struct layout l, const char *extra)
     close_fixture(&f);
 }
 
-#define DEEP "model.layers=8 model.width=32 "
 static void pipelines_have_the_weights_of_one_rank(void **state)
 {
     check_pipeline((struct layout){.kind = SCHEDULE_1F1B, .recompute = true}, DEEP);
@@ -456,8 +294,9 @@ static void check_experts(struct layout l, int divide)
 {
     struct fixture apart, together;
     l.experts = world.size / divide;
+    l.whole = true;
     open_layout(&apart, &world, ROUTED, l);
-    open_layout(&together, &world, ROUTED, (struct layout){.kind = SCHEDULE_1F1B, .stages = l.stages});
+    open_layout(&together, &world, ROUTED, (struct layout){.kind = SCHEDULE_1F1B, .stages = l.stages, .whole = true});
     for (int64_t step = 0; step < 2; step++) {
         struct step_result a = step_ok(&apart, step), b = step_ok(&together, step);
         if (step == 0) assert_true(a.loss.genewise == b.loss.genewise && a.loss.cellwise == b.loss.cellwise);
@@ -467,6 +306,8 @@ static void check_experts(struct layout l, int divide)
     }
     struct param_table *t = model_params(apart.model), *u = model_params(together.model);
     int elsewhere = 0;
+    hand_out_finish(&apart.mesh, apart.trainer.hand_out);
+    hand_out_finish(&together.mesh, together.trainer.hand_out);
     for (int i = 0; i < t->count; i++) {
         elsewhere += t->rows[i].routed && t->rows[i].elsewhere && !u->rows[i].elsewhere;
         for (int64_t k = 0; !t->rows[i].elsewhere && k < param_reals(&t->rows[i]); k++)
@@ -501,8 +342,10 @@ static void check_turns(struct layout l, int divide)
     for (int64_t step = 0; step < 3; step++) {
         struct step_result one = step_ok(&plain, step), two = step_ok(&turns, step);
         assert_true(one.loss.genewise == two.loss.genewise && one.gradient_norm == two.gradient_norm);
-        assert_true(param_hash(model_params(plain.model)) == param_hash(model_params(turns.model)));
+        assert_true(hash_all(&plain) == hash_all(&turns));
     }
+    hand_out_finish(&plain.mesh, plain.trainer.hand_out);
+    hand_out_finish(&turns.mesh, turns.trainer.hand_out);
     assert_int_equal(stage_loss(&plain.mesh.pipe, plain.trainer.stage, plain.micro, plain.count, &a), ST_OK);
     assert_int_equal(stage_loss(&turns.mesh.pipe, turns.trainer.stage, turns.micro, turns.count, &b), ST_OK);
     assert_true(a.genewise == b.genewise && a.cellwise == b.cellwise && a.weight == b.weight);

@@ -1,4 +1,5 @@
-/* tool_overlap BLOCKS TOKENS ROUNDS: how much of the exchange of gradients between ranks the backward pass hides.
+/* tool_overlap BLOCKS TOKENS ROUNDS: how much of the exchange of gradients between ranks the backward pass hides, and how
+ * much of the hand-out of weights the forward pass.
  *
  * A model of BLOCKS ERetNet blocks of width 1536 on each rank, one micro-batch of one cell of TOKENS tokens, fp32. The
  * medians of ROUNDS rounds, in each of which the ranks in turn
@@ -6,11 +7,15 @@
  *   follow       compute, then exchange
  *   compute      nothing is sent
  *   overlap      compute, each module's gradients leaving as soon as they are final, then wait for the rest
- *   spread       the weights
+ *   hand out     weights, nothing is computed: from the first message until all modules are packed
+ *   pack         the same without messages
+ *   forward      hand out, and compute while the weights come, each module's until it is needed
  * A time is that of the slowest rank. The hidden share is 1 - (overlap - compute) / exchange, where what is taken from
- * `overlap` is its round's own `compute`. tests/bench_overlap.sh gives two ranks a link of known rate. */
+ * `overlap` is its round's own `compute`; of the hand-out 1 - (forward - compute - pack) / (hand out - pack), packing being
+ * work that nothing hides. tests/bench_overlap.sh gives two ranks a link of known rate. */
 #include "bench.h"
 #include "base/text.h"
+#include "mpi/hand_out.h"
 #include "mpi/reduce.h"
 #include "mpi/stage.h"
 
@@ -23,6 +28,7 @@ struct scene {
     struct model *model;
     struct stage *stage;
     struct reducer *reducer;
+    struct hand_out *hand_out;
     struct batch micro;
 };
 
@@ -48,10 +54,13 @@ static void open_model(struct scene *s, int blocks, int64_t tokens)
     require(model_create(s->config, s->vocab, NULL, &s->model));
     struct param_table *params = model_params(s->model);
     require(param_share(params, s->mesh.dense.rank, s->mesh.dense.size, 1));
+    param_split(params);
     require(param_allocate(params, true));
     param_initialise(params, 5);
     require(model_prepare(s->model, &limits));
-    require(model_pack(s->model));
+    require(hand_out_create(&s->mesh, s->model, &s->hand_out));
+    hand_out_start(&s->mesh, s->hand_out);
+    hand_out_finish(&s->mesh, s->hand_out);
     require(stage_create(&s->mesh, s->model, &limits, &plan, &s->stage));
     require(reducer_create(&s->mesh, params, false, &s->reducer));
 }
@@ -85,6 +94,7 @@ static void scene_close(struct scene *s)
 {
     batch_destroy(&s->micro);
     reducer_destroy(&s->reducer);
+    hand_out_destroy(&s->hand_out);
     stage_destroy(&s->stage);
     model_destroy(&s->model);
     vocab_destroy(&s->vocab);
@@ -100,15 +110,27 @@ static void send_module(void *context, int module)
     reducer_start(&s->mesh, s->reducer, module);
 }
 
-static void poll_sender(void *context) { reducer_poll(((struct scene *)context)->reducer); }
+static void need_weights(void *context, int module)
+{
+    struct scene *s = context;
+    hand_out_need(&s->mesh, s->hand_out, module);
+}
+
+static void poll_both(void *context)
+{
+    struct scene *s = context;
+    hand_out_poll(s->hand_out);
+    reducer_poll(s->reducer);
+}
 
 static void compute_gradients(struct scene *s, bool send)
 {
     struct loss_sum loss = {0};
     struct param_table *params = model_params(s->model);
-    struct model_how how = {.train = true, .scale = 1e-4, .ready = send ? send_module : NULL, .context = s};
+    struct model_how how = {
+        .train = true, .scale = 1e-4, .ready = send ? send_module : NULL, .need = need_weights, .context = s};
     memset(params->gradient, 0, sizeof(real) * (size_t)params->size);
-    stage_set_poll(s->stage, send ? poll_sender : NULL, s);
+    stage_set_poll(s->stage, poll_both, s);
     require(stage_gradient(&s->mesh.pipe, s->stage, &s->micro, 1, &how, &loss));
     stage_set_poll(s->stage, NULL, NULL);
 }
@@ -131,7 +153,26 @@ static void follow(struct scene *s)
     compute_gradients(s, false);
     exchange_gradients(s);
 }
-static void spread(struct scene *s) { reducer_spread_weights(&s->mesh, s->reducer); }
+static void hand_out(struct scene *s)
+{
+    hand_out_start(&s->mesh, s->hand_out);
+    hand_out_finish(&s->mesh, s->hand_out);
+}
+/* From anywhere: it takes as long. */
+static void pack(struct scene *s)
+{
+    const struct param_table *params = model_params(s->model);
+    const void *from[512] = {0};
+    for (int i = 0; i < params->count && i < 512; i++) from[i] = params->rows[i].split ? params->gradient : NULL;
+    for (int module = MODULE_EMBEDDING; module <= model_layers(s->model); module++)
+        model_pack_module(s->model, module, from);
+}
+static void forward(struct scene *s)
+{
+    hand_out_start(&s->mesh, s->hand_out);
+    compute_gradients(s, false);
+    hand_out_finish(&s->mesh, s->hand_out);
+}
 
 /* Rank 0's bytes to the last rank and back. */
 static void cross_link(struct scene *s)
@@ -155,7 +196,7 @@ static double timed(struct scene *s, void (*work)(struct scene *s))
 
 /* ---- figures ---- */
 
-enum { EXCHANGE, FOLLOW, COMPUTE, OVERLAP, SPREAD, LINK, KINDS };
+enum { EXCHANGE, FOLLOW, PACK, HAND_OUT, COMPUTE, OVERLAP, FORWARD, LINK, KINDS };
 
 /* Bytes of gradients that leave this rank. */
 static double sent_bytes(const struct scene *s)
@@ -191,6 +232,17 @@ static double median_of(const double *took, int rounds)
     return median(sorted, rounds);
 }
 
+/* Packing costs the same with and without messages. */
+static void tell_hand_out(const char *scene, double took[KINDS][MOST_ROUNDS], int rounds)
+{
+    double packing = median_of(took[PACK], rounds), all = median_of(took[HAND_OUT], rounds), added[MOST_ROUNDS];
+    for (int i = 0; i < rounds; i++) added[i] = took[FORWARD][i] - took[COMPUTE][i] - packing;
+    row("weights, packing alone", scene, packing, "s", 0);
+    row("weights, hand-out alone, with packing", scene, all, "s", 0);
+    row("weights, hand-out ahead of use, and computing", scene, median_of(took[FORWARD], rounds), "s", 0);
+    row("weights, hidden", scene, 1 - median(added, rounds) / (all - packing), "of the hand-out", 0);
+}
+
 static void tell(const struct scene *s, int blocks, int64_t tokens, double took[KINDS][MOST_ROUNDS], int rounds)
 {
     char scene[80];
@@ -204,17 +256,14 @@ static void tell(const struct scene *s, int blocks, int64_t tokens, double took[
     row("both, one after the other", scene, median_of(took[FOLLOW], rounds), "s", 0);
     row("hidden, overlapped", scene, hidden(took, OVERLAP, exchange, rounds), "of the exchange", 0.6);
     row("hidden, one after the other", scene, hidden(took, FOLLOW, exchange, rounds), "of the exchange", 0);
-    row("weights back", scene, median_of(took[SPREAD], rounds), "s", 0);
+    tell_hand_out(scene, took, rounds);
 }
 
 int main(int argc, char **argv)
 {
-    static void (*const works[KINDS])(struct scene *) = {[EXCHANGE] = exchange_gradients,
-                                                         [FOLLOW] = follow,
-                                                         [COMPUTE] = compute,
-                                                         [OVERLAP] = overlap,
-                                                         [SPREAD] = spread,
-                                                         [LINK] = cross_link};
+    static void (*const works[KINDS])(struct scene *) = {
+        [EXCHANGE] = exchange_gradients, [FOLLOW] = follow,   [COMPUTE] = compute, [OVERLAP] = overlap, [PACK] = pack,
+        [HAND_OUT] = hand_out,           [FORWARD] = forward, [LINK] = cross_link};
     struct comm world;
     struct scene s = {0};
     double took[KINDS][MOST_ROUNDS];

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/hash.h"
 #include "base/progress.h"
 #include "kernel/multiply.h"
 #include "kernel/tiled.h"
@@ -197,6 +198,13 @@ void product_pack(struct product *p, struct product_weight *weight, const real *
     const void *each[PRODUCT_MAX_PARTS];
     for (int i = 0; i < p->spec.parts; i++) each[i] = masters[i];
     product_pack_from(p, weight, each, DTYPE_REAL);
+}
+
+uint64_t product_weight_hash(const struct product *p, const struct product_weight *weight)
+{
+    uint64_t hash = hash_block(weight->forward, multiply_packed_bytes(p->forward.multiply[0]), 0);
+    if (!p->data.multiply[0]) return hash;
+    return hash_block(weight->backward, multiply_packed_bytes(p->data.multiply[0]), hash);
 }
 
 /* ---- y = x W^T and dx = dy W on tiles of rows ---- */

@@ -62,6 +62,9 @@ void product_pack(struct product *product, struct product_weight *weight, const 
 void product_pack_from(struct product *product, struct product_weight *weight, const void *const *masters,
                        enum dtype type);
 
+/* XXH3 of a packed weight. Local. */
+uint64_t product_weight_hash(const struct product *product, const struct product_weight *weight);
+
 /* y[rows, out] = x[rows, in] W^T. Local. */
 void product_forward(struct product *product, void *y, const void *x, const struct product_weight *weight,
                      int64_t rows);

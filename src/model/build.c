@@ -59,9 +59,19 @@ struct param build_vector(int64_t cols, enum param_init init)
     return (struct param){.shape_rank = 1, .shape = {cols}, .init = init};
 }
 
+/* Nothing else may read a linear map's weights while it is trained. */
+static void note_packed(struct build *build, const int *param, int parts, bool fine)
+{
+    for (int i = 0; i < parts; i++) {
+        build->params->rows[param[i]].packed = true;
+        build->params->rows[param[i]].fine = fine;
+    }
+}
+
 enum status build_linear(struct build *build, const int *param, int parts, const struct linear **out)
 {
     *out = NULL;
+    note_packed(build, param, parts, false);
     if (build->params->rows[param[0]].elsewhere) return ST_OK;
     return linears_add(build->linears, build->params, param, parts, false, out);
 }
@@ -69,6 +79,7 @@ enum status build_linear(struct build *build, const int *param, int parts, const
 enum status build_linear_fine(struct build *build, int param, const struct linear **out)
 {
     *out = NULL;
+    note_packed(build, &param, 1, true);
     if (build->params->rows[param].elsewhere) return ST_OK;
     return linears_add(build->linears, build->params, &param, 1, true, out);
 }

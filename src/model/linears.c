@@ -147,6 +147,16 @@ void linears_pack_module(struct linears *list, const struct param_table *params,
         if (params->rows[list->rows[i]->param[0]].module == module) pack(list->rows[i], params, type, from);
 }
 
+void linears_hash(const struct linears *list, const struct param_table *params, uint64_t *hash)
+{
+    for (int i = 0; i < list->count; i++) {
+        const struct linears_row *row = list->rows[i];
+        if (!params->rows[row->param[0]].split) continue;
+        uint64_t packed = product_weight_hash(row->map.product, &row->map.packed);
+        for (int k = 0; k < row->map.parts; k++) hash[row->param[k]] = packed;
+    }
+}
+
 void linears_free_products(struct linears *list)
 {
     for (int i = 0; i < list->product_count; i++) product_destroy(&list->products[i]);

@@ -35,6 +35,9 @@ void linears_pack(struct linears *list, const struct param_table *params);
  * `from` is): then they are the table's. Allocates nothing. Local. */
 void linears_pack_module(struct linears *list, const struct param_table *params, int module, enum dtype type,
                          const void *const *from);
+/* hash[tensor] of the packed weights of the tensor's map, where a rank computes with nothing else of it (param_split).
+ * Local. */
+void linears_hash(const struct linears *list, const struct param_table *params, uint64_t *hash);
 /* Bytes of the packed weights that a part of a model of `layers` blocks has, without keeping anything. Local. */
 MUST_CHECK enum status linears_measure(const struct linears *list, const struct param_table *params,
                                        struct model_part part, int layers, enum dtype type, bool train, int threads,

@@ -255,6 +255,8 @@ done:
 
 enum status model_pack(struct model *m)
 {
+    for (int i = 0; i < m->params.count; i++)
+        if (m->params.rows[i].split) return fail(ST_INTERNAL, "model '%s' has not all its weights to pack", m->name);
     for (int module = MODULE_EMBEDDING; module <= m->layers; module++) model_pack_module(m, module, NULL);
     return ST_OK;
 }
@@ -273,6 +275,12 @@ void model_pack_module(struct model *m, int module, const void *const *from)
 }
 
 bool model_is_packed(const struct model *m, int module) { return !m->expired[module + 1]; }
+
+void model_hash(const struct model *m, uint64_t *hash)
+{
+    param_hash_each(&m->params, hash);
+    linears_hash(&m->linears, &m->params, hash);
+}
 
 void model_set_tap(struct model *m, tape_tap_fn *tap, void *context)
 {

@@ -94,6 +94,10 @@ void model_pack_module(struct model *model, int module, const void *const *from)
 /* Has it been packed since model_expire? Also true of what does not lie here. Local. */
 bool model_is_packed(const struct model *model, int module);
 
+/* hash[params->count]: XXH3 of each tensor as this rank computes with it, 0 of one that lies elsewhere. No module may be
+ * expired. Local. */
+void model_hash(const struct model *model, uint64_t *hash);
+
 /* ---- the whole model ---- */
 
 /* Cell embeddings: z[B, D] fp32, the cls rows of the last layer. Depends on each cell, the weights

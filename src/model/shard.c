@@ -48,7 +48,8 @@ static void cut_tensor(const struct param_table *table, int tensor, struct shard
     for (int64_t row = 0; row < p->rows; row += rows_of_piece(p)) {
         int64_t left = p->rows - row, rows = left < rows_of_piece(p) ? left : rows_of_piece(p);
         struct piece *piece = &s->piece[s->count++];
-        *piece = (struct piece){tensor, row, rows, p->offset + row * p->cols, rows * p->cols, -1, 0};
+        int64_t at = p->offset + row * p->cols;
+        *piece = (struct piece){tensor, row, rows, at, rows * p->cols, -1, at, 0};
         if (p->elsewhere) continue;
         piece->owner = least_loaded(s, p->routed ? load + s->ranks : load, p->routed);
         (p->routed ? load + s->ranks : load)[piece->owner] += piece->reals;

@@ -1,8 +1,9 @@
 /* Who of the ranks that hold the same parameters looks after which of them (ZeRO-1, Rajbhandari et al. 2020).
  *
  * The tensors are cut into pieces of whole rows. A piece has one owner: it adds up the gradients of all ranks, keeps the
- * moments, updates the weights and hands them to the others. The cut is the same on every rank of a job, whatever it
- * holds, so a piece has one number everywhere; owners are chosen among the ranks that hold it, evenly. */
+ * moments, updates the weights and hands them to the others (mpi/hand_out.h), which need not keep them (param_split). The
+ * cut is the same on every rank of a job, whatever it holds, so a piece has one number everywhere; owners are chosen among
+ * the ranks that hold it, evenly. */
 #ifndef CYTOMILL_MODEL_SHARD_H
 #define CYTOMILL_MODEL_SHARD_H
 
@@ -20,7 +21,8 @@ struct piece {
     int64_t first, rows; /* of its rows */
     int64_t at, reals;   /* where it lies in the flat arrays */
     int owner;           /* of the shard's ranks; -1 if it lies elsewhere */
-    int64_t moment;      /* where its moments lie, if they do here */
+    int64_t weight;      /* where its weights lie, if they do here, */
+    int64_t moment;      /* and its moments */
 };
 
 struct shard {

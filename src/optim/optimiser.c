@@ -152,7 +152,7 @@ void optimiser_step(struct optimiser *o, int64_t step)
         const struct piece *piece = &t->shard.piece[i];
         if (!t->rows[piece->tensor].trainable || !shard_owns(&t->shard, piece)) continue;
         struct adam adam = adam_of(o, piece->tensor, step);
-        adam_step(t->weight + piece->at, t->moment1 + piece->moment, t->moment2 + piece->moment,
+        adam_step(param_piece_weight(t, piece), t->moment1 + piece->moment, t->moment2 + piece->moment,
                   t->gradient + piece->at, piece->reals, &adam);
     }
 }
