@@ -28,6 +28,7 @@ struct trial {
     void *activation, *gradient;
     double seconds[KINDS][PASSES]; /* medians of each part */
     double flops[KINDS];           /* of a token in training, likewise */
+    double packing_s;              /* of all weights */
 };
 
 /* Blocks, memory and weights. Local. ST_CONFIG, ST_MEMORY. */

@@ -111,14 +111,23 @@ static struct traffic traffic_of(const struct param_table *params, enum dtype ty
     return t;
 }
 
-size_t hand_out_bytes(const struct param_table *params, bool in_bf16)
+size_t hand_out_bytes(const struct param_table *params, int ranks, int replicas, bool in_bf16)
 {
-    enum dtype type = in_bf16 ? DTYPE_BF16 : DTYPE_REAL;
-    if (params->shard.ranks < 2) return 0;
-    struct traffic t = traffic_of(params, type);
-    return (size_t)(WINDOW * slot_bytes_of(params, type) + t.rounded) +
-           sizeof(MPI_Request) * (size_t)(t.sent + t.whole + WINDOW * t.split) +
-           (size_t)params->count * (sizeof(int64_t) + sizeof(void *));
+    int64_t slot = 0, rounded = 0;
+    if (ranks < 2) return 0;
+    for (int module = MODULE_EMBEDDING; module <= last_module(params); module++) {
+        int64_t bytes = 0;
+        for (int i = 0; i < params->count; i++) {
+            struct param p = params->rows[i];
+            if (!p.packed || p.elsewhere || p.module != module) continue;
+            bool small = in_bf16 && !p.fine;
+            int64_t each = param_reals(&p) * (int64_t)(small ? sizeof(bf16) : sizeof(real));
+            bytes += (each + 63) / 64 * 64;
+            if (small) rounded += each / (p.routed ? replicas : ranks);
+        }
+        if (bytes > slot) slot = bytes;
+    }
+    return (size_t)(WINDOW * slot + rounded);
 }
 
 /* ---- creation ---- */

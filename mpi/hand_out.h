@@ -26,8 +26,9 @@ struct hand_out;
 MUST_CHECK enum status hand_out_create(struct mesh *mesh, struct model *model, struct hand_out **out);
 /* After hand_out_finish. Local. */
 void hand_out_destroy(struct hand_out **hand_out);
-/* Bytes that hand_out_create takes for a table that is shared out. Local. */
-size_t hand_out_bytes(const struct param_table *params, bool bf16);
+/* Bytes of the window and of own pieces as they travel, where `ranks` share a split table and `replicas` an expert's rows;
+ * it need not be shared out yet. Local. */
+size_t hand_out_bytes(const struct param_table *params, int ranks, int replicas, bool bf16);
 
 /* Expire the model and send what this rank owns; none may be under way. Weights that are split or trained travel; others
  * change nowhere, or by a rule that all ranks follow. Collective over mesh->dense: all its ranks start. */

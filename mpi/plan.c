@@ -142,9 +142,10 @@ enum status plan_share_layers(const struct plan *p, const struct plan_layout *l,
 
 /* ---- what a stage holds ---- */
 
-/* Parameters of a rank of a stage; those of rows that travel as touched rows, and their width; those of experts. */
+/* Parameters of a rank of a stage; those of rows that travel as touched rows, and their width; those of experts. Of the
+ * dense ones, those whose weights travel as products have them; so do all of experts. */
 struct held {
-    double dense, sparse, sparse_cols, routed;
+    double dense, sparse, sparse_cols, routed, packed;
 };
 
 static bool holds(const struct plan *p, const struct plan_layout *l, const int *first, int stage, int module)
@@ -168,6 +169,7 @@ static struct held held_by(const struct plan *p, const struct plan_layout *l, co
         if (row->sparse_rows) held.sparse += (double)param_reals(row), held.sparse_cols = (double)row->cols;
         else if (row->routed) held.routed += (double)param_reals(row) / plan_experts(l);
         else held.dense += (double)param_reals(row);
+        if (row->packed && !row->fine && !row->routed) held.packed += (double)param_reals(row);
     }
     return held;
 }
@@ -182,15 +184,18 @@ static double touched(const struct plan *p, const struct held *held)
 
 /* ---- times of a step ---- */
 
-/* What travels between the ranks that have the same parameters: gradients to their owners, weights back. */
+/* What travels between the ranks that have the same parameters: gradients to their owners, weights back, of which `packed`
+ * as products have them. */
 struct exchanged {
     int ranks, stride;
     double gradients, gradient_wire, weight_wire; /* parameters; bytes */
 };
 
-static struct exchanged exchanged_by(const struct plan *p, double gradients, double weights, int ranks, int stride)
+static struct exchanged exchanged_by(const struct plan *p, double gradients, double weights, double packed, int ranks,
+                                     int stride)
 {
-    return (struct exchanged){ranks, stride, gradients, (p->job->exchange_bf16 ? 2 : 4) * gradients, 4 * weights};
+    double back = 4 * (weights - packed) + (p->job->bf16 ? 2 : 4) * packed;
+    return (struct exchanged){ranks, stride, gradients, (p->job->exchange_bf16 ? 2 : 4) * gradients, back};
 }
 
 /* *hides_s is what the backward pass can still hide. */
@@ -216,8 +221,8 @@ static void add_exchange_of(const struct plan *p, const struct held *held, struc
     struct plan_estimate sum = {0};
     int wide = plan_wide(l);
     double all = held->dense + held->sparse, hides_s = (e->time.backward + e->time.weights) / e->micros;
-    struct exchanged common = exchanged_by(p, held->dense + touched(p, held), all, wide, 1);
-    struct exchanged routed = exchanged_by(p, held->routed, held->routed, l->data, plan_experts(l));
+    struct exchanged common = exchanged_by(p, held->dense + touched(p, held), all, held->packed, wide, 1);
+    struct exchanged routed = exchanged_by(p, held->routed, held->routed, held->routed, l->data, plan_experts(l));
     add_group(p, &common, &hides_s, &sum);
     add_group(p, &routed, &hides_s, &sum);
     double moved = all * plan_update_bytes(wide) + held->routed * plan_update_bytes(l->data);

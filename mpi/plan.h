@@ -8,8 +8,9 @@
  *     experts            rows to their experts and back, forward and backward, as part of those times: over links and
  *                        inside nodes at once, as if rows were spread evenly and nothing were hidden
  *     spread             cells differ in length: the longest of d replicas, sd sqrt(cells) z(d) tokens above the mean
- *     exchange           (d - 1) / d of the gradient and of the weights (reduce.h), over links and inside nodes; on
- *                        several nodes PLAN_HIDDEN_SHARE of the gradient's is hidden behind the last backward pass
+ *     exchange           (d - 1) / d of the gradient and of the weights (reduce.h, hand_out.h), over links and inside
+ *                        nodes; on several nodes PLAN_HIDDEN_SHARE of the gradient's is hidden behind the last backward
+ *                        pass, of the weights' as if nothing were
  *     update             plan_update_bytes of memory traffic for every parameter of the rank
  *     checkpoint         interval of Young (1974) and Daly (2006), sqrt(2 C M) to first order, where C is what the
  *                        training waits: for the copy alone if it goes on while the file is written

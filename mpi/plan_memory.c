@@ -1,6 +1,7 @@
 /* Memory of a layout: what measure mode and the modules themselves say of the ranks that hold most. */
 #include <stdlib.h>
 
+#include "mpi/hand_out.h"
 #include "mpi/plan_inside.h"
 #include "mpi/reduce.h"
 #include "mpi/stage.h"
@@ -46,15 +47,15 @@ static double own_share(const struct plan_layout *l, double bytes, double routed
     return (bytes - routed) / plan_wide(l) + routed / l->data;
 }
 
-static void fill_memory(const struct plan *p, const struct plan_estimate *e, const struct model_cost *cost,
-                        struct plan_memory *out)
+static void fill_memory(const struct plan *p, const struct plan_estimate *e, const struct param_table *table,
+                        const struct model_cost *cost, struct plan_memory *out)
 {
     const struct plan_layout *l = &e->layout;
-    double weights = (double)cost->weight_bytes, routed = (double)cost->routed_bytes;
-    *out = (struct plan_memory){.weights = weights,
+    double all = (double)cost->weight_bytes, routed = (double)cost->routed_bytes;
+    *out = (struct plan_memory){.weights = (double)param_split_bytes(table, plan_wide(l), l->data),
                                 .packed = (double)cost->packed_bytes,
                                 .gradients = (double)cost->gradient_bytes,
-                                .moments = 2 * own_share(l, weights, routed),
+                                .moments = 2 * own_share(l, all, routed),
                                 .activations = (double)cost->activation_bytes,
                                 .process = p->machine->process_bytes};
 }
@@ -85,9 +86,10 @@ static enum status measure_stage(const struct plan *p, const struct plan_estimat
     hold.expert_ranks = plan_experts(&e->layout);
     TRY(model_create(p->job->config, p->job->vocab, &hold, &model));
     TRY(model_measure(model, &limits, NULL, &cost));
-    fill_memory(p, e, &cost, out);
+    fill_memory(p, e, model_params(model), &cost, out);
     if (p->job->copies) out->checkpoint = copy_bytes(&e->layout, model_params(model));
-    out->exchange = (double)reducer_bytes(model_params(model), wide, p->job->exchange_bf16);
+    out->exchange = (double)reducer_bytes(model_params(model), wide, p->job->exchange_bf16) +
+                    (double)hand_out_bytes(model_params(model), wide, e->layout.data, p->job->bf16);
     out->messages = (double)stage_bytes(&line, stages, stage, cost.message_bytes);
 done:
     model_destroy(&model);

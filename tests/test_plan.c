@@ -10,6 +10,7 @@
 #include "kernel_check.h"
 
 #include "golden.h"
+#include "mpi/hand_out.h"
 #include "mpi/plan.h"
 #include "mpi/reduce.h"
 
@@ -122,12 +123,13 @@ static struct plan_memory measured(struct model_hold hold, int data, int micro_b
     OK(model_measure(model, &limits, NULL, &cost));
     double all = (double)cost.weight_bytes, routed = (double)cost.routed_bytes;
     double own = (all - routed) / wide + routed / data;
-    struct plan_memory m = {(double)cost.weight_bytes,
+    struct plan_memory m = {(double)param_split_bytes(model_params(model), wide, data),
                             (double)cost.packed_bytes,
                             (double)cost.gradient_bytes,
                             2 * own,
                             (double)cost.activation_bytes,
-                            (double)reducer_bytes(model_params(model), wide, false),
+                            (double)(reducer_bytes(model_params(model), wide, false) +
+                                     hand_out_bytes(model_params(model), wide, data, true)),
                             6.0 * edges * (double)cost.message_bytes,
                             0,
                             machine.process_bytes};
@@ -379,7 +381,9 @@ static void traffic_is_the_formula(void **state)
     struct plan_estimate e = estimate((struct plan_layout){128, 1, SCHEDULE_1F1B, 1, 4, false, 1, NULL});
     double rows = 1500 * sqrt(4096.0), table = 1536.0 * (24008 < rows ? 24008 : rows);
     double dense = e.checkpoint_bytes / 12 - 1536.0 * 24008;
-    double up = 127.0 / 128 * 4 * (dense + table), down = 127.0 / 128 * 4 * (dense + 1536.0 * 24008);
+    /* 8 D^2 of a block and 2 D^2 of the heads come back as bf16 */
+    double packed = (40 * 8 + 2) * 1536.0 * 1536, whole = dense - packed + 1536.0 * 24008;
+    double up = 127.0 / 128 * 4 * (dense + table), down = 127.0 / 128 * (4 * whole + 2 * packed);
     check_close(e.traffic.gradients, up + down, 1e-9);
     assert_true(e.traffic.messages == 0 && e.traffic.tied == 0);
     check_close(e.traffic.off_node, 2 * 126.0 / 127 * e.traffic.gradients, 1e-9); /* 1 of 127 others is near */

@@ -75,6 +75,17 @@ void param_split(struct param_table *table)
         if (table->shard.piece[i].owner >= 0) place_piece(table, &table->shard.piece[i]);
 }
 
+size_t param_split_bytes(const struct param_table *table, int ranks, int replicas)
+{
+    size_t bytes = 0;
+    for (int i = 0; i < table->count; i++) {
+        const struct param *p = &table->rows[i];
+        size_t whole = (size_t)param_room(p) * sizeof(real), owners = (size_t)(p->routed ? replicas : ranks);
+        if (!p->elsewhere) bytes += p->packed ? whole / owners : whole;
+    }
+    return bytes;
+}
+
 enum status param_allocate(struct param_table *table, bool train)
 {
     enum status st = ST_OK;

@@ -63,6 +63,9 @@ MUST_CHECK enum status param_share(struct param_table *table, int rank, int rank
  * come when they are wanted (mpi/hand_out.h). Nothing happens where one rank owns all. Between param_share and
  * param_allocate. Local. */
 void param_split(struct param_table *table);
+/* Bytes of weights that a rank keeps so, of `ranks` that share the table and `replicas` that share an expert's rows, but
+ * for the cut's unevenness; the table need not be shared out yet. Local. */
+size_t param_split_bytes(const struct param_table *table, int ranks, int replicas);
 /* Allocate weights, and gradients and moments if `train`. Local. */
 MUST_CHECK enum status param_allocate(struct param_table *table, bool train);
 /* Initialise every weight that is kept here from (seed, hash of its name, element): the same on any mesh. Local. */
