@@ -7,7 +7,7 @@ set -u
 . tests/job_checks
 plan() { cytomill-plan --config configs/cellfm-800m.yaml --cluster "$dir/cluster.yaml" "$@" >"$dir/log" 2>"$dir/err"; local rc=$?; cat "$dir/err" >>"$dir/log"; return $rc; }
 cat >"$dir/cluster.yaml" <<'YAML'
-cluster: {nodes: 16, ranks_per_node: 2, cores: 112, memory_gib: 512, bf16_gflops: 450, memory_gb_per_s: 400, link_gbit_per_s: 100}
+cluster: {nodes: 16, ranks_per_node: 2, cores: 112, memory_gib: 512, bf16_gflops: 450, memory_gb_per_s: 400, link_gbit_per_s: 50}
 YAML
 
 # a plan of a published model
