@@ -84,7 +84,8 @@ MUST_CHECK enum status model_measure(const struct model *model, const struct mod
                                      const struct model_part *part, struct model_cost *cost);
 /* Allocate arenas and make every product primitive. Local. ST_MEMORY. */
 MUST_CHECK enum status model_prepare(struct model *model, const struct model_limits *limits);
-/* Repack weights for the products and redo prepared segments. Allocates nothing. Local. */
+/* Repack weights for the products, once for all threads of this rank, and redo prepared segments. Allocates nothing.
+ * Local. */
 MUST_CHECK enum status model_pack(struct model *model);
 /* The same module by module, where new weights arrive while the model runs: none may run from model_expire until it is
  * packed; model_how.need is asked for it. A tensor's weights are in the table, or at from[tensor] if that is not NULL (nor
