@@ -139,7 +139,7 @@ static void open_scene(struct scene *s, const char *kind, int64_t rows, enum dty
     linears_take(&s->linears, &s->packed);
     require(arena_create(&s->packed, s->packed.high_bytes));
     linears_take(&s->linears, &s->packed);
-    linears_pack(&s->linears);
+    linears_pack(&s->linears, &s->params);
     s->x = block_of((size_t)rows * WIDTH * dtype_bytes(type));
     s->dy = block_of((size_t)rows * WIDTH * dtype_bytes(type));
     fill_normal(s->x, rows * WIDTH, type, 3 + (uint64_t)world.rank, 1);
