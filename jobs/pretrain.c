@@ -291,9 +291,8 @@ static const struct job_spec spec = {
     .purpose = "train a foundation model on the counts of an atlas by predicting masked expression",
     .usage = "--config FILE --atlas ATLAS --out RUN [options]; the same command again resumes",
     .reads = "an atlas (cytomill-ingest), a configuration",
-    .writes =
-        "RUN/checkpoint-<step>.h5, RUN/metrics.jsonl, RUN/learning.tsv, RUN/expert_usage.tsv (model with experts), "
-        "RUN/run.json, RUN/bad-step-*.h5",
+    .writes = "in RUN/: checkpoint-<step>.h5, metrics.jsonl, learning.tsv, run.json, expert_usage.tsv (with experts), "
+              "bad-step-*.h5",
     .example = "mpirun -n 2 cytomill-pretrain --config configs/demo.yaml --atlas build/pbmc3k --out build/run",
     .sections = "run data model train mesh",
     .takes = TAKES_ATLAS | TAKES_SEED | TAKES_KERNELS | TAKES_IO | TAKES_CELLS | TAKES_FRESH,
