@@ -174,7 +174,7 @@ static enum status fit_message(const struct schedule *schedule, const struct tri
     for (int i = 0; i < 30; i++) {
         struct schedule_found found = {0};
         times.message = (low + high) / 2;
-        TRY(schedule_simulate(schedule, &times, PIPELINE_BUFFERS, &found));
+        TRY(schedule_simulate(schedule, &times, schedule_buffers(&schedule->spec), &found));
         *(found.step_s > step_s ? &high : &low) = times.message;
     }
     *message_s = low;

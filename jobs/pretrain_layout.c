@@ -126,7 +126,7 @@ static enum status tell_layout(const struct job *job)
                                  .recompute = p->limits.recompute,
                                  .in_turns = p->plan.in_turns};
     TRY(schedule_build(&spec, &schedule));
-    TRY(schedule_simulate(&schedule, &(struct schedule_times){1, 1, 1, 0, 0}, PIPELINE_BUFFERS, &found));
+    TRY(schedule_simulate(&schedule, &(struct schedule_times){1, 1, 1, 0, 0}, schedule_buffers(&spec), &found));
     comm_note(&job->world,
               "mesh: %d x %d x %d (data x pipe x expert), stages of %s blocks; %s with %d micro-batches of %d cells: "
               "stages stand idle for %.0f %% of a step%s",

@@ -7,13 +7,13 @@
 #include "kernel/product.h"
 #include "mpi/watchdog.h"
 
-/* Messages of one kind and chunk at this stage, numbered as they come: number k uses buffer k % BUFFERS. */
-enum { BUFFERS = PIPELINE_BUFFERS };
+/* Messages of one kind and chunk at this stage, numbered as they come: number k uses buffer k % buffers. */
 struct channel {
     bool exists, receives;
     int peer, tag, count; /* messages of a step */
-    char *buffer[BUFFERS];
-    MPI_Request request[BUFFERS];
+    int buffers;
+    char *buffer[SCHEDULE_MOST_BUFFERS];
+    MPI_Request request[SCHEDULE_MOST_BUFFERS];
     int begun, ended; /* receives posted or sends started; messages computed with or filled */
 };
 
@@ -23,7 +23,7 @@ struct pipeline {
     const struct schedule *schedule;
     int64_t most_bytes;
     struct channel *channels; /* [chunks, KINDS] */
-    char *buffers;
+    char *memory;             /* of all buffers */
     double waited_s;
     const struct pipeline_stage *stage; /* of the step that runs */
 };
@@ -61,6 +61,7 @@ static int find_channels(struct pipeline *p, int stage)
         struct channel *c = channel_of(p, in->chunk, kind_of[in->op]);
         if (!c->exists) {
             *c = (struct channel){.exists = true,
+                                  .buffers = schedule_buffers(&s->spec),
                                   .receives =
                                       in->op == SCHEDULE_RECEIVE_ACTIVATION || in->op == SCHEDULE_RECEIVE_GRADIENT,
                                   .peer = in->peer,
@@ -76,11 +77,11 @@ static enum status take_buffers(struct pipeline *p, struct comm *pipe, int chann
 {
     enum status st = ST_OK;
     int64_t stride = (p->most_bytes + 63) / 64 * 64;
-    TRY(NEW_ARRAY(p->buffers, stride * channels * BUFFERS + 1));
-    char *next = p->buffers;
+    TRY(NEW_ARRAY(p->memory, stride * channels * schedule_buffers(&p->schedule->spec) + 1));
+    char *next = p->memory;
     for (int i = 0; i < p->schedule->spec.chunks * KINDS; i++) {
         struct channel *c = &p->channels[i];
-        for (int b = 0; b < BUFFERS && c->exists; b++, next += stride) {
+        for (int b = 0; b < c->buffers; b++, next += stride) {
             c->buffer[b] = next;
             c->request[b] = MPI_REQUEST_NULL;
             if (c->receives)
@@ -123,10 +124,9 @@ void pipeline_destroy(struct pipeline **pipeline)
     struct pipeline *p = *pipeline;
     if (!p) return;
     for (int i = 0; p->channels && i < p->schedule->spec.chunks * KINDS; i++)
-        for (int b = 0; b < BUFFERS; b++)
-            if (p->channels[i].exists && p->channels[i].receives && p->buffers)
-                MPI_Request_free(&p->channels[i].request[b]);
-    free(p->channels), free(p->buffers), free(p);
+        for (int b = 0; b < p->channels[i].buffers; b++)
+            if (p->channels[i].receives && p->memory) MPI_Request_free(&p->channels[i].request[b]);
+    free(p->channels), free(p->memory), free(p);
     *pipeline = NULL;
 }
 
@@ -141,7 +141,7 @@ static void poll_messages(void *context)
     int arrived;
     if (p->stage->poll) p->stage->poll(p->stage->context);
     for (int i = 0; i < p->schedule->spec.chunks * KINDS; i++)
-        for (int b = 0; b < BUFFERS && p->channels[i].exists; b++)
+        for (int b = 0; b < p->channels[i].buffers; b++)
             MPI_Test(&p->channels[i].request[b], &arrived, MPI_STATUS_IGNORE);
 }
 
@@ -157,7 +157,8 @@ static void wait_for(struct pipeline *p, MPI_Request *request)
 /* Post receives into the buffers that are free. */
 static void post(struct channel *c)
 {
-    for (; c->begun < c->count && c->begun < c->ended + BUFFERS; c->begun++) MPI_Start(&c->request[c->begun % BUFFERS]);
+    for (; c->begun < c->count && c->begun < c->ended + c->buffers; c->begun++)
+        MPI_Start(&c->request[c->begun % c->buffers]);
 }
 
 static void start_step(struct pipeline *p)
@@ -172,8 +173,8 @@ static void start_step(struct pipeline *p)
 static void end_step(struct pipeline *p)
 {
     for (int i = 0; i < p->schedule->spec.chunks * KINDS; i++)
-        for (int b = 0; b < BUFFERS; b++)
-            if (p->channels[i].exists && !p->channels[i].receives) wait_for(p, &p->channels[i].request[b]);
+        for (int b = 0; b < p->channels[i].buffers; b++)
+            if (!p->channels[i].receives) wait_for(p, &p->channels[i].request[b]);
 }
 
 /* The buffer that the next computation reads or fills, when what is received is there and what was sent is gone; NULL
@@ -181,7 +182,7 @@ static void end_step(struct pipeline *p)
 static char *buffer_of(struct pipeline *p, struct channel *c)
 {
     if (!c->exists) return NULL;
-    int b = c->ended % BUFFERS;
+    int b = c->ended % c->buffers;
     wait_for(p, &c->request[b]);
     return c->buffer[b];
 }
@@ -212,7 +213,7 @@ static enum status compute(struct pipeline *p, const struct pipeline_stage *stag
 static void send(struct pipeline *p, struct comm *pipe, const struct pipeline_stage *stage, const struct instruction *i)
 {
     struct channel *c = channel_of(p, i->chunk, kind_of[i->op]);
-    int b = c->begun++ % BUFFERS;
+    int b = c->begun++ % c->buffers;
     MPI_Isend(c->buffer[b], (int)stage->message_bytes(stage->context, i->micro), MPI_BYTE, c->peer, c->tag,
               pipe->handle, &c->request[b]);
 }

@@ -1,7 +1,7 @@
 /* Runs the tables of schedule.h over the stages of a pipeline.
  *
- * The stage's own work is three functions of the caller; a message is what one of them filled. There are two buffers
- * for each kind of message and chunk at either end: a receive is posted as soon as its buffer is free, and a
+ * The stage's own work is three functions of the caller; a message is what one of them filled. There are buffers
+ * for each kind of message and chunk at either end (schedule_buffers): a receive is posted as soon as its buffer is free, and a
  * send goes on while the stage computes: Open MPI moves data only while somebody looks, so the products' poll point
  * (kernel/product.h) looks about every millisecond.
  *
@@ -16,8 +16,6 @@
 
 #include "mpi/comm.h"
 #include "mpi/schedule.h"
-
-enum { PIPELINE_BUFFERS = 2 }; /* for each kind of message and chunk */
 
 struct pipeline;
 

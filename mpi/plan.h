@@ -160,7 +160,7 @@ MUST_CHECK enum status plan_least_nodes(const struct plan *plan, int *nodes);
 
 /* ---- the formulas, for tests and calibration ---- */
 
-/* As schedule_simulate_parts (times [parts]) with two buffers, of any number of micro-batches: beyond a few fillings of
+/* As schedule_simulate_parts (times [parts]) of any number of micro-batches: beyond a few fillings of
  * the pipeline each adds the same, so the rest is extrapolated. Only step_s and bubble are found. Local. */
 MUST_CHECK enum status plan_play(const struct schedule_spec *spec, const struct schedule_times *times,
                                  struct schedule_found *out);

@@ -14,7 +14,7 @@ static enum status play_whole(const struct schedule_spec *spec, const struct sch
     struct schedule schedule = {0};
     *out = (struct schedule_found){0};
     TRY(schedule_build(spec, &schedule));
-    TRY(schedule_simulate_parts(&schedule, times, PIPELINE_BUFFERS, out));
+    TRY(schedule_simulate_parts(&schedule, times, schedule_buffers(spec), out));
 done:
     schedule_free(&schedule);
     return st;

@@ -25,9 +25,7 @@ static enum status add(const struct plan *p, struct candidates *all, const struc
     return st;
 }
 
-/* Every chunk needs a block. Interleaved pipelines are even only when stages divide micro-batches, and with more than
- * INTERLEAVED stages their messages need more than the two buffers that pipeline.h has. */
-enum { INTERLEAVED = 10 };
+/* Every chunk needs a block. Interleaved pipelines are even only when stages divide micro-batches. */
 static bool goes(const struct plan *p, const struct plan_wanted *w, const struct plan_layout *l)
 {
     int64_t wide = plan_wide(l), micros = ((p->job->batch + wide - 1) / wide + l->micro_batch - 1) / l->micro_batch;
@@ -35,7 +33,7 @@ static bool goes(const struct plan *p, const struct plan_wanted *w, const struct
     if (w->blocks && w->parts != plan_parts(l)) return false;
     if (w->has_schedule && l->pipe > 1 && w->schedule != l->schedule) return false;
     if (l->schedule == SCHEDULE_INTERLEAVED)
-        return l->chunks > 1 && l->pipe <= INTERLEAVED && (w->chunks || micros % l->pipe == 0);
+        return l->chunks > 1 && (w->chunks || micros % l->pipe == 0);
     return l->chunks == 1 && !(l->schedule == SCHEDULE_ZB_H1 && l->recompute);
 }
 

@@ -73,7 +73,10 @@ struct schedule_spec {
     bool in_turns;    /* two micro-batches share the time of their exchanges; needs trips */
 };
 
-enum { SCHEDULE_EXCHANGES = 2 }; /* that are on their way at once in a stage */
+enum {
+    SCHEDULE_EXCHANGES = 2,    /* that are on their way at once in a stage */
+    SCHEDULE_MOST_BUFFERS = 16 /* of schedule_buffers: interleaved ends at 94 stages */
+};
 
 struct schedule {
     struct schedule_spec spec;
@@ -100,14 +103,17 @@ int schedule_exchanges(const struct schedule_spec *spec, int part, enum schedule
 /* Most micro-batch chunks that the schedule lets stage `stage` hold at once: activations to make room for. Local. */
 int schedule_limit(const struct schedule_spec *spec, int stage);
 
+/* Messages of a kind between two parts that may have to be on their way at once: 2, more for interleaved on more than 10
+ * stages, whose stages run far ahead of each other. Local. */
+int schedule_buffers(const struct schedule_spec *spec);
+
 /* ST_CONFIG: a spec that no schedule has; ST_MEMORY. The same spec gives the same tables everywhere. Local. */
 MUST_CHECK enum status schedule_build(const struct schedule_spec *spec, struct schedule *out);
 void schedule_free(struct schedule *schedule);
 
 /* Play the tables, however they were made: every F, B and W (forward only: F) once, each after what it needs; messages
  * received in the order they were sent, at most `buffers` of a kind between two parts on their way (a send waits for
- * room; 2 are enough for every table that schedule_build makes, which is why interleaved ends at 10 stages); exchanges
- * finished in the order they were started, at most SCHEDULE_EXCHANGES on their way; no stage waits for ever. ST_INTERNAL names
+ * room; schedule_buffers are enough for what schedule_build makes); exchanges finished in the order they were started, at most SCHEDULE_EXCHANGES on their way; no stage waits for ever. ST_INTERNAL names
  * the first instruction that breaks this. ST_MEMORY. Local. */
 MUST_CHECK enum status schedule_simulate(const struct schedule *schedule, const struct schedule_times *times,
                                          int buffers, struct schedule_found *out);

@@ -114,7 +114,8 @@ size_t stage_bytes(const struct stage_plan *plan, int stages, int stage, size_t 
         int part = schedule_part(&spec, stage, c);
         edges += (part > 0) + (part < schedule_parts(&spec) - 1);
     }
-    return edges * 3 * PIPELINE_BUFFERS * message_bytes; /* activation and gradient in training, activation in a loss */
+    return edges * 3 * (size_t)schedule_buffers(&spec) *
+           message_bytes; /* activation and gradient in training, activation in a loss */
 }
 
 /* ---- creation ---- */

@@ -137,7 +137,7 @@ static double simulate_step(struct scene *s)
     }
     comm_sum_f64(&s->mesh.pipe, &times[0].forward, MOST_PARTS * (int64_t)(sizeof *times / sizeof(double)));
     for (int part = 0; part < parts; part++) times[part].message = message_s;
-    require(schedule_simulate_parts(&s->schedule, times, PIPELINE_BUFFERS, &found));
+    require(schedule_simulate_parts(&s->schedule, times, schedule_buffers(&s->schedule.spec), &found));
     return found.step_s;
 }
 
