@@ -113,8 +113,9 @@ void schedule_free(struct schedule *schedule);
 
 /* Play the tables, however they were made: every F, B and W (forward only: F) once, each after what it needs; messages
  * received in the order they were sent, at most `buffers` of a kind between two parts on their way (a send waits for
- * room; schedule_buffers are enough for what schedule_build makes); exchanges finished in the order they were started, at most SCHEDULE_EXCHANGES on their way; no stage waits for ever. ST_INTERNAL names
- * the first instruction that breaks this. ST_MEMORY. Local. */
+ * room; schedule_buffers are enough for what schedule_build makes); exchanges finished in the order they were started,
+ * at most SCHEDULE_EXCHANGES on their way; no stage waits for ever. ST_INTERNAL names the first instruction that breaks
+ * this. ST_MEMORY. Local. */
 MUST_CHECK enum status schedule_simulate(const struct schedule *schedule, const struct schedule_times *times,
                                          int buffers, struct schedule_found *out);
 /* The same with times [parts] of each part its own; a message takes what those of the part that sends it say. Local. */
