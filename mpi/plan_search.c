@@ -32,8 +32,7 @@ static bool goes(const struct plan *p, const struct plan_wanted *w, const struct
     if (plan_parts(l) > p->layers || (w->chunks && w->chunks != l->chunks)) return false;
     if (w->blocks && w->parts != plan_parts(l)) return false;
     if (w->has_schedule && l->pipe > 1 && w->schedule != l->schedule) return false;
-    if (l->schedule == SCHEDULE_INTERLEAVED)
-        return l->chunks > 1 && (w->chunks || micros % l->pipe == 0);
+    if (l->schedule == SCHEDULE_INTERLEAVED) return l->chunks > 1 && (w->chunks || micros % l->pipe == 0);
     return l->chunks == 1 && !(l->schedule == SCHEDULE_ZB_H1 && l->recompute);
 }
 
