@@ -60,7 +60,7 @@ compare() { # figure model mesh predicted measured bar
 try() { # figure model data pipe expert schedule steps
     local figure=$1 model=$2 data=$3 pipe=$4 expert=$5 schedule=$6 steps=$7 ranks=$(($3 * $4 * $5)) mesh name options on
     mesh="$data x $pipe x $expert $schedule" name=$model-$data-$pipe-$expert-$schedule
-    [[ " ${BENCH_FIGURES:-seconds memory} " == *" $figure "* ]] || return
+    [[ " ${BENCH_FIGURES:-seconds memory} " == *" $figure "* ]] || return 0
     on=$((ranks <= $(nproc --all) ? ranks : 1))
     calibrate "$model" $on
     must cytomill-plan --config "$dir/$model.yaml" --cluster "$out/$model-$on.yaml" \
