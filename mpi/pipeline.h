@@ -1,9 +1,9 @@
 /* Runs the tables of schedule.h over the stages of a pipeline.
  *
- * The stage's own work is three functions of the caller; a message is what one of them filled. There are buffers
- * for each kind of message and chunk at either end (schedule_buffers): a receive is posted as soon as its buffer is free, and a
- * send goes on while the stage computes: Open MPI moves data only while somebody looks, so the products' poll point
- * (kernel/product.h) looks about every millisecond.
+ * The stage's own work is three functions of the caller; a message is what one of them filled. There are buffers for
+ * each kind of message and chunk at either end (schedule_buffers): a receive is posted as soon as its buffer is free,
+ * and a send goes on while the stage computes: Open MPI moves data only while somebody looks, so the products' poll
+ * point (kernel/product.h) looks about every millisecond.
  *
  * Where ranks share out experts, F and B come in pieces, and exchanges of rows between them are the caller's, too.
  *

@@ -1,12 +1,12 @@
 /* Pipelines over real ranks.
- * plan: ranks=1,2,3,4 limit=60
+ * plan: ranks=1,2,3,4,11 limit=60
  * A small model, y = a x + b per part with sizes that differ by micro-batch, gives under every schedule the gradients
  * that plain loops give on one rank, bit for bit; a stage that fails in any place leaves nobody waiting, and the next
- * step is whole again; a step allocates nothing. */
+ * step is whole again; a step allocates nothing. On 11 ranks only the interleaved pipeline that needs a third buffer. */
 #include "kernel_check.h"
 #include "mpi/pipeline.h"
 
-enum { MOST = 5000, MICROS = 9, PARTS = 16 };
+enum { MOST = 5000, MICROS = 9, LONG = 11, LONG_MICROS = 2 * LONG, PARTS = 2 * LONG };
 static struct comm world;
 
 static int size_of(int micro) { return MOST - 700 * (micro % 4); }
@@ -17,7 +17,7 @@ static double factor(int part) { return 1 + 0.01 * part; }
 struct toy {
     const struct schedule_spec *spec;
     int stage, fail_at, calls;
-    double x[PARTS][MICROS][MOST], d[PARTS][MICROS][MOST], da[PARTS], db[PARTS]; /* by chunk */
+    double x[PARTS][LONG_MICROS][MOST], d[PARTS][LONG_MICROS][MOST], da[PARTS], db[PARTS]; /* by chunk */
 };
 
 static enum status call(struct toy *t)
@@ -100,22 +100,25 @@ static void check_gradients(const struct schedule *s)
     }
 }
 
+static void with_schedule(struct schedule_spec spec, void (*check)(struct pipeline *, const struct schedule *))
+{
+    struct schedule s;
+    struct pipeline *p;
+    assert_int_equal(schedule_build(&spec, &s), ST_OK);
+    assert_int_equal(pipeline_create(&world, &s, sizeof(double) * MOST, &p), ST_OK);
+    check(p, &s);
+    pipeline_destroy(&p);
+    schedule_free(&s);
+}
+
 static void for_all_schedules(void (*check)(struct pipeline *, const struct schedule *))
 {
     for (int kind = SCHEDULE_GPIPE; kind <= SCHEDULE_ZB_H1; kind++) {
         bool interleaved = kind == SCHEDULE_INTERLEAVED;
         if (interleaved && world.size == 1) continue;
         for (int chunks = 1; chunks <= (interleaved ? 3 : 1); chunks++)
-            for (int micros = 1; micros <= MICROS; micros += 4) {
-                struct schedule_spec spec = {.kind = kind, .stages = world.size, .chunks = chunks, .micros = micros};
-                struct schedule s;
-                struct pipeline *p;
-                assert_int_equal(schedule_build(&spec, &s), ST_OK);
-                assert_int_equal(pipeline_create(&world, &s, sizeof(double) * MOST, &p), ST_OK);
-                check(p, &s);
-                pipeline_destroy(&p);
-                schedule_free(&s);
-            }
+            for (int micros = 1; micros <= MICROS; micros += 4)
+                with_schedule((struct schedule_spec){kind, world.size, chunks, micros, NULL, false, false}, check);
     }
 }
 
@@ -127,6 +130,13 @@ static void check_step(struct pipeline *p, const struct schedule *s)
     }
 }
 static void gradients_are_those_of_one_rank(void **state) { for_all_schedules(check_step); }
+
+static void a_long_interleaved_pipeline_has_its_buffers(void **state)
+{
+    struct schedule_spec spec = {.kind = SCHEDULE_INTERLEAVED, .stages = LONG, .chunks = 2, .micros = LONG_MICROS};
+    assert_int_equal(schedule_buffers(&spec), 3);
+    with_schedule(spec, check_step);
+}
 
 static void check_failure(struct pipeline *p, const struct schedule *s)
 {
@@ -169,8 +179,10 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {cmocka_unit_test(gradients_are_those_of_one_rank),
                                        cmocka_unit_test(a_failing_stage_holds_nobody_up),
                                        cmocka_unit_test(a_step_allocates_nothing)};
+    const struct CMUnitTest longer[] = {cmocka_unit_test(a_long_interleaved_pipeline_has_its_buffers)};
     cmocka_set_message_output(CM_OUTPUT_STDOUT);
-    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    int failed =
+        world.size == LONG ? cmocka_run_group_tests(longer, NULL, NULL) : cmocka_run_group_tests(tests, NULL, NULL);
     comm_close(&world);
     return failed;
 }
