@@ -9,6 +9,11 @@ enum schedule_kind layout_schedule(const struct config *c)
     return SCHEDULE_1F1B;
 }
 
+bool layout_exchange_bf16(const struct config *c, bool products_bf16)
+{
+    return config_word_is(c, "train.exchange", "auto") ? products_bf16 : config_word_is(c, "train.exchange", "bf16");
+}
+
 enum status layout_read_blocks(const struct config *c, int stages, int chunks, int layers, int *blocks)
 {
     int count, sum = 0;

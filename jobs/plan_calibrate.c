@@ -133,7 +133,8 @@ static enum status measure_exchange(struct job *job, struct trial *t, struct pla
     struct mesh mesh = {0};
     struct reducer *reducer = NULL;
     struct hand_out *hand_out = NULL;
-    bool in_bf16 = config_word_is(job->config, "train.exchange", "bf16");
+    const struct planning *p = job->state;
+    bool in_bf16 = p->job.exchange_bf16;
     double seconds[ROUNDS], bytes = exchanged_bytes(t),
                             wire = (in_bf16 ? 0.5 : 1) * bytes + 4.0 * (double)model_params(t->model)->size;
     if (job->world.size == 1) return ST_OK;

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "base/text.h"
+#include "jobs/layout_keys.h"
 #include "kernel/product.h"
 
 /* FLOP/s of a [512, D] x [D, D] product on this rank's threads, over a tenth of a second. */
@@ -44,6 +45,7 @@ done:
 /* Of the rank that needs most. */
 static void print_memory(const struct job *job, const struct model_cost *cost, size_t exchanged, size_t copied)
 {
+    const struct pretrain *p = job->state;
     char all[32], weights[32], moments[32], activations[32], exchange[32], copy[32], parameters[32];
     size_t states = cost->gradient_bytes + cost->moment_bytes, packed = cost->weight_bytes + cost->packed_bytes;
     text_bytes((double)(states + packed + cost->activation_bytes + exchanged + copied), all);
@@ -52,11 +54,11 @@ static void print_memory(const struct job *job, const struct model_cost *cost, s
     text_bytes((double)cost->activation_bytes, activations);
     text_bytes((double)exchanged, exchange);
     text_bytes((double)copied, copy);
-    comm_note(
-        &job->world,
-        "model: %s parameters; %s a rank (weights %s, gradients and moments %s, activations %s, exchange %s, copy "
-        "for checkpoints %s)",
-        text_count(cost->parameters, parameters), all, weights, moments, activations, exchange, copy);
+    comm_note(&job->world,
+              "model: %s parameters; %s a rank (weights %s, gradients and moments %s, activations %s, exchange %s with "
+              "gradients in %s, copy for checkpoints %s)",
+              text_count(cost->parameters, parameters), all, weights, moments, activations, exchange,
+              layout_exchange_bf16(job->config, p->limits.bf16) ? "bf16" : "fp32", copy);
 }
 
 static void print_time(const struct job *job, const struct model_cost *cost, double flops_per_s)
@@ -80,7 +82,7 @@ static void print_time(const struct job *job, const struct model_cost *cost, dou
 static size_t exchange_bytes(const struct job *job, size_t message_bytes)
 {
     const struct pretrain *p = job->state;
-    bool in_bf16 = config_word_is(job->config, "train.exchange", "bf16");
+    bool in_bf16 = layout_exchange_bf16(job->config, p->limits.bf16);
     return reducer_bytes(model_params(p->model), p->mesh.dense.size, in_bf16) +
            hand_out_bytes(model_params(p->model), p->mesh.dense.size, p->mesh.data.size, p->limits.bf16) +
            stage_bytes(&p->plan, p->mesh.pipe.size, p->mesh.pipe.rank, message_bytes);

@@ -7,6 +7,7 @@
 
 #include "base/text.h"
 #include "jobs/data_path.h"
+#include "jobs/layout_keys.h"
 #include "jobs/pretrain_cost.h"
 #include "jobs/pretrain_state.h"
 #include "kernel/isa.h"
@@ -281,7 +282,7 @@ enum status pretrain_prepare(struct job *job)
     TRY(start_or_resume(job));
     TRY(hand_out_create(&p->mesh, p->model, &p->hand_out));
     TRY(stage_create(&p->mesh, p->model, &p->limits, &p->plan, &p->stage));
-    TRY(reducer_create(&p->mesh, model_params(p->model), config_word_is(job->config, "train.exchange", "bf16"),
+    TRY(reducer_create(&p->mesh, model_params(p->model), layout_exchange_bf16(job->config, p->limits.bf16),
                        &p->reducer));
     TRY(checkpoint_saver_create(&p->mesh, model_params(p->model), job->config, &p->saver));
     p->trainer = (struct trainer){.model = p->model,

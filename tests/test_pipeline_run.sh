@@ -59,6 +59,15 @@ awk -v a="$(loss one)" -v b="$(loss data)" 'BEGIN { exit !(b > 0 && (a-b)^2 < 1e
     fail "two replicas of two stages: loss $(loss data), not $(loss one)"
 cytomill-embed --model "$dir/data" "$dir/atlas" --out "$dir/embedding.h5ad" >"$dir/log" 2>&1 || fail "embedding from four ranks' checkpoint"
 
+# gradients travel in the precision of the products, unless they are told otherwise
+for exchange in auto bf16 fp32; do
+    pretrain 3 "$dir/e$exchange" --precision bf16 --set train.exchange=$exchange || fail "gradients in $exchange"
+    grep -q "with gradients in ${exchange/auto/bf16}," "$dir/log" || fail "how gradients travel is not told of $exchange"
+done
+[ "$(loss eauto)" = "$(loss ebf16)" ] || fail "products in bf16: loss $(loss eauto), with gradients in bf16 $(loss ebf16)"
+[ "$(loss eauto)" != "$(loss efp32)" ] || fail "gradients in bf16 leave no trace: loss $(loss eauto)"
+pretrain 3 "$dir/plain" && grep -q "with gradients in fp32," "$dir/log" || fail "products in fp32 have no gradients in fp32"
+
 # a mixture of experts: ranks that share out experts agree with one rank that has all, and go on from each other
 cat >"$dir/routed.yaml" <<'EOF3'
 model: {name: routed, layers: 4, width: 32, heads: 2, value_width: 16, min_genes: 10, max_genes: 200, feed_forward: moe, experts: 8, expert_every: 2, expert_balance: bias}

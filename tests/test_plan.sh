@@ -57,6 +57,17 @@ for words in "rows to experts and back" "equally many rows" "--set mesh.expert=2
     grep -q -- "$words" "$dir/log" || fail "the plan with experts lacks '$words'"
 done
 
+# gradients travel in the precision of the products, unless they are told otherwise
+sent() { # option...
+    plan --set mesh.pipe=1 --set train.recompute=false --set train.micro_batch=1 "$@" --json "$dir/plan.json" || fail "a plan with $*"
+    $python -c "import json; print(json.load(open('$dir/plan.json'))['layouts'][0]['traffic_bytes']['gradients'])"
+}
+in_bf16=$(sent --set train.exchange=bf16) in_fp32=$(sent --set train.exchange=fp32)
+awk -v a="$in_bf16" -v b="$in_fp32" 'BEGIN { exit !(a < 0.7 * b) }' || fail "gradients in bf16 take $in_bf16 bytes, in fp32 $in_fp32"
+[ "$(sent)" = "$in_bf16" ] || fail "products in bf16 have no gradients in bf16"
+[ "$(sent --set cluster.bf16_gflops=0 --set cluster.fp32_gflops=200)" = "$(sent --set cluster.bf16_gflops=0 --set cluster.fp32_gflops=200 --set train.exchange=fp32)" ] ||
+    fail "products in fp32 have no gradients in fp32"
+
 # calibration, and a plan with it
 cat >"$dir/tiny.yaml" <<'YAML'
 model: {name: tiny, layers: 2, width: 32, heads: 2, value_width: 16, max_genes: 200}

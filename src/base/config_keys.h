@@ -155,7 +155,10 @@
         "Compare the weights of all replicas after so many steps and before each checkpoint; 0 never.") \
     WORD("train.loss_over", "global", "global|rank", \
          "Loss as one ratio over the global batch, or CellFM's mean of per-rank ratios.") \
-    WORD("train.exchange", "fp32", "fp32|bf16", "Precision in which gradients travel between ranks.") \
+    WORD("train.exchange", "auto", "auto|fp32|bf16", \
+         "Precision in which gradients travel between ranks: auto takes that of the products (run.precision). All " \
+         "are added in fp32 in the order of ranks; in bf16 what other ranks send is rounded once, by 2^-8 at most, " \
+         "for half the traffic.") \
     INT("train.checkpoint_every", "500", 1, 1e12, "steps", "Steps between checkpoints.") \
     BOOL("train.checkpoint_async", "true", \
          "Training goes on while a checkpoint is written, from a copy in memory; not with MPI-IO (run.io ompio, " \
