@@ -49,11 +49,11 @@ static enum status describe_job(struct job *job)
     if (mean > (double)genes)
         return config_fail(c, "plan.genes", "the model sees no more than %lld genes of a cell (model.max_genes)",
                            (long long)genes);
-    bool bf16 = trains_bf16(job);
+    bool in_bf16 = trains_bf16(job);
     p->job = (struct plan_job){.config = c,
                                .vocab = p->vocab,
-                               .bf16 = bf16,
-                               .exchange_bf16 = layout_exchange_bf16(c, bf16),
+                               .bf16 = in_bf16,
+                               .exchange_bf16 = layout_exchange_bf16(c, in_bf16),
                                .copies = copies_checkpoints(c),
                                .batch = config_int(c, "train.batch"),
                                .steps = config_int(c, "train.steps"),

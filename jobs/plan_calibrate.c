@@ -140,7 +140,7 @@ static enum status measure_exchange(struct job *job, struct trial *t, struct pla
     if (job->world.size == 1) return ST_OK;
     TRY(mesh_open(&job->world, (struct mesh_shape){0, 1, 1}, &mesh));
     TRY(reducer_create(&mesh, model_params(t->model), in_bf16, &reducer));
-    TRY(hand_out_create(&mesh, t->model, &hand_out));
+    TRY(hand_out_create(&mesh, t->model, PACK_ALONE, &hand_out));
     for (int round = 0; round < ROUNDS; round++) {
         reducer_touch(reducer, &t->batch);
         comm_barrier(&mesh.world);

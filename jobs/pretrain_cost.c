@@ -84,7 +84,8 @@ static size_t exchange_bytes(const struct job *job, size_t message_bytes)
     const struct pretrain *p = job->state;
     bool in_bf16 = layout_exchange_bf16(job->config, p->limits.bf16);
     return reducer_bytes(model_params(p->model), p->mesh.dense.size, in_bf16) +
-           hand_out_bytes(model_params(p->model), p->mesh.dense.size, p->mesh.data.size, p->limits.bf16) +
+           hand_out_bytes(model_params(p->model), p->mesh.dense.size, p->mesh.data.size, p->sharers[PACK_DENSE],
+                          p->limits.bf16) +
            stage_bytes(&p->plan, p->mesh.pipe.size, p->mesh.pipe.rank, message_bytes);
 }
 
@@ -118,6 +119,8 @@ enum status pretrain_print_cost(struct job *job)
     int64_t exchange = (int64_t)exchange_bytes(job, cost.message_bytes);
     size_t shared = cost.weight_bytes - cost.routed_bytes; /* each replica looks after its share */
     cost.weight_bytes = (size_t)model_params(p->model)->weight_size * sizeof(real);
+    cost.packed_bytes = (cost.packed_bytes - cost.packed_routed) / (size_t)p->sharers[PACK_DENSE] +
+                        cost.packed_routed / (size_t)p->sharers[PACK_ROUTED];
     cost.moment_bytes = 2 * (shared / (size_t)p->mesh.dense.size + cost.routed_bytes / (size_t)p->mesh.data.size);
     take_largest(&job->world, &cost, &exchange, &copy);
     print_memory(job, &cost, (size_t)exchange, (size_t)copy);

@@ -106,7 +106,8 @@ static struct model_limits limits_of(const struct job *job, int64_t share)
                                  .bf16 = product_choose_bf16(config_text(c, "run.precision")),
                                  .slots = stage_slots(&p->plan, p->mesh.pipe.size, p->mesh.pipe.rank),
                                  .splits = schedule_splits(p->plan.kind),
-                                 .recompute = config_bool(c, "train.recompute")};
+                                 .recompute = config_bool(c, "train.recompute"),
+                                 .packed_apart = true};
 }
 
 static enum status tell_layout(const struct job *job)
@@ -164,6 +165,8 @@ enum status pretrain_lay_out(struct job *job)
     struct model_hold hold = stage_hold(&p->plan, p->mesh.pipe.size, p->mesh.pipe.rank, p->first);
     hold.expert_rank = p->mesh.expert.rank;
     hold.expert_ranks = p->mesh.expert.size;
+    p->domain = config_bool(c, "mesh.share_packed") ? job->placement.numa_node : PACK_ALONE;
+    TRY(pack_group_count(&p->mesh, p->domain, p->sharers));
     TRY(comm_agree(&job->world, model_create(c, p->vocab, &hold, &p->model)));
     TRY(comm_agree(&job->world, share_parameters(p)));
 done:

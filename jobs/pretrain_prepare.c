@@ -280,7 +280,7 @@ enum status pretrain_prepare(struct job *job)
     if (job->dry_run) goto done;
     TRY(comm_agree(&job->world, prepare_model(job)));
     TRY(start_or_resume(job));
-    TRY(hand_out_create(&p->mesh, p->model, &p->hand_out));
+    TRY(hand_out_create(&p->mesh, p->model, p->domain, &p->hand_out));
     TRY(stage_create(&p->mesh, p->model, &p->limits, &p->plan, &p->stage));
     TRY(reducer_create(&p->mesh, model_params(p->model), layout_exchange_bf16(job->config, p->limits.bf16),
                        &p->reducer));

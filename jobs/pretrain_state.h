@@ -32,8 +32,10 @@ struct pretrain {
     /* model */
     struct mesh mesh;
     struct stage_plan plan;
-    int *first; /* [parts + 1] block that each part begins with */
-    int *trips; /* [parts] of its blocks, how many have experts */
+    int domain;              /* ranks of a host with the same one share packed weights, */
+    int sharers[PACK_KINDS]; /* so many do, this rank included */
+    int *first;              /* [parts + 1] block that each part begins with */
+    int *trips;              /* [parts] of its blocks, how many have experts */
     struct stage *stage;
     struct model *model;
     struct expert_usage usage; /* of an evaluation; empty in a model without experts */

@@ -89,7 +89,7 @@ static enum status measure_stage(const struct plan *p, const struct plan_estimat
     fill_memory(p, e, model_params(model), &cost, out);
     if (p->job->copies) out->checkpoint = copy_bytes(&e->layout, model_params(model));
     out->exchange = (double)reducer_bytes(model_params(model), wide, p->job->exchange_bf16) +
-                    (double)hand_out_bytes(model_params(model), wide, e->layout.data, p->job->bf16);
+                    (double)hand_out_bytes(model_params(model), wide, e->layout.data, 1, p->job->bf16);
     out->messages = (double)stage_bytes(&line, stages, stage, cost.message_bytes);
 done:
     model_destroy(&model);

@@ -136,9 +136,9 @@ static void open_scene(struct scene *s, const char *kind, int64_t rows, enum dty
     require(param_allocate(&s->params, true));
     param_initialise(&s->params, 1);
     require(linears_prepare(&s->linears, &s->params, type, true, 1));
-    linears_take(&s->linears, &s->packed);
+    linears_take(&s->linears, &s->params, &s->packed);
     require(arena_create(&s->packed, s->packed.high_bytes));
-    linears_take(&s->linears, &s->packed);
+    linears_take(&s->linears, &s->params, &s->packed);
     linears_pack(&s->linears, &s->params);
     s->x = block_of((size_t)rows * WIDTH * dtype_bytes(type));
     s->dy = block_of((size_t)rows * WIDTH * dtype_bytes(type));

@@ -34,9 +34,9 @@ static inline enum status part_pack(struct part_scene *s, enum dtype type, int t
     enum status st = ST_OK;
     arena_destroy(&s->packed);
     TRY(linears_prepare(&s->linears, &s->params, type, true, threads));
-    linears_take(&s->linears, &s->packed);
+    linears_take(&s->linears, &s->params, &s->packed);
     TRY(arena_create(&s->packed, s->packed.high_bytes));
-    linears_take(&s->linears, &s->packed);
+    linears_take(&s->linears, &s->params, &s->packed);
     linears_pack(&s->linears, &s->params);
 done:
     return st;

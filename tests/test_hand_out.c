@@ -3,9 +3,11 @@
  * Such ranks take the same steps as ranks that keep all, bit for bit, in fp32 and bf16, with recomputation, experts here and
  * on several ranks, pipelines of several chunks, also when one of them is late in handing its own out; they have no more
  * weights than they own and tensors read as they lie. What they compute with after a step is what one rank would pack from
- * the same weights. A replica that has packed others is found. */
+ * the same weights. A replica that has packed others is found. All this holds of ranks that share one packed copy, or keep
+ * one each, or share it in groups that differ; those that share it do have one copy. */
 #include "train_scene.h"
 
+#include <time.h>
 #include <unistd.h>
 
 /* Between two steps one rank is late, another one each time: its pieces are, and so is what it takes. */
@@ -48,6 +50,7 @@ static void check_split(struct layout l, const char *extra)
     int at = 0;
     open_layout(&split, &world, extra, l);
     l.whole = true;
+    l.domains = PACK_ALONE;
     open_layout(&whole, &world, extra, l);
     others_weights_are_gone(model_params(split.model));
     split.trainer.before_update = lag;
@@ -68,8 +71,9 @@ static void split_weights_change_nothing(void **state)
 {
     check_split((struct layout){.kind = SCHEDULE_1F1B, .bf16 = true}, DEEP);
     check_split((struct layout){.kind = SCHEDULE_1F1B, .experts = world.size}, ROUTED);
+    check_split((struct layout){.kind = SCHEDULE_1F1B, .bf16 = true, .domains = 2}, DEEP);
     if (brief) return;
-    check_split((struct layout){.kind = SCHEDULE_1F1B, .recompute = true}, NULL);
+    check_split((struct layout){.kind = SCHEDULE_1F1B, .recompute = true, .domains = PACK_ALONE}, NULL);
     if (world.size % 2) return;
     check_split((struct layout){.kind = SCHEDULE_1F1B, .experts = world.size / 2, .bf16 = true, .in_turns = true},
                 ROUTED);
@@ -108,21 +112,78 @@ static void the_weights_are_those_of_one_rank(void **state)
     check_against_one(true);
 }
 
+/* The last rank packs what is its to pack of module 1 anew: zeros. */
+static void spoil_packed(struct fixture *f)
+{
+    const struct param_table *params = model_params(f->model);
+    const void *other[256] = {0};
+    real *zeros = calloc((size_t)params->size, sizeof *zeros);
+    for (int i = 0; i < params->count; i++) other[i] = params->rows[i].split ? zeros : NULL;
+    if (world.rank == world.size - 1 && world.size > 1) model_pack_module(f->model, 1, other);
+    free(zeros);
+    comm_barrier(&world);
+}
+
 /* A packed weight of one replica; all ranks hear of it. */
 static void a_flipped_packed_bit_is_found(void **state)
 {
     struct fixture f;
-    open_layout(&f, &world, NULL, (struct layout){.kind = SCHEDULE_1F1B, .bf16 = true});
+    open_layout(&f, &world, NULL, (struct layout){.kind = SCHEDULE_1F1B, .bf16 = true, .domains = PACK_ALONE});
     step_ok(&f, 0);
     assert_int_equal(comm_agree(&world, train_check_replicas(&f.mesh, &f.trainer)), ST_OK);
-    const struct param_table *params = model_params(f.model);
-    const void *other[256] = {0};
-    real *zeros = calloc((size_t)params->size, sizeof *zeros);
-    for (int i = 0; i < params->count; i++) other[i] = params->rows[i].split ? zeros : NULL;
-    if (world.rank == world.size - 1 && world.size > 1) model_pack_module(f.model, 1, other);
+    spoil_packed(&f);
     assert_int_equal(comm_agree(&world, train_check_replicas(&f.mesh, &f.trainer)),
                      world.size > 1 ? ST_NUMERIC : ST_OK);
-    free(zeros);
+    close_fixture(&f);
+}
+
+/* What one packs all see: even ranks share with even ones, odd with odd. */
+static void ranks_that_share_have_one_copy(void **state)
+{
+    struct fixture f;
+    open_layout(&f, &world, NULL, (struct layout){.kind = SCHEDULE_1F1B, .bf16 = true, .domains = 2});
+    step_ok(&f, 0);
+    uint64_t before = hash_used(&f);
+    comm_barrier(&world);
+    spoil_packed(&f);
+    bool shares = world.size > 1 && world.rank % 2 == (world.size - 1) % 2;
+    assert_true((hash_used(&f) != before) == shares);
+    comm_barrier(&world);
+    close_fixture(&f);
+}
+
+static int64_t now_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return 1000000000 * (int64_t)t.tv_sec + t.tv_nsec;
+}
+
+/* While one rank still reads the old weights, the others do not pack new ones; nor do they read what it has not packed. */
+static void ranks_that_share_wait_for_each_other(void **state)
+{
+    struct fixture f;
+    struct pack_group *group;
+    open_fixture(&f, &world, NULL);
+    hand_out_finish(&f.mesh, f.trainer.hand_out);
+    assert_int_equal(pack_group_create(&f.mesh, f.model, 0, &group), ST_OK);
+    for (int turn = 0; turn < 3; turn++) {
+        int64_t told[2] = {0}, waited[2];
+        comm_barrier(&world);
+        usleep(world.rank == turn % world.size ? 20000 : 0);
+        told[0] = now_ns();
+        pack_group_begin(group);
+        pack_group_wait_begun(group);
+        waited[0] = now_ns();
+        usleep(world.rank == turn % world.size ? 20000 : 0);
+        told[1] = now_ns();
+        pack_group_tell(group, 1);
+        pack_group_wait_packed(group, 1);
+        waited[1] = now_ns();
+        comm_max_i64(&world, told, 2);
+        assert_true(waited[0] >= told[0] && waited[1] >= told[1]);
+    }
+    pack_group_destroy(&group);
     close_fixture(&f);
 }
 
@@ -130,9 +191,9 @@ int main(int argc, char **argv)
 {
     if (comm_open(&argc, &argv, &world) != ST_OK || comm_split(&world, world.rank, &alone) != ST_OK) return ST_COMM;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(split_weights_change_nothing),
-        cmocka_unit_test(the_weights_are_those_of_one_rank),
-        cmocka_unit_test(a_flipped_packed_bit_is_found),
+        cmocka_unit_test(split_weights_change_nothing),         cmocka_unit_test(the_weights_are_those_of_one_rank),
+        cmocka_unit_test(a_flipped_packed_bit_is_found),        cmocka_unit_test(ranks_that_share_have_one_copy),
+        cmocka_unit_test(ranks_that_share_wait_for_each_other),
     };
     cmocka_set_message_output(CM_OUTPUT_STDOUT);
     int failed = cmocka_run_group_tests(tests, NULL, NULL);

@@ -378,9 +378,9 @@ static void open_mixer(struct mixer_scene *s, const struct config *config)
     OK(param_allocate(&s->params, false));
     golden_weights(&s->params, 0);
     OK(linears_prepare(&s->linears, &s->params, DTYPE_REAL, false, 1));
-    linears_take(&s->linears, &s->packed);
+    linears_take(&s->linears, &s->params, &s->packed);
     OK(arena_create(&s->packed, s->packed.high_bytes));
-    linears_take(&s->linears, &s->packed);
+    linears_take(&s->linears, &s->params, &s->packed);
     linears_pack(&s->linears, &s->params);
     OK(arena_create(&s->memory, 8 << 20));
     OK(tape_create(&s->memory, 256, &s->tape));

@@ -129,7 +129,7 @@ static struct plan_memory measured(struct model_hold hold, int data, int micro_b
                             2 * own,
                             (double)cost.activation_bytes,
                             (double)(reducer_bytes(model_params(model), wide, false) +
-                                     hand_out_bytes(model_params(model), wide, data, true)),
+                                     hand_out_bytes(model_params(model), wide, data, 1, true)),
                             6.0 * edges * (double)cost.message_bytes,
                             0,
                             machine.process_bytes};

@@ -42,7 +42,8 @@ static void set(struct config *config, const char *key, int value)
 static void open_model(struct scene *s, int blocks, int64_t tokens)
 {
     struct text tsv = {0};
-    struct model_limits limits = {.cells = 1, .tokens = tokens, .train = true, .threads = 1, .slots = 1};
+    struct model_limits limits = {
+        .cells = 1, .tokens = tokens, .train = true, .threads = 1, .slots = 1, .packed_apart = true};
     struct stage_plan plan = {.kind = SCHEDULE_1F1B, .chunks = 1, .micros = 1, .loss_micros = 1};
     require(config_create(&s->config));
     set(s->config, "model.layers", blocks);
@@ -58,7 +59,7 @@ static void open_model(struct scene *s, int blocks, int64_t tokens)
     require(param_allocate(params, true));
     param_initialise(params, 5);
     require(model_prepare(s->model, &limits));
-    require(hand_out_create(&s->mesh, s->model, &s->hand_out));
+    require(hand_out_create(&s->mesh, s->model, PACK_ALONE, &s->hand_out));
     hand_out_start(&s->mesh, s->hand_out);
     hand_out_finish(&s->mesh, s->hand_out);
     require(stage_create(&s->mesh, s->model, &limits, &plan, &s->stage));

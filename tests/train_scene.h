@@ -34,6 +34,7 @@ struct layout {
     int chunks;
     bool in_turns, recompute, tight; /* tight: room for few rows of other ranks, so that trips take several rounds */
     bool bf16, whole;                /* whole: every rank keeps all weights */
+    int domains;                     /* groups of ranks that share packed weights; 0: one of all; PACK_ALONE: none */
 };
 
 struct fixture {
@@ -79,8 +80,10 @@ static inline void open_model(struct fixture *f, const struct layout *l)
     limits.recompute = l->recompute;
     if (l->tight) limits.expert_rows = 2 * limits.tokens * MOE_CHOSEN / 8;
     limits.bf16 = l->bf16;
+    limits.packed_apart = true;
     assert_int_equal(model_prepare(f->model, &limits), ST_OK);
-    assert_int_equal(hand_out_create(&f->mesh, f->model, &f->trainer.hand_out), ST_OK);
+    int domain = l->domains > 0 ? f->mesh.world.rank % l->domains : l->domains;
+    assert_int_equal(hand_out_create(&f->mesh, f->model, domain, &f->trainer.hand_out), ST_OK);
     hand_out_start(&f->mesh, f->trainer.hand_out);
     assert_int_equal(stage_create(&f->mesh, f->model, &limits, &plan, &f->trainer.stage), ST_OK);
 }

@@ -24,9 +24,14 @@ enum status arena_create(struct arena *arena, size_t size_bytes)
     return ST_OK;
 }
 
+void arena_lend(struct arena *arena, void *memory, size_t size_bytes)
+{
+    *arena = (struct arena){.base = memory, .lent = true, .size_bytes = size_bytes};
+}
+
 void arena_destroy(struct arena *arena)
 {
-    free(arena->base);
+    if (!arena->lent) free(arena->base);
     *arena = (struct arena){0};
 }
 

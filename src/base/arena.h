@@ -10,12 +10,15 @@
 #ifndef CYTOMILL_BASE_ARENA_H
 #define CYTOMILL_BASE_ARENA_H
 
+#include <stdbool.h>
+
 #include "base/status.h"
 
 #define ARENA_ALIGN 64
 
 struct arena {
     unsigned char *base; /* NULL in measure mode */
+    bool lent;           /* the memory is somebody else's */
     size_t size_bytes;   /* capacity; 0 in measure mode */
     size_t used_bytes;
     size_t high_bytes; /* largest used_bytes seen */
@@ -24,6 +27,8 @@ struct arena {
 /* Allocate `size_bytes`, zeroed, 64-byte aligned, with huge pages asked for. The arena must be
  * zeroed or destroyed before. ST_MEMORY if the node has not that much. Local. */
 MUST_CHECK enum status arena_create(struct arena *arena, size_t size_bytes);
+/* Use `size_bytes` at `memory` (64-byte aligned, its owner's to free, until arena_destroy) instead. Local. */
+void arena_lend(struct arena *arena, void *memory, size_t size_bytes);
 void arena_destroy(struct arena *arena);
 
 /* Take `bytes`, 64-byte aligned. NULL in measure mode. Taking more than was measured is a broken

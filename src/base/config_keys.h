@@ -187,6 +187,8 @@
     WORD("mesh.turns", "auto", "auto|always|never", \
          "Two micro-batches share the time in which rows are on their way to experts on other ranks (mesh.expert), " \
          "which takes the memory of both; auto: where there is no pipeline.") \
+    BOOL("mesh.share_packed", "true", \
+         "Ranks of a NUMA domain that hold the same weights compute with one packed copy of them, in shared memory.") \
     LIST("mesh.layers", "", \
          "Blocks of each stage (of each chunk: first chunks of all stages, then second ones); empty: shared by cost.") \
     /* cluster: what a training is planned for (cytomill-plan) */ \

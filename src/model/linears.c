@@ -1,6 +1,7 @@
 #include "model/linears.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 enum status linears_add(struct linears *list, const struct param_table *params, const int *param, int parts, bool fine,
                         const struct linear **out)
@@ -65,6 +66,11 @@ static enum status product_for(struct linears *list, int index, enum dtype type,
     return st;
 }
 
+static enum pack_kind kind_of(const struct linears_row *row, const struct param_table *params)
+{
+    return params->rows[row->param[0]].routed ? PACK_ROUTED : PACK_DENSE;
+}
+
 static bool is_in(const struct linears_row *row, const struct param_table *params, struct model_part part, int layers)
 {
     return model_part_has(part, params->rows[row->param[0]].module, layers);
@@ -73,7 +79,7 @@ static bool is_in(const struct linears_row *row, const struct param_table *param
 enum status linears_measure(const struct linears *list, const struct param_table *params, struct model_part part,
                             int layers, enum dtype type, bool train, int threads, size_t *packed_bytes)
 {
-    *packed_bytes = 0;
+    memset(packed_bytes, 0, sizeof *packed_bytes * PACK_KINDS);
     for (int i = 0; i < list->count; i++) {
         if (first_alike(list, i) < i) continue;
         struct product *product;
@@ -81,7 +87,7 @@ enum status linears_measure(const struct linears *list, const struct param_table
         if (st != ST_OK) return st;
         for (int k = i; k < list->count; k++)
             if (first_alike(list, k) == i && is_in(list->rows[k], params, part, layers))
-                *packed_bytes += product_weight_bytes(product);
+                packed_bytes[kind_of(list->rows[k], params)] += product_weight_bytes(product);
         product_destroy(&product);
     }
     return ST_OK;
@@ -110,13 +116,18 @@ done:
     return st;
 }
 
-void linears_take(struct linears *list, struct arena *arena)
+void linears_take_packed(struct linears *list, const struct param_table *params, enum pack_kind kind,
+                         struct arena *arena)
 {
-    size_t scratch_bytes = 0;
     for (int i = 0; i < list->count; i++) {
         struct linear *map = &list->rows[i]->map;
-        map->packed = product_weight_take(map->product, arena);
+        if (kind_of(list->rows[i], params) == kind) map->packed = product_weight_take(map->product, arena);
     }
+}
+
+void linears_take_scratch(struct linears *list, struct arena *arena)
+{
+    size_t scratch_bytes = 0;
     for (int i = 0; i < list->product_count; i++) {
         size_t bytes = product_scratch_bytes(list->products[i]);
         if (bytes > scratch_bytes) scratch_bytes = bytes;
@@ -125,11 +136,51 @@ void linears_take(struct linears *list, struct arena *arena)
     for (int i = 0; i < list->product_count; i++) product_set_scratch(list->products[i], scratch);
 }
 
+void linears_take(struct linears *list, const struct param_table *params, struct arena *arena)
+{
+    for (enum pack_kind kind = 0; kind < PACK_KINDS; kind++) linears_take_packed(list, params, kind, arena);
+    linears_take_scratch(list, arena);
+}
+
+/* ---- packing ---- */
+
+/* Map by map to the rank with least so far. */
+enum status linears_packers(const struct linears *list, const struct param_table *params, enum pack_kind kind,
+                            int ranks, int *packer)
+{
+    int64_t *load = NULL;
+    enum status st = NEW_ARRAY(load, ranks);
+    if (st != ST_OK) return st;
+    memset(load, 0, sizeof *load * (size_t)ranks);
+    for (int i = 0; i < params->count; i++) packer[i] = -1;
+    for (int i = 0; i < list->count; i++) {
+        const struct linears_row *row = list->rows[i];
+        int least = 0;
+        if (kind_of(row, params) != kind) continue;
+        for (int r = 1; r < ranks; r++)
+            if (load[r] < load[least]) least = r;
+        load[least] += row->map.in * row->map.out;
+        for (int k = 0; k < row->map.parts; k++) packer[row->param[k]] = least;
+    }
+    free(load);
+    return ST_OK;
+}
+
+void linears_pack_some(struct linears *list, const struct param_table *params, enum pack_kind kind, const int *packer,
+                       int rank)
+{
+    for (int i = 0; i < list->count; i++) {
+        struct linears_row *row = list->rows[i];
+        if (kind_of(row, params) == kind) row->away = packer && packer[row->param[0]] != rank;
+    }
+}
+
 /* The parts of one map come from one kind of place. */
 static void pack(struct linears_row *row, const struct param_table *params, enum dtype type, const void *const *from)
 {
     struct linear *map = &row->map;
     const void *masters[PRODUCT_MAX_PARTS];
+    if (row->away) return;
     bool sent = from && from[row->param[0]];
     for (int i = 0; i < map->parts; i++) masters[i] = sent ? from[row->param[i]] : param_weight(params, row->param[i]);
     product_pack_from(map->product, &map->packed, masters, sent && !map->fine ? type : DTYPE_REAL);

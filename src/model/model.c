@@ -46,6 +46,12 @@ static void free_slots(struct model *m)
     m->slot_count = 0;
 }
 
+static void free_packed(struct model *m)
+{
+    for (int kind = 0; kind < PACK_KINDS; kind++) arena_destroy(&m->packed[kind]);
+    arena_destroy(&m->scratch);
+}
+
 void model_destroy(struct model **model)
 {
     struct model *m = *model;
@@ -54,7 +60,7 @@ void model_destroy(struct model **model)
     free_slots(m);
     tape_destroy(&m->spare);
     arena_destroy(&m->spare_memory);
-    arena_destroy(&m->packed);
+    free_packed(m);
     linears_free(&m->linears);
     experts_free(&m->experts);
     param_free(&m->params);
@@ -147,12 +153,13 @@ static enum status measure_part(const struct model *m, const struct model_limits
                                 struct model_cost *cost)
 {
     enum status st = ST_OK;
-    size_t packed, activations;
+    size_t packed[PACK_KINDS], activations;
     TRY(linears_measure(&m->linears, &m->params, part, m->layers, model_type(limits), limits->train, limits->threads,
-                        &packed));
+                        packed));
     TRY(measure_flops(m, limits, part, cost));
     TRY(measure_largest(m, limits, part, &activations));
-    cost->packed_bytes += packed;
+    cost->packed_bytes += packed[PACK_DENSE] + packed[PACK_ROUTED];
+    cost->packed_routed += packed[PACK_ROUTED];
     activations *= (size_t)slots_of(limits);
     if (activations > cost->activation_bytes) cost->activation_bytes = activations;
 done:
@@ -210,10 +217,31 @@ done:
 
 /* ---- preparing ---- */
 
-static void take_packed(struct model *m)
+static void take_scratch(struct model *m)
 {
-    linears_take(&m->linears, &m->packed);
-    m->family->take(m->self, &m->packed, m->limits.train);
+    linears_take_scratch(&m->linears, &m->scratch);
+    m->family->take(m->self, &m->scratch, m->limits.train);
+}
+
+size_t model_packed_bytes(const struct model *m, enum pack_kind kind) { return m->packed[kind].high_bytes; }
+
+enum status model_packers(const struct model *m, enum pack_kind kind, int ranks, int *packer)
+{
+    return linears_packers(&m->linears, &m->params, kind, ranks, packer);
+}
+
+enum status model_place_packed(struct model *m, enum pack_kind kind, void *memory, const int *packer, int rank)
+{
+    struct arena *arena = &m->packed[kind];
+    size_t bytes = arena->high_bytes;
+    enum status st = ST_OK;
+    arena_destroy(arena);
+    if (memory) arena_lend(arena, memory, bytes);
+    else st = arena_create(arena, bytes);
+    if (st != ST_OK) return st;
+    linears_take_packed(&m->linears, &m->params, kind, arena);
+    linears_pack_some(&m->linears, &m->params, kind, packer, rank);
+    return ST_OK;
 }
 
 static enum status make_slots(struct model *m)
@@ -240,12 +268,16 @@ enum status model_prepare(struct model *m, const struct model_limits *limits)
 {
     enum status st = ST_OK;
     m->limits = *limits;
-    arena_destroy(&m->packed);
+    free_packed(m);
     free_slots(m);
     TRY(linears_prepare(&m->linears, &m->params, model_type(limits), limits->train, limits->threads));
-    take_packed(m);
-    TRY(arena_create(&m->packed, m->packed.high_bytes));
-    take_packed(m);
+    take_scratch(m);
+    TRY(arena_create(&m->scratch, m->scratch.high_bytes));
+    take_scratch(m);
+    for (enum pack_kind kind = 0; kind < PACK_KINDS; kind++) {
+        linears_take_packed(&m->linears, &m->params, kind, &m->packed[kind]);
+        if (!limits->packed_apart) TRY(model_place_packed(m, kind, NULL, NULL, 0));
+    }
     TRY(make_spare(m, limits));
     TRY(make_slots(m));
     if (m->spare) TRY(arena_create(&m->spare_memory, m->spare_memory.high_bytes));

@@ -28,6 +28,7 @@
 #include "cell/batch.h"
 #include "cell/vocab.h"
 #include "model/experts.h"
+#include "model/linears.h"
 #include "model/param.h"
 #include "model/part.h"
 #include "tape/travel.h"
@@ -43,6 +44,7 @@ struct model_limits {
     int slots;           /* micro-batches on their way at once; 0 means 1 */
     bool splits;         /* weight gradients wait for model_weights_part; else backward computes them */
     bool recompute;      /* keep only what enters a block, and compute the block again for its backward */
+    bool packed_apart;   /* packed weights lie where model_place_packed says, which must be called */
     int64_t expert_rows; /* experts on other ranks: rows that come here in a round, at most; 0: twice an even share */
 };
 
@@ -50,7 +52,8 @@ struct model_limits {
 struct model_cost {
     int64_t parameters; /* of the whole model */
     size_t weight_bytes, packed_bytes, gradient_bytes, moment_bytes;
-    size_t routed_bytes;     /* of weight_bytes, what is experts' */
+    size_t routed_bytes;     /* of weight_bytes, what is experts', */
+    size_t packed_routed;    /* and of packed_bytes */
     size_t activation_bytes; /* of all slots, and of what reaches experts on other ranks in further rounds */
     size_t message_bytes;    /* largest activation handed from part to part */
     double forward_flops_per_token, train_flops_per_token;
@@ -84,12 +87,21 @@ MUST_CHECK enum status model_measure(const struct model *model, const struct mod
                                      const struct model_part *part, struct model_cost *cost);
 /* Allocate arenas and make every product primitive. Local. ST_MEMORY. */
 MUST_CHECK enum status model_prepare(struct model *model, const struct model_limits *limits);
+/* Where ranks of a host share the packed weights of a kind (model/linears.h): its bytes, once prepared; packer[tensor] of
+ * the table, which of `ranks` packs it (-1: nobody here); and the memory (borrowed, 64-byte aligned), where this rank
+ * `rank` is to pack what packer says. NULL for memory and packer: memory of the model's own, and it packs all. Local.
+ * ST_MEMORY. */
+size_t model_packed_bytes(const struct model *model, enum pack_kind kind);
+MUST_CHECK enum status model_packers(const struct model *model, enum pack_kind kind, int ranks, int *packer);
+MUST_CHECK enum status model_place_packed(struct model *model, enum pack_kind kind, void *memory, const int *packer,
+                                          int rank);
 /* Repack weights for the products, once for all threads of this rank, and redo prepared segments. Allocates nothing.
  * Local. */
 MUST_CHECK enum status model_pack(struct model *model);
 /* The same module by module, where new weights arrive while the model runs: none may run from model_expire until it is
- * packed; model_how.need is asked for it. A tensor's weights are in the table, or at from[tensor] if that is not NULL (nor
- * `from`): as bf16 where its products are, but `real` for `fine` ones (model/param.h). Local. */
+ * packed, by all that share in it; model_how.need is asked for it. A tensor's weights are in the table, or at
+ * from[tensor] if that is not NULL (nor `from`): as bf16 where its products are, but `real` for `fine` ones
+ * (model/param.h). Local. */
 void model_expire(struct model *model);
 void model_pack_module(struct model *model, int module, const void *const *from);
 /* Has it been packed since model_expire? Also true of what does not lie here. Local. */

@@ -41,9 +41,9 @@ struct model {
 
     int experts_per_token; /* K */
 
-    struct model_limits limits; /* below: made by model_prepare */
-    struct arena packed;
-    bool *expired; /* [layers + 2] of module m at m + 1 */
+    struct model_limits limits;               /* below: made by model_prepare */
+    struct arena packed[PACK_KINDS], scratch; /* scratch: the products', and what the family prepares */
+    bool *expired;                            /* [layers + 2] of module m at m + 1 */
     int slot_count;
     struct slot *slots;
     struct tape *spare;        /* for rows beyond a slot's room for those of other ranks (tape/travel.h); NULL if all */
