@@ -42,10 +42,14 @@ int schedule_limit(const struct schedule_spec *s, int stage)
     return least(s->micros * s->chunks, limit_of(&units, stage) * (s->in_turns ? 2 : 1));
 }
 
-/* Found by playing tables of 2 to 24 stages, of 2 to 4 chunks, of any number of micro-batches. */
+/* What goes through a table together. */
+static int together(const struct schedule_spec *s) { return s->in_turns ? 2 : 1; }
+
+/* Found by playing tables of 2 to 24 stages, of 2 to 4 chunks, of any number of micro-batches, one after another and in
+ * turns, where every message is two. */
 int schedule_buffers(const struct schedule_spec *s)
 {
-    int more = s->kind == SCHEDULE_INTERLEAVED ? 1 + (s->stages + 1) / 6 : 0;
+    int more = s->kind == SCHEDULE_INTERLEAVED ? together(s) * (1 + (s->stages + 1) / 6) : 0;
     return more > 2 ? more : 2;
 }
 
@@ -59,8 +63,8 @@ static enum status check_spec(const struct schedule_spec *s)
         return fail(ST_CONFIG, "schedule %s with %d chunks a stage; only interleaved has more than 1", names[s->kind],
                     s->chunks);
     if (schedule_buffers(s) > SCHEDULE_MOST_BUFFERS)
-        return fail(ST_CONFIG, "schedule interleaved on %d stages; it goes up to %d, use 1f1b", s->stages,
-                    6 * SCHEDULE_MOST_BUFFERS - 2);
+        return fail(ST_CONFIG, "schedule interleaved on %d stages%s; it goes up to %d, use 1f1b", s->stages,
+                    s->in_turns ? " in turns" : "", 6 * SCHEDULE_MOST_BUFFERS / together(s) - 2);
     if (interleaved && s->stages < 2)
         return fail(ST_CONFIG, "schedule interleaved on one stage; it needs at least 2, use 1f1b");
     return ST_OK;

@@ -75,7 +75,7 @@ struct schedule_spec {
 
 enum {
     SCHEDULE_EXCHANGES = 2,    /* that are on their way at once in a stage */
-    SCHEDULE_MOST_BUFFERS = 16 /* of schedule_buffers: interleaved ends at 94 stages */
+    SCHEDULE_MOST_BUFFERS = 16 /* of schedule_buffers: interleaved ends at 94 stages, in turns at 46 */
 };
 
 struct schedule {
@@ -104,7 +104,7 @@ int schedule_exchanges(const struct schedule_spec *spec, int part, enum schedule
 int schedule_limit(const struct schedule_spec *spec, int stage);
 
 /* Messages of a kind between two parts that may have to be on their way at once: 2, more for interleaved on more than 10
- * stages, whose stages run far ahead of each other. Local. */
+ * stages, or 4 in turns, whose stages run far ahead of each other. Local. */
 int schedule_buffers(const struct schedule_spec *spec);
 
 /* ST_CONFIG: a spec that no schedule has; ST_MEMORY. The same spec gives the same tables everywhere. Local. */

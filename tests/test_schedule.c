@@ -98,21 +98,30 @@ static void long_interleaved_pipelines_play(void **state)
 }
 
 /* One buffer less is not enough: the number is no guess. */
+static void need_their_buffers(struct schedule_spec spec)
+{
+    struct schedule s = build(spec);
+    struct schedule_found found = {0};
+    assert_int_equal(schedule_simulate(&s, &unit, schedule_buffers(&spec) - 1, &found), ST_INTERNAL);
+    status_clear();
+    schedule_free(&s);
+}
+
+static void is_too_long(struct schedule_spec spec, const char *message)
+{
+    struct schedule s;
+    assert_int_equal(schedule_build(&spec, &s), ST_CONFIG);
+    assert_non_null(strstr(status_message(), message));
+    status_clear();
+}
+
 static void long_interleaved_pipelines_need_their_buffers(void **state)
 {
-    for (int p = 11; p <= MOST_INTERLEAVED; p += 6) {
-        struct schedule_spec spec = {.kind = SCHEDULE_INTERLEAVED, .stages = p, .chunks = 2, .micros = 2 * p};
-        struct schedule s = build(spec);
-        struct schedule_found found = {0};
-        assert_int_equal(schedule_simulate(&s, &unit, schedule_buffers(&spec) - 1, &found), ST_INTERNAL);
-        status_clear();
-        schedule_free(&s);
-    }
-    struct schedule_spec longer = {.kind = SCHEDULE_INTERLEAVED, .stages = 95, .chunks = 2, .micros = 95};
-    struct schedule s;
-    assert_int_equal(schedule_build(&longer, &s), ST_CONFIG);
-    assert_non_null(strstr(status_message(), "interleaved on 95 stages; it goes up to 94"));
-    status_clear();
+    for (int p = 11; p <= MOST_INTERLEAVED; p += 6)
+        need_their_buffers(
+            (struct schedule_spec){.kind = SCHEDULE_INTERLEAVED, .stages = p, .chunks = 2, .micros = 2 * p});
+    is_too_long((struct schedule_spec){.kind = SCHEDULE_INTERLEAVED, .stages = 95, .chunks = 2, .micros = 95},
+                "interleaved on 95 stages; it goes up to 94");
 }
 
 /* One stage of 1F1B as it is drawn in every paper. */
@@ -282,6 +291,27 @@ static void check_routed(struct schedule_spec spec)
 }
 static void tables_with_exchanges_play_to_their_end(void **state) { for_all_routed_shapes(check_routed); }
 
+/* In turns, two messages go where one went: from 5 stages on interleaved tables need more than two buffers. */
+static void turns_need_twice_the_buffers(void **state)
+{
+    static const int one_each[2 * MOST_INTERLEAVED] = {[0 ... 2 * MOST_INTERLEAVED - 1] = 1};
+    for (int p = 5; p <= MOST_INTERLEAVED; p += 3)
+        for (int m = 3 * p; m <= 4 * p; m += p) {
+            struct schedule_spec spec = {.kind = SCHEDULE_INTERLEAVED,
+                                         .stages = p,
+                                         .chunks = 2,
+                                         .micros = m,
+                                         .trips = one_each,
+                                         .in_turns = true};
+            check_routed(spec);
+            if (p % 6 == 5) need_their_buffers(spec);
+        }
+    is_too_long(
+        (struct schedule_spec){
+            .kind = SCHEDULE_INTERLEAVED, .stages = 47, .chunks = 2, .micros = 94, .trips = one_each, .in_turns = true},
+        "interleaved on 47 stages in turns; it goes up to 46");
+}
+
 /* What is computed takes as long as without exchanges; one after another every exchange adds its time. */
 static double routed_step(int micros, bool in_turns, double exchange)
 {
@@ -372,6 +402,7 @@ int main(void)
                                        cmocka_unit_test(a_deadlock_is_found),
                                        cmocka_unit_test(impossible_shapes_are_refused),
                                        cmocka_unit_test(tables_with_exchanges_play_to_their_end),
+                                       cmocka_unit_test(turns_need_twice_the_buffers),
                                        cmocka_unit_test(turns_hide_exchanges),
                                        cmocka_unit_test(turns_are_taken),
                                        cmocka_unit_test(a_broken_exchange_is_refused)};
