@@ -75,6 +75,8 @@ static struct plan_wanted wanted_by(const struct config *c)
     w.recompute = config_bool(c, "train.recompute");
     w.has_schedule = config_is_given(c, "mesh.schedule");
     w.schedule = layout_schedule(c);
+    w.has_turns = !config_word_is(c, "mesh.turns", "auto");
+    w.turns = config_word_is(c, "mesh.turns", "always");
     return w;
 }
 

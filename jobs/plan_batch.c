@@ -28,6 +28,7 @@ enum status plan_options(const struct planning *p, const struct plan_estimate *e
     for (int i = 0; i < parts; i++) text_add(&t, "%s%d", i ? "," : "--set mesh.layers=", first[i + 1] - first[i]);
     text_add(&t, " --set train.micro_batch=%d --set train.recompute=%s", l->micro_batch,
              l->recompute ? "true" : "false");
+    if (l->expert > 1 && e->micros > 1) text_add(&t, " --set mesh.turns=%s", l->in_turns ? "always" : "never");
     *out = t.data;
 done:
     free(first);

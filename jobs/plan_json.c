@@ -9,10 +9,10 @@
 static json_t *json_layout(const struct plan_estimate *e)
 {
     const struct plan_layout *l = &e->layout;
-    return json_pack("{s:i, s:i, s:i, s:s, s:i, s:i, s:b, s:i, s:b, s:s}", "data", l->data, "pipe", l->pipe, "expert",
-                     l->expert, "schedule", schedule_name(l->schedule), "chunks", l->chunks, "micro_batch",
-                     l->micro_batch, "recompute", l->recompute, "micro_batches", e->micros, "fits", e->fits, "reason",
-                     e->reason);
+    return json_pack("{s:i, s:i, s:i, s:s, s:i, s:i, s:b, s:b, s:i, s:b, s:s}", "data", l->data, "pipe", l->pipe,
+                     "expert", l->expert, "schedule", schedule_name(l->schedule), "chunks", l->chunks, "micro_batch",
+                     l->micro_batch, "recompute", l->recompute, "turns", l->in_turns, "micro_batches", e->micros,
+                     "fits", e->fits, "reason", e->reason);
 }
 
 static json_t *json_rows(const struct plan_row *rows, int count)

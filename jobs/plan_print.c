@@ -71,6 +71,7 @@ static char *layout_text(const struct plan_layout *l)
     text_add(&t, ", micro-batch %d", l->micro_batch);
     if (l->chunks > 1) text_add(&t, ", %d chunks a stage", l->chunks);
     if (l->recompute) text_add(&t, ", recomputed");
+    if (l->in_turns) text_add(&t, ", in turns");
     return t.data;
 }
 
@@ -127,7 +128,8 @@ static void add_words(const struct planning *p, struct text *out)
                   "  stage         a rank that holds some of the blocks; cells pass through all stages of a replica\n"
                   "  micro-batch   cells that a rank computes at a time\n");
     if (config_word_is(p->job.config, "model.feed_forward", "moe"))
-        text_add(out, "  expert ranks  each holds some of the experts; they send each other the tokens for them\n");
+        text_add(out, "  expert ranks  each holds some of the experts; they send each other the tokens for them\n"
+                      "  in turns      while the tokens of a micro-batch are on their way, another one is computed\n");
 }
 
 /* ---- tables ---- */
@@ -173,6 +175,7 @@ static void add_time(const struct plan_estimate *e, struct text *out)
             text_add(out, "  %-30s %10.4g s %5.1f %%\n", rows[i].title, rows[i].value, 100 * rows[i].value / e->step_s);
     if (e->layout.pipe > 1) text_add(out, "  stages stand idle %.1f %% of the pipeline's time\n", 100 * e->bubble);
     if (e->layout.expert > 1) text_add(out, "  experts are taken to get equally many rows each\n");
+    if (e->layout.in_turns) text_add(out, "  of the rows' time, what turns hide is not counted\n");
 }
 
 static void add_traffic(const struct plan_estimate *e, struct text *out)

@@ -96,25 +96,37 @@ static double row_bytes(const struct plan *p, double tokens)
 /* Trips of rows, there or back, in a training pass through a block: results of the experts and gradients of them. */
 static int backward_trips(const struct plan_layout *l) { return l->recompute ? 4 : 2; }
 
-static double trip_s(const struct plan *p, const struct plan_layout *l, int block, double tokens)
+bool plan_crosses(const struct plan *p, const struct plan_layout *l)
 {
-    if (!p->block[block].has_experts) return 0;
-    return plan_travel_s(p->machine, row_bytes(p, tokens), plan_experts(l));
+    return plan_near(p->machine, plan_experts(l), 1) < plan_experts(l);
 }
 
-/* All blocks of a part, a micro-batch of `tokens` tokens, and what of it is rows on their way. Recomputed, a block runs
+/* A trip of rows as part of what a stage computes, and as an exchange beside that: one after another it is all the former. */
+struct trip {
+    double own_s, exchange_s;
+};
+
+static struct trip trip_of(const struct plan *p, const struct plan_layout *l, double tokens)
+{
+    struct plan_travel t = plan_travel(p->machine, row_bytes(p, tokens), plan_experts(l));
+    if (!l->in_turns) return (struct trip){fmax(t.link_s, t.copy_s) + t.start_s, 0};
+    return (struct trip){t.copy_s + (1 - PLAN_HIDDEN_SHARE) * t.link_s, t.link_s + t.start_s};
+}
+
+/* All blocks of a part, a micro-batch of `tokens` tokens, and what of it is trips of rows. Recomputed, a block runs
  * forward once more, and leaves no weight gradients for later. */
 static struct schedule_times part_times(const struct plan *p, const struct plan_layout *l, const int *first, int part,
                                         double tokens, double *travel_s)
 {
-    struct schedule_times sum = {0};
+    struct trip trip = trip_of(p, l, tokens);
+    struct schedule_times sum = {.exchange = trip.exchange_s};
     for (int block = first[part]; block < first[part + 1]; block++) {
         struct schedule_times t = block_times(p, block, tokens);
-        double trip = trip_s(p, l, block, tokens);
-        sum.forward += t.forward + 2 * trip;
-        sum.backward += t.backward + (l->recompute ? t.forward + t.weights : 0) + backward_trips(l) * trip;
+        double own_s = p->block[block].has_experts ? trip.own_s : 0;
+        sum.forward += t.forward + 2 * own_s;
+        sum.backward += t.backward + (l->recompute ? t.forward + t.weights : 0) + backward_trips(l) * own_s;
         sum.weights += l->recompute ? 0 : t.weights;
-        *travel_s += (2 + backward_trips(l)) * trip;
+        *travel_s += (2 + backward_trips(l)) * own_s;
     }
     return sum;
 }
@@ -254,14 +266,21 @@ static double message_bytes(const struct plan *p, double tokens)
     return tokens * model_width(p->model) * (p->job->bf16 ? 2 : 4);
 }
 
-/* Blocks with experts of the stage that has most. */
+/* Blocks with experts of a part. */
+static int expert_blocks(const struct plan *p, const int *first, int part)
+{
+    int count = 0;
+    for (int block = first[part]; block < first[part + 1]; block++) count += p->block[block].has_experts;
+    return count;
+}
+
+/* And of the stage that has most. */
 static int most_expert_blocks(const struct plan *p, const struct plan_layout *l, const int *first)
 {
     int most = 0;
     for (int stage = 0; stage < l->pipe; stage++) {
         int count = 0;
-        for (int part = stage; part < plan_parts(l); part += l->pipe)
-            for (int block = first[part]; block < first[part + 1]; block++) count += p->block[block].has_experts;
+        for (int part = stage; part < plan_parts(l); part += l->pipe) count += expert_blocks(p, first, part);
         if (count > most) most = count;
     }
     return most;
@@ -308,26 +327,42 @@ static void time_parts(const struct plan *p, const int *first, struct plan_estim
     }
 }
 
+/* The table with the times of its parts; in turns also with the exchanges of those that have experts. */
+static enum status play(const struct plan *p, const int *first, const struct plan_estimate *e,
+                        const struct schedule_times *times, struct schedule_found *found)
+{
+    const struct plan_layout *l = &e->layout;
+    enum status st = ST_OK;
+    int *trips = NULL;
+    struct schedule_spec spec = {.kind = l->schedule, .stages = l->pipe, .chunks = l->chunks, .micros = e->micros};
+    TRY(NEW_ARRAY(trips, plan_parts(l)));
+    for (int part = 0; part < plan_parts(l); part++) trips[part] = expert_blocks(p, first, part);
+    if (l->in_turns) spec.trips = trips, spec.recompute = l->recompute, spec.in_turns = true;
+    TRY(plan_play(&spec, times, found));
+done:
+    free(trips);
+    return st;
+}
+
+/* What stages wait for rows is the mean of all. */
 static enum status add_compute(const struct plan *p, const int *first, struct plan_estimate *e, double tokens)
 {
     const struct plan_layout *l = &e->layout;
     enum status st = ST_OK;
     struct plan_time *t = &e->time;
     struct schedule_times *times = NULL;
-    double mean_s, pipeline_s;
-    struct schedule_found found = {0};
+    double mean_s;
     TRY(NEW_ARRAY(times, plan_parts(l)));
     time_parts(p, first, e, tokens, times, &mean_s);
-    double busy_s = pipeline_s = t->forward + t->backward + t->weights + t->experts;
-    if (l->pipe > 1) {
-        struct schedule_spec spec = {.kind = l->schedule, .stages = l->pipe, .chunks = l->chunks, .micros = e->micros};
-        TRY(plan_play(&spec, times, &found));
-        pipeline_s = found.step_s;
-    }
-    t->idle = pipeline_s - busy_s;
-    e->bubble = pipeline_s > 0 ? 1 - mean_s / pipeline_s : 0;
+    double busy_s = t->forward + t->backward + t->weights + t->experts;
+    struct schedule_found found = {.step_s = busy_s};
+    if (l->pipe > 1 || l->in_turns) TRY(play(p, first, e, times, &found));
+    double rows_s = fmin(found.exchange_s / l->pipe, found.step_s - busy_s);
+    t->experts += rows_s;
+    t->idle = l->pipe > 1 ? found.step_s - busy_s - rows_s : 0;
+    e->bubble = found.step_s > 0 ? 1 - (mean_s + found.exchange_s / l->pipe) / found.step_s : 0;
     double cells = (double)p->job->batch / plan_wide(l);
-    t->spread = pipeline_s * plan_longest(plan_wide(l)) * p->job->genes_sd / (p->step_tokens * sqrt(cells));
+    t->spread = found.step_s * plan_longest(plan_wide(l)) * p->job->genes_sd / (p->step_tokens * sqrt(cells));
 done:
     free(times);
     return st;

@@ -5,8 +5,9 @@
  * themselves report; time is built from a few rates of the machine (typed, or measured by cytomill-plan --calibrate):
  *     pass of a block    pass_s + tokens FLOPs / (flops_per_s share)      forward, backward and weights each
  *     pipeline           the schedule's table played with the times of every part (schedule.h)
- *     experts            rows to their experts and back, forward and backward, as part of those times: over links and
- *                        inside nodes at once, as if rows were spread evenly and nothing were hidden
+ *     experts            rows to their experts and back, forward and backward, as if they were spread evenly: over links
+ *                        and inside nodes at once, hiding nothing. In turns (mesh.turns) the table is played with its
+ *                        exchanges: of the links' time PLAN_HIDDEN_SHARE may be hidden, of copies inside a node nothing
  *     spread             cells differ in length: the longest of d replicas, sd sqrt(cells) z(d) tokens above the mean
  *     exchange           (d - 1) / d of the gradient and of the weights (reduce.h, hand_out.h), over links and inside
  *                        nodes; on several nodes PLAN_HIDDEN_SHARE of the gradient's is hidden behind the last backward
@@ -35,8 +36,8 @@ enum {
 #define PLAN_MEMORY_SHARE 0.9
 /* Of the time that a checkpoint takes to write, what it holds up the training that goes on beside it: its bar. */
 #define PLAN_STALL_SHARE 0.05
-/* Of the exchange of gradients over links, what the backward pass hides: its bar. Inside a node nothing is hidden, as the
- * ranks themselves copy. */
+/* Of the exchange of gradients over links, what the backward pass hides: its bar. As much of the rows that travel while two
+ * micro-batches take turns; the rest is the ranks' own work. Inside a node nothing is hidden, as ranks themselves copy. */
 #define PLAN_HIDDEN_SHARE 0.6
 /* A simpler layout is taken when it is at most this much slower. */
 #define PLAN_SIMPLER 1.10
@@ -79,6 +80,7 @@ struct plan_layout {
     bool recompute;
     int expert;        /* ranks that share out the experts of a layer, each with cells of its own */
     const int *blocks; /* [pipe * chunks] of each part, borrowed; NULL: shared by cost */
+    bool in_turns;     /* two micro-batches share the time of exchanges with experts */
 };
 
 /* Bytes of the rank that needs most. */
@@ -89,7 +91,7 @@ struct plan_memory {
 /* Seconds of a step. Compute is that of the dearest stage. */
 struct plan_time {
     double forward, backward, weights; /* backward recomputes too */
-    double experts;                    /* rows on their way to experts on other ranks and back */
+    double experts;                    /* rows to experts on other ranks and back, as far as turns do not hide it */
     double idle;                       /* waiting within the pipeline */
     double spread;                     /* waiting for the replica with the longest cells */
     double exchange, tied, update;
@@ -117,7 +119,7 @@ struct plan_estimate {
     double stall_s;                        /* what the training waits for that */
     double interval_s;                     /* seconds between two checkpoints that waste least */
     double run_s;                          /* all steps, with checkpoints and expected failures */
-    char reason[240];                      /* why it is taken, or what limits it */
+    char reason[400];                      /* why it is taken, or what limits it */
 };
 
 /* What must be as it is; 0 leaves it open. */
@@ -126,9 +128,9 @@ struct plan_wanted {
     const int *blocks; /* [parts] of each part, borrowed; NULL: by cost */
     int parts;
     int most_micro; /* cells of a micro-batch at most; 0: 16 */
-    bool has_schedule, has_recompute;
+    bool has_schedule, has_recompute, has_turns;
     enum schedule_kind schedule;
-    bool recompute;
+    bool recompute, turns;
 };
 
 struct plan_found {
@@ -161,7 +163,7 @@ MUST_CHECK enum status plan_least_nodes(const struct plan *plan, int *nodes);
 /* ---- the formulas, for tests and calibration ---- */
 
 /* As schedule_simulate_parts (times [parts]) of any number of micro-batches: beyond a few fillings of
- * the pipeline each adds the same, so the rest is extrapolated. Only step_s and bubble are found. Local. */
+ * the pipeline each adds the same, so the rest is extrapolated. No array is found. Local. */
 MUST_CHECK enum status plan_play(const struct schedule_spec *spec, const struct schedule_times *times,
                                  struct schedule_found *out);
 /* Memory traffic of the optimiser's step for a parameter of a rank that has `replicas`. Local. */
@@ -169,8 +171,12 @@ double plan_update_bytes(int replicas);
 /* Seconds to sum `bytes` of gradients, fp32 (`wire` of them sent back and forth), over `ranks` that are `stride` apart.
  * Local. */
 double plan_exchange_s(const struct plan_machine *machine, double bytes, double wire, int ranks, int stride);
-/* Seconds to send `bytes` of rows, spread evenly over `ranks` neighbours of which this is one. Local. */
-double plan_travel_s(const struct plan_machine *machine, double bytes, int ranks);
+/* Seconds of a trip of rows: over links and inside the node, which go on at once, after a start. */
+struct plan_travel {
+    double link_s, copy_s, start_s;
+};
+/* Of `bytes` of rows, spread evenly over `ranks` neighbours of which this is one. Local. */
+struct plan_travel plan_travel(const struct plan_machine *machine, double bytes, int ranks);
 /* Standard deviations by which the largest of `count` normal numbers is expected above the mean. Local. */
 double plan_longest(int count);
 /* Seconds between checkpoints that take c_s each, on a machine that fails every m_s. Local. */

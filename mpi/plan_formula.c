@@ -26,7 +26,7 @@ enum status plan_play(const struct schedule_spec *spec, const struct schedule_ti
 {
     enum status st = ST_OK;
     struct schedule_spec more = *spec, less;
-    int filling = spec->stages, fillings = spec->chunks > 1 ? 12 : 4;
+    int filling = spec->stages * (spec->in_turns ? 2 : 1), fillings = spec->chunks > 1 ? 12 : 4;
     if (spec->micros < (fillings + 1) * filling) return play_whole(spec, times, out);
     more.micros = fillings * filling + spec->micros % filling;
     less = more;
@@ -34,7 +34,9 @@ enum status plan_play(const struct schedule_spec *spec, const struct schedule_ti
     struct schedule_found shorter;
     TRY(play_whole(&more, times, out));
     TRY(play_whole(&less, times, &shorter));
-    out->step_s += (out->step_s - shorter.step_s) * ((spec->micros - more.micros) / filling);
+    int rest = (spec->micros - more.micros) / filling;
+    out->step_s += (out->step_s - shorter.step_s) * rest;
+    out->exchange_s += (out->exchange_s - shorter.exchange_s) * rest;
     double work_s = 0;
     for (int part = 0; part < schedule_parts(spec); part++)
         work_s += (times[part].forward + times[part].backward + times[part].weights) * spec->micros;
@@ -63,14 +65,12 @@ double plan_exchange_s(const struct plan_machine *m, double bytes, double wire, 
            messages * m->latency_s + sums;
 }
 
-/* What leaves the node and what stays move at once. */
-double plan_travel_s(const struct plan_machine *m, double bytes, int ranks)
+struct plan_travel plan_travel(const struct plan_machine *m, double bytes, int ranks)
 {
-    if (ranks < 2) return 0;
     int near = plan_near(m, ranks, 1);
-    double off_s = bytes * (ranks - near) / ranks * m->ranks_per_node / m->link_bytes_per_s;
-    double on_s = bytes * (near - 1) / ranks * m->ranks_per_node / m->shared_bytes_per_s;
-    return fmax(off_s, on_s) + (ranks - 1) * m->latency_s;
+    return (struct plan_travel){.link_s = bytes * (ranks - near) / ranks * m->ranks_per_node / m->link_bytes_per_s,
+                                .copy_s = bytes * (near - 1) / ranks * m->ranks_per_node / m->shared_bytes_per_s,
+                                .start_s = (ranks - 1) * m->latency_s};
 }
 
 /* Clearing the gradient and packing the weights take 12 bytes of each parameter, norm and Adam 32 of those owned. */

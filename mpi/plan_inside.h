@@ -27,15 +27,22 @@ MUST_CHECK enum status plan_estimate_time(const struct plan *plan, const struct 
 /* What memory it takes, into the same. Local. */
 MUST_CHECK enum status plan_estimate_memory(const struct plan *plan, struct plan_estimate *estimate);
 
-/* Why the first of `found` is taken, and what each of the others loses against it; `simplest` is replicas alone, or NULL
- * if the batch has too few cells for them; `opposite` shares out experts if the first does not, and the other way round,
- * or NULL. Local. */
+/* What the chosen layout is compared with; NULL where there is none: replicas alone, with experts shared out and
+ * recomputation where they are asked for; the opposite in experts, shared out if the chosen one does not and the other way
+ * round; the same in all but turns. */
+struct plan_beside {
+    const struct plan_estimate *simplest, *opposite, *turned;
+};
+
+/* Why the first of `found` is taken, and what each of the others loses against it. Local. */
 void plan_say_why(const struct plan *plan, const struct plan_wanted *wanted, struct plan_found *found,
-                  const struct plan_estimate *simplest, const struct plan_estimate *opposite);
+                  const struct plan_beside *beside);
 void plan_say_too_large(const struct plan *plan, struct plan_estimate *estimate);
 
 /* Of `ranks` ranks that are `stride` apart, those on one node. Local. */
 int plan_near(const struct plan_machine *machine, int ranks, int stride);
+/* Do the ranks that share out experts lie on several nodes? Local. */
+bool plan_crosses(const struct plan *plan, const struct plan_layout *layout);
 
 static inline int plan_ranks(const struct plan_machine *machine) { return machine->nodes * machine->ranks_per_node; }
 static inline int plan_parts(const struct plan_layout *l) { return l->pipe * l->chunks; }

@@ -15,7 +15,7 @@ static struct stage_plan stage_plan_of(const struct plan *p, const struct plan_e
                                .chunks = l->chunks,
                                .micros = e->micros,
                                .linked = plan_experts(l) > 1,
-                               .in_turns = stage_takes_turns(p->job->config, plan_experts(l), l->pipe, e->micros),
+                               .in_turns = l->in_turns,
                                .loss_micros = e->micros < least ? least : e->micros};
 }
 

@@ -30,15 +30,9 @@ static double percent(const struct plan_estimate *e, double s) { return 100 * s 
 
 static double work_s(const struct plan_estimate *e) { return e->time.forward + e->time.backward + e->time.weights; }
 
-/* Do the ranks that share out experts lie on several nodes? */
-static bool crosses(const struct plan *p, const struct plan_layout *l)
-{
-    return plan_near(p->machine, plan_experts(l), 1) < plan_experts(l);
-}
-
 static const char *across(const struct plan *p, const struct plan_layout *l)
 {
-    return crosses(p, l) ? " on other nodes" : " on other ranks";
+    return plan_crosses(p, l) ? " on other nodes" : " on other ranks";
 }
 
 /* What a layout loses against the chosen one: the part of the step that grew most. */
@@ -74,7 +68,9 @@ static void say_pipeline(const struct plan *p, const struct plan_wanted *w, stru
         text_add(out, "the batch of %lld cells feeds no more than %lld replicas", (long long)p->job->batch,
                  (long long)p->job->batch);
     else if (!simplest->fits)
-        text_add(out, "replicas of the whole model would take %s a rank", text_bytes(simplest->rank_bytes, need));
+        text_add(out, "replicas of %s would take %s a rank",
+                 plan_experts(&simplest->layout) > 1 ? "all blocks" : "the whole model",
+                 text_bytes(simplest->rank_bytes, need));
     else {
         text_add(out, "replicas alone would be %.0f %% slower: gradients take %.0f %% of their step",
                  100 * (simplest->step_s / e->step_s - 1), percent(simplest, simplest->time.exchange));
@@ -100,19 +96,38 @@ static void add_experts(const struct plan *p, const struct plan_wanted *w, const
     else
         text_add(out, "; %d ranks share out the experts, as all on each rank would be %.0f %% slower", k,
                  100 * (opposite->step_s / e->step_s - 1));
-    if (k > 1 && crosses(p, &e->layout)) text_add(out, ", over several nodes");
+    if (k > 1 && plan_crosses(p, &e->layout)) text_add(out, ", over several nodes");
     else if (k > 1) text_add(out, ", inside a node, replicas across nodes");
 }
 
+/* Why two micro-batches take turns at exchanges, or why not, and what that hides of a step. */
+static void add_turns(const struct plan *p, const struct plan_wanted *w, const struct plan_estimate *e,
+                      const struct plan_estimate *turned, struct text *out)
+{
+    if (!turned) return;
+    bool takes = e->layout.in_turns;
+    double plain_s = takes ? turned->step_s : e->step_s, turns_s = takes ? e->step_s : turned->step_s;
+    double hidden = 100 * (1 - turns_s / plain_s);
+    if (takes) text_add(out, "; two micro-batches take turns at exchanges%s", w->has_turns ? ", as asked" : "");
+    else if (w->has_turns) text_add(out, "; no turns at exchanges, as asked");
+    else text_add(out, "; no turns at exchanges%s", turned->fits ? "" : ", as memory is short");
+    text_add(out, " (mesh.turns): that %s", takes ? "" : "would ");
+    if (hidden >= 0.5) text_add(out, "%s %.0f %% of a step", takes ? "hides" : "hide", hidden);
+    else if (hidden <= -0.5) text_add(out, "%s a step %.0f %% longer", takes ? "makes" : "make", -hidden);
+    else text_add(out, "%s next to nothing", takes ? "hides" : "hide");
+    if (hidden < 0.5 && !plan_crosses(p, &e->layout)) text_add(out, ", as ranks of a node copy rows themselves");
+}
+
 static void say_chosen(const struct plan *p, const struct plan_wanted *w, struct plan_estimate *e,
-                       const struct plan_estimate *simplest, const struct plan_estimate *opposite)
+                       const struct plan_beside *b)
 {
     struct text text = {0};
-    if (e->layout.pipe > 1) say_pipeline(p, w, e, simplest, &text);
+    if (e->layout.pipe > 1) say_pipeline(p, w, e, b->simplest, &text);
     else if (plan_experts(&e->layout) == 1)
         text_add(&text, "the whole model fits on a rank, so replicas need no pipeline");
     else text_add(&text, "all blocks fit on a rank, so replicas need no pipeline");
-    if (p->experts > 0) add_experts(p, w, e, opposite, &text);
+    if (p->experts > 0) add_experts(p, w, e, b->opposite, &text);
+    add_turns(p, w, e, b->turned, &text);
     if (e->layout.pipe > 1 && e->layout.schedule == SCHEDULE_ZB_H1)
         text_add(&text, "; zb-h1, as 1f1b would wait longer");
     if (e->layout.schedule == SCHEDULE_INTERLEAVED) text_add(&text, "; interleaved, as one chunk a stage waits longer");
@@ -122,8 +137,8 @@ static void say_chosen(const struct plan *p, const struct plan_wanted *w, struct
 }
 
 void plan_say_why(const struct plan *p, const struct plan_wanted *w, struct plan_found *found,
-                  const struct plan_estimate *simplest, const struct plan_estimate *opposite)
+                  const struct plan_beside *beside)
 {
     for (int i = 1; i < found->count; i++) say_limit(p, &found->best[i], &found->best[0]);
-    say_chosen(p, w, &found->best[0], simplest, opposite);
+    say_chosen(p, w, &found->best[0], beside);
 }

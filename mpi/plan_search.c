@@ -25,14 +25,49 @@ static enum status add(const struct plan *p, struct candidates *all, const struc
     return st;
 }
 
+static int micros_of(const struct plan *p, const struct plan_layout *l)
+{
+    int64_t wide = plan_wide(l);
+    return (int)(((p->job->batch + wide - 1) / wide + l->micro_batch - 1) / l->micro_batch);
+}
+
+/* Interleaved pipelines end where their messages would need too many buffers. */
+static bool has_buffers(const struct plan_layout *l, bool in_turns)
+{
+    struct schedule_spec spec = {.kind = l->schedule, .stages = l->pipe, .in_turns = in_turns};
+    return schedule_buffers(&spec) <= SCHEDULE_MOST_BUFFERS;
+}
+
+/* Are there exchanges at which two micro-batches could take turns? */
+static bool may_turn(const struct plan *p, const struct plan_layout *l)
+{
+    return plan_experts(l) > 1 && micros_of(p, l) > 1 && has_buffers(l, true);
+}
+
+/* One micro-batch after another, and two in turns. In a pipeline, which fills and empties in pairs then, that can only pay
+ * where rows go over links. */
+static enum status add_turns(const struct plan *p, const struct plan_wanted *w, struct plan_layout l,
+                             struct candidates *all)
+{
+    enum status st = ST_OK;
+    for (int turns = 0; turns < 2; turns++) {
+        bool pays = l.pipe == 1 || plan_crosses(p, &l);
+        bool open = w->has_turns && may_turn(p, &l) ? w->turns == turns : !turns || (may_turn(p, &l) && pays);
+        l.in_turns = turns;
+        if (open) TRY(add(p, all, &l));
+    }
+done:
+    return st;
+}
+
 /* Every chunk needs a block. Interleaved pipelines are even only when stages divide micro-batches. */
 static bool goes(const struct plan *p, const struct plan_wanted *w, const struct plan_layout *l)
 {
-    int64_t wide = plan_wide(l), micros = ((p->job->batch + wide - 1) / wide + l->micro_batch - 1) / l->micro_batch;
     if (plan_parts(l) > p->layers || (w->chunks && w->chunks != l->chunks)) return false;
     if (w->blocks && w->parts != plan_parts(l)) return false;
     if (w->has_schedule && l->pipe > 1 && w->schedule != l->schedule) return false;
-    if (l->schedule == SCHEDULE_INTERLEAVED) return l->chunks > 1 && (w->chunks || micros % l->pipe == 0);
+    if (!has_buffers(l, false)) return false;
+    if (l->schedule == SCHEDULE_INTERLEAVED) return l->chunks > 1 && (w->chunks || micros_of(p, l) % l->pipe == 0);
     return l->chunks == 1 && !(l->schedule == SCHEDULE_ZB_H1 && l->recompute);
 }
 
@@ -47,7 +82,7 @@ static enum status add_schedules(const struct plan *p, const struct plan_wanted 
         l.schedule = kind;
         for (size_t c = 0; c < sizeof chunks / sizeof *chunks; c++) {
             l.chunks = w->chunks ? w->chunks : chunks[c];
-            if (goes(p, w, &l)) TRY(add(p, all, &l));
+            if (goes(p, w, &l)) TRY(add_turns(p, w, l, all));
             if (w->chunks) break;
         }
     }
@@ -121,7 +156,7 @@ static int complexity(const struct plan_layout *l)
     return (l->pipe > 1 ? 2 + (l->schedule != SCHEDULE_1F1B) : 0) + 2 * (plan_experts(l) > 1) + l->recompute;
 }
 
-/* Layouts that differ in micro-batch and chunks alone are one choice: the quickest that fits. */
+/* Layouts that differ in micro-batch, chunks and turns alone are one choice: the quickest that fits. */
 static bool same_choice(const struct plan_layout *a, const struct plan_layout *b)
 {
     return a->pipe == b->pipe && a->expert == b->expert && a->schedule == b->schedule && a->recompute == b->recompute;
@@ -178,6 +213,13 @@ done:
     return st;
 }
 
+/* The same in all but turns. */
+static enum status turn(const struct plan *p, struct plan_layout l, struct plan_estimate *out)
+{
+    l.in_turns = !l.in_turns;
+    return plan_estimate(p, &l, out);
+}
+
 /* Of those nearly as quick as the first, the simplest; of these, the quickest. */
 static int choose(const struct candidates *best)
 {
@@ -187,17 +229,27 @@ static int choose(const struct candidates *best)
     return chosen;
 }
 
-/* The simplest of all, replicas alone, if the batch has a cell for each: the quickest that fits, else the one that takes
- * least. */
-static const struct plan_estimate *find_simplest(const struct candidates *all, const struct candidates *best)
+/* The simplest that there may be: replicas alone, with experts shared out and recomputation where they are asked for. */
+static bool is_simplest(const struct plan_wanted *w, const struct plan_layout *l)
+{
+    return l->pipe == 1 && plan_experts(l) == (w->expert ? w->expert : 1) &&
+           l->recompute == (w->has_recompute && w->recompute);
+}
+
+/* What such a layout holds on its way, in cells. */
+static int cells_held(const struct plan_layout *l) { return l->micro_batch * (l->in_turns ? 2 : 1); }
+
+/* If the batch has a cell for each replica: the quickest that fits, else the one that takes least. */
+static const struct plan_estimate *find_simplest(const struct plan_wanted *w, const struct candidates *all,
+                                                 const struct candidates *best)
 {
     const struct plan_estimate *simplest = NULL;
     for (int i = 0; i < best->count; i++)
-        if (complexity(&best->list[i].layout) == 0) return &best->list[i];
+        if (is_simplest(w, &best->list[i].layout)) return &best->list[i];
     for (int i = 0; i < all->count; i++) {
         const struct plan_estimate *e = &all->list[i];
-        if (complexity(&e->layout) > 0) continue;
-        if (!simplest || e->layout.micro_batch < simplest->layout.micro_batch) simplest = e;
+        if (!is_simplest(w, &e->layout)) continue;
+        if (!simplest || cells_held(&e->layout) < cells_held(&simplest->layout)) simplest = e;
     }
     return simplest;
 }
@@ -229,11 +281,6 @@ static enum status nothing_fits(const struct plan *p, const struct candidates *a
         m->nodes, m->nodes > 1 ? "s" : "", m->ranks_per_node, m->ranks_per_node > 1 ? "s" : "", have, nodes);
 }
 
-/* Beside the quick ones: replicas alone, and the opposite in experts; NULL where there is none. */
-struct beside {
-    const struct plan_estimate *simplest, *opposite;
-};
-
 static bool is_among(const struct plan_found *found, const struct plan_estimate *e)
 {
     for (int i = 0; i < found->count; i++)
@@ -242,8 +289,8 @@ static bool is_among(const struct plan_found *found, const struct plan_estimate 
 }
 
 /* Put the chosen one first, then the others by time, last what is simpler but does not fit. */
-static void tell(const struct plan *p, const struct plan_wanted *w, struct candidates *best, const struct beside *b,
-                 struct plan_found *out)
+static void tell(const struct plan *p, const struct plan_wanted *w, struct candidates *best,
+                 const struct plan_beside *b, struct plan_found *out)
 {
     bool too_large = b->simplest && !b->simplest->fits;
     int chosen = choose(best), room = PLAN_MOST - too_large - (b->opposite != NULL);
@@ -252,7 +299,7 @@ static void tell(const struct plan *p, const struct plan_wanted *w, struct candi
     for (int i = 0; i < best->count && out->count < room; i++)
         if (i != chosen) out->best[out->count++] = best->list[i];
     if (b->opposite && !is_among(out, b->opposite)) out->best[out->count++] = *b->opposite;
-    plan_say_why(p, w, out, b->simplest, b->opposite);
+    plan_say_why(p, w, out, b);
     if (too_large) {
         out->best[out->count] = *b->simplest;
         plan_say_too_large(p, &out->best[out->count++]);
@@ -263,17 +310,22 @@ enum status plan_search(const struct plan *p, const struct plan_wanted *w, struc
 {
     enum status st = ST_OK;
     struct candidates all = {0}, best = {.capacity = 8 * PLAN_MOST};
-    struct plan_estimate simplest = {0}, opposite;
-    struct beside beside = {0};
+    struct plan_estimate simplest = {0}, opposite, turned;
+    struct plan_beside beside = {0};
     bool found;
     TRY(NEW_ARRAY(best.list, best.capacity));
     TRY(list_candidates(p, w, &all));
     if (all.count > 0) qsort(all.list, (size_t)all.count, sizeof *all.list, compare_time);
     TRY(keep_fitting(p, &all, PLAN_MOST, &best));
     if (best.count == 0) TRY(nothing_fits(p, &all));
+    const struct plan_layout *chosen = &best.list[choose(&best)].layout;
     TRY(find_opposite(p, &all, &best.list[choose(&best)], &opposite, &found));
     if (found) beside.opposite = &opposite;
-    const struct plan_estimate *alone = find_simplest(&all, &best);
+    if (may_turn(p, chosen)) {
+        TRY(turn(p, *chosen, &turned));
+        beside.turned = &turned;
+    }
+    const struct plan_estimate *alone = find_simplest(w, &all, &best);
     if (alone) simplest = *alone, beside.simplest = &simplest;
     if (alone) TRY(plan_estimate_memory(p, &simplest));
     tell(p, w, &best, &beside, out);
@@ -293,7 +345,7 @@ static enum status fits_with(const struct plan *p, int pipe, int expert, int slo
     *fits = false;
     *data = slots >= pipe ? 1 : (int)((batch + (int64_t)slots * expert - 1) / ((int64_t)slots * expert));
     for (int again = 0; again < 2 && !*fits; again++) {
-        struct plan_estimate e = {.layout = {*data, pipe, SCHEDULE_1F1B, 1, 1, again, expert, NULL}};
+        struct plan_estimate e = {.layout = {*data, pipe, SCHEDULE_1F1B, 1, 1, again, expert, NULL, false}};
         e.micros = (int)((batch + plan_wide(&e.layout) - 1) / plan_wide(&e.layout));
         TRY(plan_estimate_memory(p, &e));
         *fits = e.fits;

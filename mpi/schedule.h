@@ -86,9 +86,10 @@ struct schedule {
 
 /* What a play of the table found. Arrays belong to the caller, [stages] each, or NULL. */
 struct schedule_found {
-    double step_s; /* until the last stage is done */
-    double bubble; /* idle share of all stages' time */
-    int *peak;     /* most micro-batch chunks between their F and their W */
+    double step_s;     /* until the last stage is done */
+    double bubble;     /* idle share of all stages' time */
+    double exchange_s; /* of that, waiting for exchanges, of all stages together */
+    int *peak;         /* most micro-batch chunks between their F and their W */
     double *busy_s;
 };
 

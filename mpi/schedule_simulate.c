@@ -203,7 +203,10 @@ static enum status finish_exchange(struct simulation *s, int stage, int part, co
     const struct flight *oldest = &f->flight[f->finished++ % SCHEDULE_EXCHANGES];
     if (oldest->micro != i->micro || oldest->chunk != i->chunk || oldest->number != i->piece)
         return broken(s, stage, i, "another exchange was started first");
-    if (oldest->arrives_s > s->clock_s[stage]) s->clock_s[stage] = oldest->arrives_s;
+    if (oldest->arrives_s > s->clock_s[stage]) {
+        s->found->exchange_s += oldest->arrives_s - s->clock_s[stage];
+        s->clock_s[stage] = oldest->arrives_s;
+    }
     progress_of(s, part, i->micro)->finished++;
     return ST_OK;
 }
@@ -309,6 +312,7 @@ static enum status simulate(struct simulation *s)
 {
     enum status st = ST_OK;
     s->spec = &s->schedule->spec;
+    s->found->exchange_s = 0;
     for (int i = 0; i < s->spec->stages; i++) {
         if (s->found->peak) s->found->peak[i] = 0;
         if (s->found->busy_s) s->found->busy_s[i] = 0;

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# plan: limit=150
+# plan: limit=200
 # cytomill-pretrain over pipelines: whatever the stages, schedule, chunks and recomputation, the checkpoints of a run
 # with one replica are byte for byte those of one rank; a run goes on with other stages, and with other replicas to
 # rounding, as it does when ranks share out experts; which experts work for which cell types; every wrong mesh is one line and exit code before anything is written.

@@ -3,106 +3,14 @@
  * Memory is what measure mode says of the ranks that would be, also of those that share out experts; times, traffic and
  * idle shares are those of formulas done by hand; a cut by hand is kept; long pipelines are extrapolated to 1 %; more
  * memory never makes a plan slower; what fits nowhere is told with the fewest nodes that would do; a search over thousands
- * of nodes takes less than two seconds; and the advice of README is what is planned. */
+ * of nodes takes less than two seconds; and the advice of README is what is planned. Rows to experts: test_plan_experts. */
 #include <math.h>
 #include <time.h>
 
-#include "kernel_check.h"
+#include "plan_scene.h"
 
-#include "golden.h"
 #include "mpi/hand_out.h"
-#include "mpi/plan.h"
 #include "mpi/reduce.h"
-
-#define OK(call) \
-    do { \
-        enum status status_ = (call); \
-        if (status_ != ST_OK) print_error("%s\n", status_message()); \
-        assert_int_equal(status_, ST_OK); \
-    } while (0)
-
-/* ---- a model and a machine ---- */
-
-static struct config *config;
-static struct vocab *vocab;
-static struct plan_job job;
-static struct plan_machine machine;
-
-static void set(const char *assignment) { OK(config_set(config, assignment, "test")); }
-
-/* CellFM-800M's shape, and 200 nodes of two sockets. */
-static void set_scene(void)
-{
-    static const char *const keys[] = {"model.layers=40", "model.width=1536", "model.heads=48"};
-    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) set(keys[i]);
-    job = (struct plan_job){.config = config,
-                            .vocab = vocab,
-                            .bf16 = true,
-                            .batch = 4096,
-                            .steps = 10000,
-                            .max_genes = 2048,
-                            .genes = 1500};
-    machine = (struct plan_machine){.nodes = 64,
-                                    .ranks_per_node = 2,
-                                    .threads = 56,
-                                    .node_bytes = 512e9,
-                                    .process_bytes = 2e8,
-                                    .flops_per_s = 50e12,
-                                    .block_share = 0.8,
-                                    .expert_share = 0.7,
-                                    .first_share = 0.7,
-                                    .last_share = 0.6,
-                                    .pass_s = 1e-4,
-                                    .forward_part = 0.32,
-                                    .weights_part = 0.36,
-                                    .memory_bytes_per_s = 1e11,
-                                    .update_share = 0.6,
-                                    .shared_bytes_per_s = 4e10,
-                                    .link_bytes_per_s = 12.5e9,
-                                    .latency_s = 2e-6,
-                                    .disk_bytes_per_s = 5e9,
-                                    .node_mtbf_s = 3e7};
-}
-
-static int open_scene(void **state)
-{
-    OK(config_create(&config));
-    vocab = golden_vocab(24000);
-    return 0;
-}
-static int reset_scene(void **state) { return set_scene(), 0; }
-static int close_scene(void **state)
-{
-    vocab_destroy(&vocab);
-    config_destroy(&config);
-    return 0;
-}
-
-static struct plan_estimate estimate(struct plan_layout layout)
-{
-    struct plan *plan;
-    struct plan_estimate e;
-    OK(plan_open(&job, &machine, &plan));
-    OK(plan_estimate(plan, &layout, &e));
-    plan_close(&plan);
-    return e;
-}
-
-static struct plan_found search(void)
-{
-    struct plan *plan;
-    struct plan_found found;
-    OK(plan_open(&job, &machine, &plan));
-    OK(plan_search(plan, &(struct plan_wanted){0}, &found));
-    plan_close(&plan);
-    return found;
-}
-
-static void check_close(double value, double want, double relative)
-{
-    if (fabs(value - want) > relative * fabs(want)) print_error("%.9g instead of %.9g\n", value, want);
-    assert_true(fabs(value - want) <= relative * fabs(want));
-}
 
 /* ---- memory ---- */
 
@@ -151,7 +59,7 @@ static void check_memory(const struct plan_estimate *e, struct plan_memory want)
 
 static void memory_is_what_is_measured(void **state)
 {
-    struct plan_estimate e = estimate((struct plan_layout){128, 1, SCHEDULE_1F1B, 1, 4, false, 1, NULL});
+    struct plan_estimate e = estimate((struct plan_layout){128, 1, SCHEDULE_1F1B, 1, 4, false, 1, NULL, false});
     check_memory(&e, measured(model_hold_all(40), 128, 4, 1, false, 0));
 }
 
@@ -159,7 +67,7 @@ static void memory_is_what_is_measured(void **state)
 static void memory_of_a_stage_is_what_is_measured(void **state)
 {
     struct plan *plan;
-    struct plan_layout layout = {32, 4, SCHEDULE_1F1B, 1, 2, false, 1, NULL};
+    struct plan_layout layout = {32, 4, SCHEDULE_1F1B, 1, 2, false, 1, NULL, false};
     struct plan_estimate e = estimate(layout);
     int first[5];
     OK(plan_open(&job, &machine, &plan));
@@ -170,43 +78,34 @@ static void memory_of_a_stage_is_what_is_measured(void **state)
     check_memory(&e, want);
 }
 
-/* A mixture in every other block, of which a rank of four has two of the eight experts. */
-static void set_mixture(void)
-{
-    set("model.feed_forward=moe");
-    set("model.experts=8");
-    set("model.experts_per_token=2");
-    set("model.expert_every=2");
-}
-
-static void clear_mixture(void) { set("model.feed_forward=sglu"); }
-
 /* With a copy for checkpoints: twelve bytes of every parameter that the rank looks after. */
 static void memory_of_expert_ranks_is_what_is_measured(void **state)
 {
     set_mixture();
-    struct plan_layout layout = {32, 1, SCHEDULE_1F1B, 1, 4, false, 4, NULL};
+    struct plan_layout layout = {32, 1, SCHEDULE_1F1B, 1, 4, false, 4, NULL, false}, turned = layout;
     struct plan_estimate e = estimate(layout);
     struct model_hold hold = model_hold_all(40);
     hold.expert_ranks = 4;
-    struct plan_memory want = measured(hold, 32, 4, 2, false, 0); /* two micro-batches in turns */
+    struct plan_memory want = measured(hold, 32, 4, 1, false, 0);
     check_memory(&e, want);
+    turned.in_turns = true;
+    struct plan_estimate two = estimate(turned);
+    check_memory(&two, measured(hold, 32, 4, 2, false, 0));
     job.copies = true;
     struct plan_estimate copied = estimate(layout);
     check_close(copied.memory.checkpoint, 1.5 * want.moments, 1e-3);
-    struct plan_estimate alone = estimate((struct plan_layout){128, 1, SCHEDULE_1F1B, 1, 4, false, 1, NULL});
+    struct plan_estimate alone = estimate((struct plan_layout){128, 1, SCHEDULE_1F1B, 1, 4, false, 1, NULL, false});
     double experts = 20.0 * 8 * 3 * 1536 * 1536, rest = alone.checkpoint_bytes / 12 - experts;
     double packed =
         ((40 * 5 + 20 * 3 + 2) * 1536.0 + 20 * 8) * 1536 + 1536.0 * (double)config_int(config, "model.value_width");
     check_close(alone.memory.weights, 4 * (rest - packed + (packed + experts) / 128), 1e-3);
     check_close(e.memory.weights, 4 * (rest - packed + packed / 128 + experts / 4 / 32), 1e-3);
     check_close(e.memory.moments, 8 * (rest / 128 + experts / 4 / 32), 1e-3);
-    clear_mixture();
 }
 
 static void put_off_weights_and_recomputation_show(void **state)
 {
-    struct plan_layout l = {32, 4, SCHEDULE_1F1B, 1, 2, false, 1, NULL}, zb = l, again = l;
+    struct plan_layout l = {32, 4, SCHEDULE_1F1B, 1, 2, false, 1, NULL, false}, zb = l, again = l;
     zb.schedule = SCHEDULE_ZB_H1;
     again.recompute = true;
     struct plan_estimate plain = estimate(l), late = estimate(zb), less = estimate(again);
@@ -228,7 +127,7 @@ static void idle_shares_are_those_of_the_schedules(void **state)
     for (int kind = SCHEDULE_GPIPE; kind <= SCHEDULE_ZB_H1; kind++) {
         struct schedule_spec spec = {
             .kind = kind, .stages = 4, .chunks = kind == SCHEDULE_INTERLEAVED ? 2 : 1, .micros = 32};
-        struct plan_estimate e = estimate((struct plan_layout){32, 4, kind, spec.chunks, 4, false, 1, NULL});
+        struct plan_estimate e = estimate((struct plan_layout){32, 4, kind, spec.chunks, 4, false, 1, NULL, false});
         double block = 10.0 / spec.chunks;
         struct schedule schedule;
         struct schedule_found found = {0};
@@ -277,7 +176,7 @@ static void long_pipelines_are_extrapolated(void **state)
 static void a_cut_by_hand_is_kept(void **state)
 {
     static const int blocks[] = {9, 9, 13, 9}, few[] = {9, 9, 9, 9};
-    struct plan_layout layout = {32, 4, SCHEDULE_1F1B, 1, 4, false, 1, blocks};
+    struct plan_layout layout = {32, 4, SCHEDULE_1F1B, 1, 4, false, 1, blocks, false};
     struct plan *plan;
     int first[5];
     OK(plan_open(&job, &machine, &plan));
@@ -299,39 +198,9 @@ static void a_cut_by_hand_is_kept(void **state)
     assert_true(cut.bubble > even.bubble + 0.05);
 }
 
-/* Rows of two chosen experts of 20 blocks go there and back, forward and backward; three of four leave the rank, all to
- * neighbours on the node if it has four ranks, and half of all to another node if it has two. */
-static void rows_to_experts_are_the_formula(void **state)
-{
-    struct plan_layout layout = {32, 1, SCHEDULE_1F1B, 1, 4, false, 4, NULL};
-    set_mixture();
-    machine.latency_s = 0;
-    double bytes = 20 * 4 * 4096.0 / 128 * 1501 * 2 * 1536 * 2, on = machine.shared_bytes_per_s,
-           off = machine.link_bytes_per_s;
-    machine.nodes = 32, machine.ranks_per_node = 4;
-    struct plan_estimate inside = estimate(layout);
-    check_close(inside.traffic.rows, 0.75 * bytes, 1e-9);
-    check_close(inside.time.experts, 0.75 * bytes * 4 / on, 1e-9);
-    struct plan_estimate alone = estimate((struct plan_layout){128, 1, SCHEDULE_1F1B, 1, 4, false, 1, NULL});
-    check_close(inside.time.forward, alone.time.forward, 1e-9); /* all the rest is as it was */
-    check_close(inside.time.backward, alone.time.backward, 1e-9);
-    machine.nodes = 64, machine.ranks_per_node = 2;
-    struct plan_estimate across = estimate(layout);
-    check_close(across.time.experts, 0.5 * bytes * 2 / off, 1e-9);
-    assert_true(across.traffic.off_node > 2 * 0.5 * bytes);
-    layout.recompute = true;
-    check_close(estimate(layout).traffic.rows, 1.5 * 0.75 * bytes, 1e-9);
-    layout.recompute = false;
-    layout.pipe = 4, layout.data = 8;
-    struct plan_estimate piped = estimate(layout);
-    check_close(piped.traffic.rows, 0.75 * bytes, 1e-9); /* a fourth of the blocks, four times the cells */
-    assert_true(piped.time.experts > 0 && piped.time.idle > 0);
-    clear_mixture();
-}
-
 static void a_step_is_the_sum_of_its_parts(void **state)
 {
-    struct plan_estimate e = estimate((struct plan_layout){32, 4, SCHEDULE_1F1B, 1, 2, false, 1, NULL});
+    struct plan_estimate e = estimate((struct plan_layout){32, 4, SCHEDULE_1F1B, 1, 2, false, 1, NULL, false});
     const struct plan_time *t = &e.time;
     check_close(e.step_s,
                 t->forward + t->backward + t->weights + t->experts + t->idle + t->spread + t->exchange + t->tied +
@@ -354,7 +223,7 @@ static void compute_is_work_over_rate(void **state)
     OK(plan_open(&job, &machine, &plan));
     double want = plan_cell_flops(plan) * 4096 / 128 / (0.5 * machine.flops_per_s);
     plan_close(&plan);
-    struct plan_estimate e = estimate((struct plan_layout){128, 1, SCHEDULE_1F1B, 1, 4, false, 1, NULL});
+    struct plan_estimate e = estimate((struct plan_layout){128, 1, SCHEDULE_1F1B, 1, 4, false, 1, NULL, false});
     check_close(e.time.forward + e.time.backward + e.time.weights, want, 1e-3);
     check_close(e.time.forward, want * machine.forward_part, 1e-3);
 }
@@ -383,7 +252,7 @@ static void exchange_is_the_formula(void **state)
 
 static void traffic_is_the_formula(void **state)
 {
-    struct plan_estimate e = estimate((struct plan_layout){128, 1, SCHEDULE_1F1B, 1, 4, false, 1, NULL});
+    struct plan_estimate e = estimate((struct plan_layout){128, 1, SCHEDULE_1F1B, 1, 4, false, 1, NULL, false});
     double rows = 1500 * sqrt(4096.0), table = 1536.0 * (24008 < rows ? 24008 : rows);
     double dense = e.checkpoint_bytes / 12 - 1536.0 * 24008;
     double up = 127.0 / 128 * 4 * (dense + table), down = 127.0 / 128 * (4 * (dense + 1536.0 * 24008) - 2 * PACKED);
@@ -394,7 +263,7 @@ static void traffic_is_the_formula(void **state)
     struct plan_estimate half = estimate(e.layout);
     check_close(half.traffic.gradients, 0.5 * up + down, 1e-9);
     /* a stage between two others sends activations on and gradients back */
-    struct plan_estimate p = estimate((struct plan_layout){32, 4, SCHEDULE_1F1B, 1, 4, false, 1, NULL});
+    struct plan_estimate p = estimate((struct plan_layout){32, 4, SCHEDULE_1F1B, 1, 4, false, 1, NULL, false});
     check_close(p.traffic.messages, 2 * 128 * 1501 * 1536 * 2.0, 1e-9);
     check_close(p.traffic.tied, 4 * table, 1e-9);
 }
@@ -402,7 +271,7 @@ static void traffic_is_the_formula(void **state)
 /* Over links the last backward pass hides its share, at most itself; ranks of one node wait for all of it. */
 static void links_work_while_the_backward_pass_goes_on(void **state)
 {
-    struct plan_layout layout = {128, 1, SCHEDULE_1F1B, 1, 4, false, 1, NULL};
+    struct plan_layout layout = {128, 1, SCHEDULE_1F1B, 1, 4, false, 1, NULL, false};
     struct plan_estimate e = estimate(layout); /* 8 micro-batches */
     double rows = 1500 * sqrt(4096.0), table = 1536.0 * (24008 < rows ? 24008 : rows);
     double dense = e.checkpoint_bytes / 12 - 1536.0 * 24008, gradients = 4 * (dense + table);
@@ -432,7 +301,7 @@ static void chance_and_checkpoints(void **state)
     check_close(plan_longest(1000), 3.241, 0.01);
     check_close(plan_interval_s(8, 7 * 86400), sqrt(2 * 8 * 7 * 86400), 0.01);
     check_close(plan_interval_s(100, 40), 40, 0);
-    struct plan_estimate e = estimate((struct plan_layout){128, 1, SCHEDULE_1F1B, 1, 4, false, 1, NULL});
+    struct plan_estimate e = estimate((struct plan_layout){128, 1, SCHEDULE_1F1B, 1, 4, false, 1, NULL, false});
     check_close(e.checkpoint_s, e.checkpoint_bytes / machine.disk_bytes_per_s, 1e-12);
     check_close(e.stall_s, e.checkpoint_s, 0);
     job.copies = true;
@@ -504,50 +373,14 @@ static void thousands_of_nodes_take_no_time(void **state)
 
 static void what_is_wanted_is_kept(void **state)
 {
-    struct plan *plan;
-    struct plan_found found;
-    struct plan_wanted wanted = {
-        .pipe = 8, .most_micro = 2, .has_schedule = true, .schedule = SCHEDULE_GPIPE, .has_recompute = true};
-    OK(plan_open(&job, &machine, &plan));
-    OK(plan_search(plan, &wanted, &found));
+    struct plan_found found = search_for((struct plan_wanted){
+        .pipe = 8, .most_micro = 2, .has_schedule = true, .schedule = SCHEDULE_GPIPE, .has_recompute = true});
     assert_int_equal(found.count, 1);
     assert_int_equal(found.best[0].layout.pipe, 8);
     assert_true(found.best[0].layout.micro_batch <= 2);
     assert_int_equal(found.best[0].layout.schedule, SCHEDULE_GPIPE);
     assert_false(found.best[0].layout.recompute);
     assert_non_null(strstr(found.best[0].reason, "the configuration asks for 8 stages"));
-    plan_close(&plan);
-}
-
-/* README, "How to choose a layout": experts on every rank while they fit; else shared out inside a node, replicas across;
- * over nodes only if those of one have no room. */
-static void three_cases_with_experts(void **state)
-{
-    set_mixture();
-    job.batch = 16384;
-    machine.nodes = 16, machine.ranks_per_node = 4;
-    struct plan_found roomy = search();
-    assert_int_equal(roomy.best[0].layout.expert, 1);
-    assert_non_null(strstr(roomy.best[0].reason, "room for all experts"));
-    machine.node_bytes = 90e9;
-    struct plan_found piped = search(); /* rows take longer than stages wait */
-    assert_true(piped.best[0].layout.pipe > 1 && piped.best[0].layout.expert == 1);
-    assert_non_null(strstr(piped.best[0].reason, "rows to experts elsewhere would take"));
-    struct plan *plan;
-    struct plan_found found, narrow;
-    machine.node_bytes = 95e9;
-    OK(config_set(config, "mesh.turns=never", "test")); /* one micro-batch at a time, so that the memory is enough */
-    OK(plan_open(&job, &machine, &plan));
-    OK(plan_search(plan, &(struct plan_wanted){.pipe = 1}, &narrow));
-    assert_true(narrow.best[0].layout.expert > 1 && narrow.best[0].layout.expert <= 4);
-    assert_non_null(strstr(narrow.best[0].reason, "inside a node, replicas across nodes"));
-    OK(plan_search(plan, &(struct plan_wanted){.expert = 8}, &found));
-    assert_int_equal(found.best[0].layout.expert, 8);
-    assert_non_null(strstr(found.best[0].reason, "asks for 8 expert ranks (mesh.expert), over several nodes"));
-    assert_true(found.best[0].step_s > narrow.best[0].step_s);
-    plan_close(&plan);
-    OK(config_set(config, "mesh.turns=auto", "test"));
-    clear_mixture();
 }
 
 /* README, "How to choose a layout": replicas while model and batch allow; a pipeline where memory forces it; and where
@@ -580,7 +413,6 @@ int main(void)
                                        cmocka_unit_test_setup(idle_shares_are_those_of_the_schedules, reset_scene),
                                        cmocka_unit_test(long_pipelines_are_extrapolated),
                                        cmocka_unit_test_setup(a_cut_by_hand_is_kept, reset_scene),
-                                       cmocka_unit_test_setup(rows_to_experts_are_the_formula, reset_scene),
                                        cmocka_unit_test_setup(a_step_is_the_sum_of_its_parts, reset_scene),
                                        cmocka_unit_test_setup(compute_is_work_over_rate, reset_scene),
                                        cmocka_unit_test_setup(exchange_is_the_formula, reset_scene),
@@ -591,7 +423,6 @@ int main(void)
                                        cmocka_unit_test_setup(what_fits_nowhere_is_told, reset_scene),
                                        cmocka_unit_test_setup(thousands_of_nodes_take_no_time, reset_scene),
                                        cmocka_unit_test_setup(what_is_wanted_is_kept, reset_scene),
-                                       cmocka_unit_test_setup(three_typical_cases, reset_scene),
-                                       cmocka_unit_test_setup(three_cases_with_experts, reset_scene)};
+                                       cmocka_unit_test_setup(three_typical_cases, reset_scene)};
     return cmocka_run_group_tests(tests, open_scene, close_scene);
 }

@@ -57,6 +57,20 @@ for words in "rows to experts and back" "equally many rows" "--set mesh.expert=2
     grep -q -- "$words" "$dir/log" || fail "the plan with experts lacks '$words'"
 done
 
+# turns at exchanges: chosen over links, told, and kept as they are asked for
+turns() { # what the first layout does, and what pretrain is told
+    $python -c "import json; best = json.load(open('$dir/plan.json'))['layouts'][0]; print(best['layout']['turns'], [w for w in best['options'].split() if 'turns' in w])"
+}
+set=(--set mesh.expert=8 --set train.batch=1024 --json "$dir/plan.json" --sbatch "$dir/moe.sbatch")
+moe "${set[@]}" || fail "experts over nodes"
+[ "$(turns)" = "True ['mesh.turns=always']" ] || fail "turns over links: $(turns)"
+grep -q '^4 replicas x 8 expert ranks, .*, in turns: ' "$dir/log" && grep -qE '^why: .*turns at exchanges \(mesh.turns\): that hides [0-9]+ % of a step' "$dir/log" ||
+    fail "turns are not told"
+grep -q -- '--set mesh.turns=always' "$dir/moe.sbatch" || fail "the batch file does not say that turns are taken"
+moe "${set[@]}" --set mesh.turns=never || fail "no turns"
+[ "$(turns)" = "False ['mesh.turns=never']" ] && grep -q 'as asked (mesh.turns): that would hide' "$dir/log" || fail "mesh.turns=never was not kept: $(turns)"
+moe --json "$dir/plan.json" --set mesh.expert=1 && [ "$(turns)" = "False []" ] || fail "turns without exchanges: $(turns)"
+
 # gradients travel in the precision of the products, unless they are told otherwise
 sent() { # option...
     plan --set mesh.pipe=1 --set train.recompute=false --set train.micro_batch=1 "$@" --json "$dir/plan.json" || fail "a plan with $*"

@@ -319,9 +319,10 @@ static double routed_step(int micros, bool in_turns, double exchange)
     struct schedule_times times = {1, 2, 0, 0, exchange};
     struct schedule s = build((struct schedule_spec){
         .kind = SCHEDULE_1F1B, .stages = 1, .chunks = 1, .micros = micros, .trips = layers, .in_turns = in_turns});
-    double step = play(&s, times, 2, NULL).step_s;
+    struct schedule_found found = play(&s, times, 2, NULL);
+    assert_true(fabs(found.step_s - 3 * micros - found.exchange_s) < 1e-9);
     schedule_free(&s);
-    return step;
+    return found.step_s;
 }
 
 static void turns_hide_exchanges(void **state)

@@ -186,7 +186,7 @@
     INT("mesh.chunks", "1", 1, 32, "", "Chunks of a stage; more than 1 only with mesh.schedule interleaved.") \
     WORD("mesh.turns", "auto", "auto|always|never", \
          "Two micro-batches share the time in which rows are on their way to experts on other ranks (mesh.expert), " \
-         "which takes the memory of both; auto: where there is no pipeline.") \
+         "which takes the memory of both; auto: where there is no pipeline (cytomill-plan says what it hides).") \
     BOOL("mesh.share_packed", "true", \
          "Ranks of a NUMA domain that hold the same weights compute with one packed copy of them, in shared memory.") \
     LIST("mesh.layers", "", \
