@@ -105,7 +105,7 @@ static enum status measure_update(struct job *job, struct trial *t, struct plan_
         packing[round] = clock_s() - updated;
     }
     t->packing_s = trial_median(packing, ROUNDS);
-    double bytes = plan_update_bytes(job->world.size) * (double)params->size;
+    double bytes = plan_update_bytes(job->world.size, 1) * (double)params->size;
     m->update_share = bytes / trial_median(seconds, ROUNDS) / m->memory_bytes_per_s;
 done:
     optimiser_destroy(&optimiser);
@@ -232,8 +232,8 @@ static void add_machine(const struct job *job, const struct plan_machine *m, dou
         "%d rank%s.\ncluster:\n",
         config_text(job->config, "model.name"), (long long)config_int(job->config, "train.micro_batch"), p->job.genes,
         job->world.size, job->world.size > 1 ? "s" : "");
-    text_add(out, "  ranks_per_node: %d\n  cores: %d\n  memory_gib: %.5g\n", m->ranks_per_node,
-             m->ranks_per_node * m->threads, m->node_bytes / 0x1p30);
+    text_add(out, "  ranks_per_node: %d\n  numa_domains: %d\n  cores: %d\n  memory_gib: %.5g\n", m->ranks_per_node,
+             job->placement.node_numa_nodes, m->ranks_per_node * m->threads, m->node_bytes / 0x1p30);
     text_add(out, "  %s: %.5g\n", p->job.bf16 ? "bf16_gflops" : "fp32_gflops", core_flops * 1e-9);
     text_add(out, "  first_share: %.4g\n  last_share: %.4g\n  pass_us: %.4g\n", m->first_share, m->last_share,
              m->pass_s * 1e6);

@@ -57,6 +57,14 @@ static enum status check_known(const struct config *c, bool in_bf16)
     return ST_OK;
 }
 
+/* Ranks of a NUMA domain, which share packed weights; 1: none do. */
+static int sharing_ranks(const struct config *c, int ranks)
+{
+    int domains = (int)config_int(c, "cluster.numa_domains");
+    if (!config_bool(c, "mesh.share_packed") || domains == 0 || domains >= ranks) return 1;
+    return ranks / domains;
+}
+
 enum status plan_machine_from(const struct config *c, bool in_bf16, struct plan_machine *out)
 {
     enum status st = check_known(c, in_bf16);
@@ -66,6 +74,7 @@ enum status plan_machine_from(const struct config *c, bool in_bf16, struct plan_
     double link = config_real(c, "cluster.link_gbit_per_s") * 1e9 / 8;
     *out = (struct plan_machine){.nodes = (int)config_int(c, "cluster.nodes"),
                                  .ranks_per_node = ranks,
+                                 .sharing = sharing_ranks(c, ranks),
                                  .threads = threads,
                                  .node_bytes = config_real(c, "cluster.memory_gib") * 0x1p30,
                                  .process_bytes = config_real(c, "cluster.process_mib") * 0x1p20,

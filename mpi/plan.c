@@ -197,7 +197,7 @@ static double touched(const struct plan *p, const struct held *held)
 /* ---- times of a step ---- */
 
 /* What travels between the ranks that have the same parameters: gradients to their owners, weights back, of which `packed`
- * as products have them. */
+ * as products have them, once for the ranks that share these. */
 struct exchanged {
     int ranks, stride;
     double gradients, gradient_wire, weight_wire; /* parameters; bytes */
@@ -206,7 +206,7 @@ struct exchanged {
 static struct exchanged exchanged_by(const struct plan *p, double gradients, double weights, double packed, int ranks,
                                      int stride)
 {
-    double back = 4 * (weights - packed) + (p->job->bf16 ? 2 : 4) * packed;
+    double back = 4 * (weights - packed) + (p->job->bf16 ? 2 : 4) * packed / plan_sharers(p->machine, ranks, stride);
     return (struct exchanged){ranks, stride, gradients, (p->job->exchange_bf16 ? 2 : 4) * gradients, back};
 }
 
@@ -237,7 +237,8 @@ static void add_exchange_of(const struct plan *p, const struct held *held, struc
     struct exchanged routed = exchanged_by(p, held->routed, held->routed, held->routed, l->data, plan_experts(l));
     add_group(p, &common, &hides_s, &sum);
     add_group(p, &routed, &hides_s, &sum);
-    double moved = all * plan_update_bytes(wide) + held->routed * plan_update_bytes(l->data);
+    double moved = all * plan_update_bytes(wide, plan_sharers(m, wide, 1)) +
+                   held->routed * plan_update_bytes(l->data, plan_sharers(m, l->data, plan_experts(l)));
     e->time.exchange = fmax(e->time.exchange, sum.time.exchange);
     e->time.update = fmax(e->time.update, moved / (m->memory_bytes_per_s * m->update_share));
     e->traffic.gradients = fmax(e->traffic.gradients, sum.traffic.gradients);

@@ -45,6 +45,7 @@ enum {
 /* All ranks of a node run the same; "of a rank" counts all its threads. */
 struct plan_machine {
     int nodes, ranks_per_node, threads; /* OpenMP threads of a rank */
+    int sharing;                        /* neighbouring ranks that share packed weights (pack_group.h); 0 or 1: none */
     double node_bytes;                  /* memory of a node */
     double process_bytes;               /* of a rank, before there is a model */
     double flops_per_s;                 /* of a rank, in large products */
@@ -166,8 +167,11 @@ MUST_CHECK enum status plan_least_nodes(const struct plan *plan, int *nodes);
  * the pipeline each adds the same, so the rest is extrapolated. No array is found. Local. */
 MUST_CHECK enum status plan_play(const struct schedule_spec *spec, const struct schedule_times *times,
                                  struct schedule_found *out);
-/* Memory traffic of the optimiser's step for a parameter of a rank that has `replicas`. Local. */
-double plan_update_bytes(int replicas);
+/* Memory traffic of the optimiser's step for a parameter of a rank that has `replicas`, of which `sharers` share packed
+ * weights. Local. */
+double plan_update_bytes(int replicas, int sharers);
+/* Of `ranks` ranks that hold the same weights and are `stride` apart, those that share a packed copy, at least. Local. */
+int plan_sharers(const struct plan_machine *machine, int ranks, int stride);
 /* Seconds to sum `bytes` of gradients, fp32 (`wire` of them sent back and forth), over `ranks` that are `stride` apart.
  * Local. */
 double plan_exchange_s(const struct plan_machine *machine, double bytes, double wire, int ranks, int stride);

@@ -73,8 +73,19 @@ struct plan_travel plan_travel(const struct plan_machine *m, double bytes, int r
                                 .start_s = (ranks - 1) * m->latency_s};
 }
 
-/* Clearing the gradient and packing the weights take 12 bytes of each parameter, norm and Adam 32 of those owned. */
-double plan_update_bytes(int replicas) { return 12 + 32.0 / replicas; }
+/* Clearing the gradient takes 4 bytes of each parameter, packing 8 of those packed here, norm and Adam 32 of those owned. */
+double plan_update_bytes(int replicas, int sharers) { return 4 + 8.0 / sharers + 32.0 / replicas; }
+
+/* Where a stage's ranks do not fill domains, some domain has but a divisor of them. */
+int plan_sharers(const struct plan_machine *m, int ranks, int stride)
+{
+    int a = ranks, b = m->sharing > stride ? m->sharing / stride : 1;
+    while (b > 0) {
+        int rest = a % b;
+        a = b, b = rest;
+    }
+    return a;
+}
 
 /* ---- chance ---- */
 

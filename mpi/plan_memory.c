@@ -52,8 +52,10 @@ static void fill_memory(const struct plan *p, const struct plan_estimate *e, con
 {
     const struct plan_layout *l = &e->layout;
     double all = (double)cost->weight_bytes, routed = (double)cost->routed_bytes;
+    double packed = (double)cost->packed_bytes, packed_routed = (double)cost->packed_routed;
     *out = (struct plan_memory){.weights = (double)param_split_bytes(table, plan_wide(l), l->data),
-                                .packed = (double)cost->packed_bytes,
+                                .packed = (packed - packed_routed) / plan_sharers(p->machine, plan_wide(l), 1) +
+                                          packed_routed / plan_sharers(p->machine, l->data, plan_experts(l)),
                                 .gradients = (double)cost->gradient_bytes,
                                 .moments = 2 * own_share(l, all, routed),
                                 .activations = (double)cost->activation_bytes,
@@ -89,7 +91,8 @@ static enum status measure_stage(const struct plan *p, const struct plan_estimat
     fill_memory(p, e, model_params(model), &cost, out);
     if (p->job->copies) out->checkpoint = copy_bytes(&e->layout, model_params(model));
     out->exchange = (double)reducer_bytes(model_params(model), wide, p->job->exchange_bf16) +
-                    (double)hand_out_bytes(model_params(model), wide, e->layout.data, 1, p->job->bf16);
+                    (double)hand_out_bytes(model_params(model), wide, e->layout.data, plan_sharers(p->machine, wide, 1),
+                                           p->job->bf16);
     out->messages = (double)stage_bytes(&line, stages, stage, cost.message_bytes);
 done:
     model_destroy(&model);

@@ -42,13 +42,26 @@ calibrate() { # model ranks
     calibrated[$1$2]=1
 }
 value() { python3 -c "import json, sys; best = json.load(open(sys.argv[1]))['layouts'][0]; print(eval(sys.argv[2], best))" "$1" "$2"; }
-# Started in place of the program on every rank; writes the peak memory of the rank, in bytes.
+# Started in place of the program on every rank; writes the peak memory of the rank, in bytes, of windows that it shares with
+# other ranks its share.
 cat >"$dir/peak.py" <<'PY'
-import os, resource, subprocess, sys
-code = subprocess.call(sys.argv[2:])
-with open(f"{sys.argv[1]}.{os.environ.get('OMPI_COMM_WORLD_RANK', 0)}", "w") as file:
-    file.write(str(1024 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss))
-sys.exit(code)
+import os, subprocess, sys, time
+
+def resident(pid):
+    total, window = 0, False
+    for line in open(f"/proc/{pid}/smaps"):
+        field, _, rest = line.partition(":")
+        if " " in field: window = "/osc_sm." in line
+        elif field == ("Pss" if window else "Rss"): total += 1024 * int(rest.split()[0])
+    return total
+
+program, peak = subprocess.Popen(sys.argv[2:]), 0
+while program.poll() is None:
+    try: peak = max(peak, resident(program.pid))
+    except (OSError, ValueError): pass
+    time.sleep(0.05)
+with open(f"{sys.argv[1]}.{os.environ.get('OMPI_COMM_WORLD_RANK', 0)}", "w") as file: file.write(str(peak))
+sys.exit(program.returncode)
 PY
 
 compare() { # figure model mesh predicted measured bar
@@ -68,8 +81,10 @@ try() { # figure model data pipe expert schedule steps
         --set mesh.pipe="$pipe" --set mesh.expert="$expert" --set mesh.schedule="$schedule" --set mesh.chunks=1 \
         --set train.recompute=false --json "$out/$name.json"
     options=$(value "$out/$name.json" options)
+    local watched=()
+    [ "$figure" = memory ] && watched=(python3 "$dir/peak.py" "$dir/$name.peak")
     # shellcheck disable=SC2086
-    must launch $ranks python3 "$dir/peak.py" "$dir/$name.peak" cytomill-pretrain --config "$dir/$model.yaml" \
+    must launch $ranks "${watched[@]}" cytomill-pretrain --config "$dir/$model.yaml" \
         $options --atlas "$dir/atlas" --out "$dir/$name" --set train.steps="$steps"
     if [ "$figure" = seconds ]; then
         local measured

@@ -103,6 +103,26 @@ static void memory_of_expert_ranks_is_what_is_measured(void **state)
     check_close(e.memory.moments, 8 * (rest / 128 + experts / 4 / 32), 1e-3);
 }
 
+/* Four ranks of a domain hold the same but for experts, which only every second of them has. */
+static void ranks_of_a_domain_share_packed_weights(void **state)
+{
+    set_mixture();
+    struct plan_layout layout = {64, 1, SCHEDULE_1F1B, 1, 4, false, 2, NULL, false};
+    struct plan_estimate apart = estimate(layout);
+    machine.sharing = 4;
+    struct plan_estimate shared = estimate(layout);
+    double matrices = 40 * 5 + 20 * 3 + 2, routed = 20 * 4 * 3; /* of D x D */
+    double experts = apart.memory.packed * routed / (matrices + routed);
+    check_close(shared.memory.packed, (apart.memory.packed - experts) / 4 + experts / 2, 1e-2);
+    assert_true(shared.memory.exchange < apart.memory.exchange && shared.time.update < apart.time.update);
+    assert_true(shared.time.exchange < apart.time.exchange && shared.memory.moments == apart.memory.moments);
+    assert_int_equal(plan_sharers(&machine, 128, 1), 4);
+    assert_int_equal(plan_sharers(&machine, 64, 2), 2);
+    assert_int_equal(plan_sharers(&machine, 6, 1), 2); /* four, and two beside two of the next stage */
+    assert_int_equal(plan_sharers(&machine, 3, 1), 1);
+    assert_int_equal(plan_sharers(&machine, 64, 8), 1);
+}
+
 static void put_off_weights_and_recomputation_show(void **state)
 {
     struct plan_layout l = {32, 4, SCHEDULE_1F1B, 1, 2, false, 1, NULL, false}, zb = l, again = l;
@@ -409,6 +429,7 @@ int main(void)
     const struct CMUnitTest tests[] = {cmocka_unit_test_setup(memory_is_what_is_measured, reset_scene),
                                        cmocka_unit_test_setup(memory_of_a_stage_is_what_is_measured, reset_scene),
                                        cmocka_unit_test_setup(memory_of_expert_ranks_is_what_is_measured, reset_scene),
+                                       cmocka_unit_test_setup(ranks_of_a_domain_share_packed_weights, reset_scene),
                                        cmocka_unit_test_setup(put_off_weights_and_recomputation_show, reset_scene),
                                        cmocka_unit_test_setup(idle_shares_are_those_of_the_schedules, reset_scene),
                                        cmocka_unit_test(long_pipelines_are_extrapolated),

@@ -194,6 +194,8 @@
     /* cluster: what a training is planned for (cytomill-plan) */ \
     INT("cluster.nodes", "1", 1, 1e6, "nodes", "Nodes that the training may take.") \
     INT("cluster.ranks_per_node", "1", 1, 1024, "ranks", "Ranks of a node: best one for each NUMA domain.") \
+    INT("cluster.numa_domains", "0", 0, 1024, "domains", \
+        "NUMA domains of a node, whose ranks share packed weights (mesh.share_packed); 0: as many as ranks.") \
     INT("cluster.cores", "0", 0, 65536, "cores", "Cores of a node; 0: not known.") \
     REAL("cluster.memory_gib", "0", 0, 1e6, "GiB", "Memory of a node; 0: not known.") \
     REAL("cluster.bf16_gflops", "0", 0, 1e6, "GFLOP/s", \
