@@ -2,7 +2,7 @@
  * much of the hand-out of weights the forward pass.
  *
  * A model of BLOCKS ERetNet blocks of width 1536 on each rank, one micro-batch of one cell of TOKENS tokens, fp32. The
- * medians of ROUNDS rounds, in each of which the ranks in turn
+ * medians of ROUNDS rounds, in each of which the ranks
  *   exchange     gradients, nothing is computed: reducer_sum_gradients, from the first message to the last sum
  *   follow       compute, then exchange
  *   compute      nothing is sent
@@ -10,9 +10,10 @@
  *   hand out     weights, nothing is computed: from the first message until all modules are packed
  *   pack         the same without messages
  *   forward      hand out, and compute while the weights come, each module's until it is needed
- * A time is that of the slowest rank. The hidden share is 1 - (overlap - compute) / exchange, where what is taken from
- * `overlap` is its round's own `compute`; of the hand-out 1 - (forward - compute - pack) / (hand out - pack), packing being
- * work that nothing hides. tests/bench_overlap.sh gives two ranks a link of known rate. */
+ * A time is that of the slowest rank. The hidden share is 1 - (overlap - compute) / exchange; of the hand-out
+ * 1 - (forward - compute - pack) / (hand out - pack), packing being work that nothing hides. `compute` is run before and
+ * after each time that it is taken from, which gets the mean of the two: a machine's speed drifts by as much as is to be
+ * measured. tests/bench_overlap.sh gives two ranks a link of known rate. */
 #include "bench.h"
 #include "base/text.h"
 #include "mpi/hand_out.h"
@@ -197,7 +198,13 @@ static double timed(struct scene *s, void (*work)(struct scene *s))
 
 /* ---- figures ---- */
 
-enum { EXCHANGE, FOLLOW, PACK, HAND_OUT, COMPUTE, OVERLAP, FORWARD, LINK, KINDS };
+/* The first ones are each between two of COMPUTE. */
+enum { OVERLAP, FOLLOW, FORWARD, BESIDE, COMPUTE = BESIDE, EXCHANGE, PACK, HAND_OUT, LINK, KINDS };
+
+struct times {
+    double took[KINDS][MOST_ROUNDS];
+    double added[BESIDE][MOST_ROUNDS]; /* to computing alone */
+};
 
 /* Bytes of gradients that leave this rank. */
 static double sent_bytes(const struct scene *s)
@@ -218,14 +225,6 @@ static void row(const char *what, const char *scene, double value, const char *u
     else printf("-\t-\n");
 }
 
-/* The share of the exchange that adding it to the work did not cost; a round's two times lie next to each other. */
-static double hidden(double took[KINDS][MOST_ROUNDS], int kind, double exchange, int rounds)
-{
-    double added[MOST_ROUNDS];
-    for (int i = 0; i < rounds; i++) added[i] = took[kind][i] - took[COMPUTE][i];
-    return 1 - median(added, rounds) / exchange;
-}
-
 static double median_of(const double *took, int rounds)
 {
     double sorted[MOST_ROUNDS];
@@ -234,50 +233,61 @@ static double median_of(const double *took, int rounds)
 }
 
 /* Packing costs the same with and without messages. */
-static void tell_hand_out(const char *scene, double took[KINDS][MOST_ROUNDS], int rounds)
+static void tell_hand_out(const char *scene, struct times *t, int rounds)
 {
-    double packing = median_of(took[PACK], rounds), all = median_of(took[HAND_OUT], rounds), added[MOST_ROUNDS];
-    for (int i = 0; i < rounds; i++) added[i] = took[FORWARD][i] - took[COMPUTE][i] - packing;
+    double packing = median_of(t->took[PACK], rounds), all = median_of(t->took[HAND_OUT], rounds);
+    double added = median_of(t->added[FORWARD], rounds) - packing;
     row("weights, packing alone", scene, packing, "s", 0);
     row("weights, hand-out alone, with packing", scene, all, "s", 0);
-    row("weights, hand-out ahead of use, and computing", scene, median_of(took[FORWARD], rounds), "s", 0);
-    row("weights, hidden", scene, 1 - median(added, rounds) / (all - packing), "of the hand-out", 0);
+    row("weights, hand-out ahead of use, and computing", scene, median_of(t->took[FORWARD], rounds), "s", 0);
+    row("weights, hidden", scene, 1 - added / (all - packing), "of the hand-out", 0);
 }
 
-static void tell(const struct scene *s, int blocks, int64_t tokens, double took[KINDS][MOST_ROUNDS], int rounds)
+static void tell(const struct scene *s, int blocks, int64_t tokens, struct times *t, int rounds)
 {
     char scene[80];
-    double exchange = median_of(took[EXCHANGE], rounds);
+    double exchange = median_of(t->took[EXCHANGE], rounds);
     snprintf(scene, sizeof scene, "%d blocks, %lld tokens, %d ranks", blocks, (long long)tokens, s->mesh.world.size);
-    row("link, one way", scene, 2 * LINK_BYTES / median_of(took[LINK], rounds) * 8e-9, "Gbit/s", 0);
+    row("link, one way", scene, 2 * LINK_BYTES / median_of(t->took[LINK], rounds) * 8e-9, "Gbit/s", 0);
     row("sent by rank 0, but for gene rows", scene, sent_bytes(s) * 1e-6, "MB", 0);
-    row("computing alone", scene, median_of(took[COMPUTE], rounds), "s", 0);
+    row("computing alone", scene, median_of(t->took[COMPUTE], rounds), "s", 0);
     row("exchange alone", scene, exchange, "s", 0);
-    row("both, overlapped", scene, median_of(took[OVERLAP], rounds), "s", 0);
-    row("both, one after the other", scene, median_of(took[FOLLOW], rounds), "s", 0);
-    row("hidden, overlapped", scene, hidden(took, OVERLAP, exchange, rounds), "of the exchange", 0.6);
-    row("hidden, one after the other", scene, hidden(took, FOLLOW, exchange, rounds), "of the exchange", 0);
-    tell_hand_out(scene, took, rounds);
+    row("both, overlapped", scene, median_of(t->took[OVERLAP], rounds), "s", 0);
+    row("both, one after the other", scene, median_of(t->took[FOLLOW], rounds), "s", 0);
+    row("hidden, overlapped", scene, 1 - median_of(t->added[OVERLAP], rounds) / exchange, "of the exchange", 0.6);
+    row("hidden, one after the other", scene, 1 - median_of(t->added[FOLLOW], rounds) / exchange, "of the exchange", 0);
+    tell_hand_out(scene, t, rounds);
 }
 
-int main(int argc, char **argv)
+static void measure(struct scene *s, struct times *t, int round)
 {
     static void (*const works[KINDS])(struct scene *) = {
         [EXCHANGE] = exchange_gradients, [FOLLOW] = follow,   [COMPUTE] = compute, [OVERLAP] = overlap, [PACK] = pack,
         [HAND_OUT] = hand_out,           [FORWARD] = forward, [LINK] = cross_link};
+    double before = timed(s, compute), after = before;
+    for (int k = 0; k < BESIDE; k++, before = after) {
+        t->took[k][round] = timed(s, works[k]);
+        after = timed(s, compute);
+        t->added[k][round] = t->took[k][round] - (before + after) / 2;
+    }
+    t->took[COMPUTE][round] = after;
+    for (int k = COMPUTE + 1; k < KINDS; k++) t->took[k][round] = timed(s, works[k]);
+}
+
+int main(int argc, char **argv)
+{
+    static struct times times;
     struct comm world;
     struct scene s = {0};
-    double took[KINDS][MOST_ROUNDS];
     if (comm_open(&argc, &argv, &world) != ST_OK || argc != 4) return ST_USAGE;
     int blocks = atoi(argv[1]), tokens = atoi(argv[2]), rounds = atoi(argv[3]);
     if (rounds < 1 || rounds > MOST_ROUNDS) return ST_USAGE;
     require(mesh_open(&world, (struct mesh_shape){0, 1, 1}, &s.mesh));
     open_model(&s, blocks, tokens);
     make_cell(&s, tokens);
-    for (int k = 0; k < KINDS; k++) works[k](&s); /* pages, connections, products' trials */
-    for (int i = 0; i < rounds; i++)
-        for (int k = 0; k < KINDS; k++) took[k][i] = timed(&s, works[k]);
-    if (world.rank == 0) tell(&s, blocks, tokens, took, rounds);
+    for (int i = -1; i < rounds; i++)
+        measure(&s, &times, i < 0 ? 0 : i); /* first pages, connections, products' trials */
+    if (world.rank == 0) tell(&s, blocks, tokens, &times, rounds);
     scene_close(&s);
     comm_close(&world);
     return ST_OK;
