@@ -1,14 +1,20 @@
 #include "mpi/pack_group.h"
 
+#include <errno.h>
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/statvfs.h>
+#include <unistd.h>
 
 #include "base/text.h"
 
 enum { ALIGN = 64 };
+
+/* What else of a rank lies in /dev/shm and is not yet seen there: Open MPI's segment of 4 MiB, and its like. */
+enum { OTHERS_BYTES = 8 << 20 };
 
 /* What the ranks of a group tell each other, at the front of their window. */
 struct board {
@@ -66,7 +72,7 @@ done:
     return st;
 }
 
-/* Is there room on this rank's host for all its groups' windows? Where they lie, Open MPI puts nothing else of size. */
+/* Is there room on this rank's host for all its groups' windows? */
 static enum status find_room(struct comm *world, const struct pack_group *g, bool *room)
 {
     struct comm host = {0};
@@ -77,8 +83,9 @@ static enum status find_room(struct comm *world, const struct pack_group *g, boo
     for (enum pack_kind kind = 0; kind < PACK_KINDS; kind++)
         if (g->window[kind].comm.size > 1 && g->window[kind].comm.rank == 0) wanted += window_bytes(g->model, kind);
     comm_sum_i64(&host, &wanted, 1);
+    int64_t others = (int64_t)host.size * OTHERS_BYTES;
     if (statvfs("/dev/shm", &shm) != 0) shm.f_bavail = 0;
-    if (wanted > 0 && (double)shm.f_bavail * (double)shm.f_bsize < 1.05 * (double)wanted) lacks = wanted;
+    if (wanted > 0 && (double)shm.f_bavail * (double)shm.f_bsize < (double)(wanted + others)) lacks = wanted + others;
     comm_max_i64(&host, &lacks, 1);
     *room = lacks == 0;
     comm_max_i64(world, &lacks, 1);
@@ -157,6 +164,17 @@ done:
 
 /* ---- windows ---- */
 
+/* Take the memory now: a page that is missing later would end the program. Kernels before 5.14 cannot. */
+static bool is_there(void *base, size_t bytes)
+{
+#ifdef MADV_POPULATE_WRITE
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), first = (uintptr_t)base / page * page;
+    return madvise((void *)first, bytes + (uintptr_t)base - first, MADV_POPULATE_WRITE) == 0 || errno == EINVAL;
+#else
+    return true;
+#endif
+}
+
 /* The first rank's memory, as this one sees it. */
 static enum status open_window(struct pack_group *g, enum pack_kind kind, void **packed)
 {
@@ -173,6 +191,11 @@ static enum status open_window(struct pack_group *g, enum pack_kind kind, void *
                     "start one rank per NUMA domain",
                     (long long)bytes);
     }
+    if (w->comm.rank == 0 && !is_there(base, (size_t)bytes))
+        return fail(ST_MEMORY,
+                    "/dev/shm is full: no %lld bytes for packed weights that ranks share; free some, or set "
+                    "mesh.share_packed=false",
+                    (long long)bytes);
     MPI_Win_shared_query(w->handle, 0, &bytes, &unit, &base);
     base += (ALIGN - (uintptr_t)base % ALIGN) % ALIGN;
     w->board = (struct board *)base;

@@ -57,6 +57,15 @@ pretrain 4 "$dir/data" --set mesh.pipe=2 || fail "two replicas of two stages"
 loss() { sed -n 's/.*"kind":"train","step":6,"loss":\([0-9.]*\).*/\1/p' "$dir/$1/metrics.jsonl"; }
 awk -v a="$(loss one)" -v b="$(loss data)" 'BEGIN { exit !(b > 0 && (a-b)^2 < 1e-6*a*a) }' ||
     fail "two replicas of two stages: loss $(loss data), not $(loss one)"
+# replicas on a host without room for packed weights that they share keep their own, and compute the same
+pretrain 2 "$dir/shared" && ! grep -q "/dev/shm" "$dir/log" || fail "two replicas"
+if unshare -m mount -t tmpfs -o size=12m none /dev/shm 2>/dev/null; then
+    export dir
+    export -f pretrain
+    unshare -m bash -c 'mount -t tmpfs -o size=12m none /dev/shm; pretrain 2 "$dir/apart"' || fail "a small /dev/shm"
+    grep -q "a host has less than .* free in /dev/shm: there each rank keeps packed weights of its own" "$dir/log" || fail "a small /dev/shm is not told"
+    [ "$(loss shared)" = "$(loss apart)" ] || fail "packed weights apart: loss $(loss apart), not $(loss shared)"
+fi
 cytomill-embed --model "$dir/data" "$dir/atlas" --out "$dir/embedding.h5ad" >"$dir/log" 2>&1 || fail "embedding from four ranks' checkpoint"
 
 # gradients travel in the precision of the products, unless they are told otherwise
