@@ -133,20 +133,23 @@ static void post(struct piece_exchange *x)
     }
 }
 
-/* total (+)= a copy of rank `rank`; the first one begins it. */
-static void add_foreign(struct piece_exchange *x, const char *copy, int64_t reals, bool begins)
+static void add_copy(const struct piece_exchange *x, real *to, const char *copy, int64_t reals)
 {
-    if (!x->bf16 && begins) memcpy(x->total, copy, (size_t)reals * sizeof(real));
-    else if (!x->bf16) vector_add(x->total, copy, reals, DTYPE_REAL);
+    if (!x->bf16) vector_add(to, copy, reals, DTYPE_REAL);
     else
-        for (int64_t i = 0; i < reals; i++)
-            x->total[i] = (begins ? 0 : x->total[i]) + bf16_to_float(((const bf16 *)copy)[i]);
+        for (int64_t i = 0; i < reals; i++) to[i] += bf16_to_float(((const bf16 *)copy)[i]);
 }
 
-static void add_own(struct piece_exchange *x, const real *data, int64_t reals, bool begins)
+/* Copy number `number`, in the place of this rank's own share where that can be: a + b is b + a, so one copy before the
+ * share is added to it, and several are summed apart first. */
+static void add_in_order(const struct piece_exchange *x, const struct sum *s, int number, const char *copy)
 {
-    if (begins) memcpy(x->total, data, (size_t)reals * sizeof(real));
-    else vector_add(x->total, data, reals, DTYPE_REAL);
+    int own = (x->rank - s->first) / s->step;
+    bool apart = own > 1 && number < own;
+    if (number == own && own > 1) vector_add(s->data, x->total, s->reals, DTYPE_REAL);
+    else if (apart && number == 0)
+        vector_convert(x->total, DTYPE_REAL, copy, x->bf16 ? DTYPE_BF16 : DTYPE_REAL, s->reals);
+    else if (number != own) add_copy(x, apart ? x->total : s->data, copy, s->reals);
 }
 
 /* Add the next copy of the sequence if it is there, or wait for it. False if there is none to add. */
@@ -154,18 +157,17 @@ static bool add_next(struct piece_exchange *x, bool wait)
 {
     if (x->added.sum >= x->sum_count) return false;
     const struct sum *s = &x->sums[x->added.sum];
-    bool begins = x->added.rank == 0;
-    if (source_of(x, &x->added) == x->rank) add_own(x, s->data, s->reals, begins);
-    else {
+    const char *copy = NULL;
+    if (source_of(x, &x->added) != x->rank) {
         MPI_Request *request = &x->received[x->take_count % RING];
         int arrived = 1;
         if (x->take_count == x->post_count) return false;
         if (wait) MPI_Wait(request, MPI_STATUS_IGNORE);
         else MPI_Test(request, &arrived, MPI_STATUS_IGNORE);
         if (!arrived) return false;
-        add_foreign(x, place_of(x, x->take_count++), s->reals, begins);
+        copy = place_of(x, x->take_count++);
     }
-    if (is_last(x, &x->added)) memcpy(s->data, x->total, (size_t)s->reals * sizeof(real));
+    add_in_order(x, s, x->added.rank, copy);
     step(x, &x->added);
     return true;
 }
