@@ -14,6 +14,7 @@
 #include "io/checkpoint_writer.h"
 #include "io/coherence.h"
 #include "io/place.h"
+#include "mpi/placement.h"
 
 /* A block of this rank: where it lies in the copy and in the file. */
 struct chunk {
@@ -205,16 +206,12 @@ static void *save(void *saver)
     return NULL;
 }
 
-/* Signals are for the main thread. Without a thread it is done here. */
+/* Without a thread it is done here. */
 static void start(struct checkpoint_saver *s)
 {
-    sigset_t all, before;
-    sigfillset(&all);
     s->stage = COPYING;
     s->error = 0;
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    s->joinable = pthread_create(&s->thread, NULL, save, s) == 0;
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    s->joinable = placement_start_thread(&s->thread, save, s);
     if (!s->joinable) save(s);
 }
 

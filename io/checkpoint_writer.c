@@ -14,6 +14,7 @@
 #include "base/text.h"
 #include "io/h5.h"
 #include "io/place.h"
+#include "mpi/placement.h"
 
 /* ---- who writes what ---- */
 
@@ -245,7 +246,7 @@ static void remove_file(const char *path)
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     unlink(path);
     if (fd < 0) return;
-    if (pthread_create(&thread, NULL, close_slowly, (void *)(intptr_t)fd) == 0) pthread_detach(thread);
+    if (placement_start_thread(&thread, close_slowly, (void *)(intptr_t)fd)) pthread_detach(thread);
     else close(fd);
 }
 

@@ -2,6 +2,7 @@
 
 #include <omp.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,6 +33,18 @@ static void list_cores(const cpu_set_t *cores, char *out, size_t bytes)
         }
         used +=
             (size_t)snprintf(out + used, bytes - used, last > core ? "%s%d-%d" : "%s%d", used ? "," : "", core, last);
+    }
+}
+
+/* OpenMP binds the first thread of a program to the first of its places before the program begins. */
+static void find_own_cores(cpu_set_t *cores)
+{
+    if (sched_getaffinity(0, sizeof *cores, cores) != 0) CPU_SET(0, cores);
+    for (int place = 0; place < omp_get_num_places(); place++) {
+        int core[CPU_SETSIZE], count = omp_get_place_num_procs(place);
+        if (count > CPU_SETSIZE) continue;
+        omp_get_place_proc_ids(place, core);
+        for (int i = 0; i < count; i++) CPU_SET(core[i], cores);
     }
 }
 
@@ -78,7 +91,7 @@ enum status placement_find(struct comm *comm, int threads, bool oversubscribe, s
     int64_t bytes = 0;
     enum status st = ST_OK;
     memcpy(mine.host, comm->host, sizeof mine.host);
-    if (sched_getaffinity(0, sizeof mine.allowed, &mine.allowed) != 0) CPU_SET(0, &mine.allowed);
+    find_own_cores(&mine.allowed);
     *out = (struct placement){.cores_allowed = CPU_COUNT(&mine.allowed)};
     while (out->first_core < CPU_SETSIZE && !CPU_ISSET(out->first_core, &mine.allowed)) out->first_core++;
     out->numa_node = numa_of_core(out->first_core);
@@ -131,4 +144,40 @@ enum status placement_print(struct comm *comm, const struct placement *p)
 done:
     free(all);
     return st;
+}
+
+/* Those on which no thread of OpenMP is; all if there is no such core, or if the system places threads that are not
+ * bound. */
+static void find_idle_cores(cpu_set_t *cores)
+{
+    cpu_set_t own, busy;
+    CPU_ZERO(&own);
+    CPU_ZERO(&busy);
+    find_own_cores(&own);
+    *cores = own;
+    if (omp_get_num_places() == 0) return;
+#pragma omp parallel
+    {
+        int core = sched_getcpu();
+#pragma omp critical
+        if (core >= 0) CPU_SET(core, &busy);
+    }
+    CPU_AND(&busy, &busy, &own);
+    if (!CPU_EQUAL(&busy, &own)) CPU_XOR(cores, &own, &busy);
+}
+
+bool placement_start_thread(pthread_t *thread, void *(*work)(void *), void *context)
+{
+    sigset_t all, before;
+    cpu_set_t cores;
+    pthread_attr_t how;
+    find_idle_cores(&cores);
+    pthread_attr_init(&how);
+    pthread_attr_setaffinity_np(&how, sizeof cores, &cores);
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    bool started = pthread_create(thread, &how, work, context) == 0 || pthread_create(thread, NULL, work, context) == 0;
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_attr_destroy(&how);
+    return started;
 }

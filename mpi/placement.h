@@ -1,7 +1,8 @@
-/* Where ranks run: host, cores, NUMA domain, threads; and whether they fit. */
+/* Where ranks run: host, cores, NUMA domain, threads; whether they fit; and threads beside those that compute. */
 #ifndef CYTOMILL_MPI_PLACEMENT_H
 #define CYTOMILL_MPI_PLACEMENT_H
 
+#include <pthread.h>
 #include <stdbool.h>
 
 #include "mpi/comm.h"
@@ -24,5 +25,9 @@ MUST_CHECK enum status placement_find(struct comm *comm, int threads, bool overs
 /* Print one line per host (rank 0): ranks, threads, cores, NUMA nodes, and whether its ranks are not bound; below it one
  * line per bound rank: cores and NUMA node. Collective. */
 MUST_CHECK enum status placement_print(struct comm *comm, const struct placement *placement);
+/* Start a thread beside those that compute: on the cores of this rank to which OpenMP has bound none of them, or on
+ * all if there are none; it would else stay on the one core of its caller. Signals are for others. False if it cannot
+ * be made. Not within a parallel region. Local. */
+MUST_CHECK bool placement_start_thread(pthread_t *thread, void *(*work)(void *), void *context);
 
 #endif

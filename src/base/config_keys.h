@@ -161,8 +161,8 @@
          "for half the traffic.") \
     INT("train.checkpoint_every", "500", 1, 1e12, "steps", "Steps between checkpoints.") \
     BOOL("train.checkpoint_async", "true", \
-         "Training goes on while a checkpoint is written, from a copy in memory; not with MPI-IO (run.io ompio, " \
-         "romio).") \
+         "Training goes on while a checkpoint is written, from a copy in memory, by a thread of each rank, on a " \
+         "core of it where none computes if there is one; not with MPI-IO (run.io ompio, romio).") \
     INT("train.keep", "2", 1, 1e6, "", "Checkpoints kept.") \
     INT("train.evaluate_every", "100", 1, 1e12, "steps", "Steps between held-out evaluations.") \
     INT("train.evaluate_cells", "256", 0, 1e9, "cells", "Held-out cells of an evaluation; 0 all.") \
