@@ -46,8 +46,8 @@ MUST_CHECK enum status checkpoint_write(struct mesh *mesh, const char *path, con
                                         const struct config *config, const struct vocab *vocab, const char *model_name,
                                         const struct train_state *state);
 
-/* The same while training goes on. Of each rank a thread first copies what the rank writes, during which weights and
- * moments must not change, then hashes and writes the copy, past the page cache where the file system can. One file is
+/* The same while training goes on. Of each rank a thread first copies and hashes what the rank writes, during which
+ * weights and moments must not change, then writes the copy, past the page cache where the file system can. One file is
  * on its way at a time. Where that cannot be (train.checkpoint_async false, MPI-IO, no memory for the copy, hosts that do
  * not see alike what they write to one file), checkpoint_begin writes at once, which is said.
  *

@@ -1,9 +1,8 @@
-/* Writing a checkpoint while training goes on: a thread of each rank copies the rank's blocks, lets the training change
- * them, and then hashes the copy and writes it to its places. It calls neither MPI nor HDF5. */
+/* Writing a checkpoint while training goes on: a thread of each rank copies and hashes the rank's blocks, lets the
+ * training change them, and then writes the copy to its places. It calls neither MPI nor HDF5. */
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -145,10 +144,12 @@ static void move_to(struct checkpoint_saver *s, enum stage stage)
 
 static void copy_chunks(struct checkpoint_saver *s)
 {
+    _Static_assert(sizeof(real) == sizeof(float), "values lie in the file as in memory");
+    struct checkpoint_writer *w = &s->writer;
     for (int64_t i = 0; i < s->chunk_count; i++) {
         const struct chunk *p = &s->chunks[i];
-        const real *from = checkpoint_writer_values(&s->writer, &s->writer.map.blocks[p->block]);
-        for (int64_t k = 0; k < p->bytes / (int64_t)sizeof(float); k++) p->at[k] = (float)from[k];
+        const struct checkpoint_block *block = &w->map.blocks[p->block];
+        w->sum[block->index] = hash_copy(p->at, checkpoint_writer_values(w, block), (size_t)p->bytes, 0);
     }
 }
 
@@ -171,10 +172,6 @@ static int write_chunks(struct checkpoint_saver *s, int direct)
 static void write_copy(struct checkpoint_saver *s)
 {
     struct checkpoint_writer *w = &s->writer;
-    for (int64_t i = 0; i < s->chunk_count; i++) {
-        const struct chunk *p = &s->chunks[i];
-        w->sum[w->map.blocks[p->block].index] = hash_block(p->at, (size_t)p->bytes, 0);
-    }
     s->doing = "making room";
     if (s->reserves && (s->error = place_try_reserve(w->fd, w->file_bytes)) != 0) return;
     s->doing = "writing";

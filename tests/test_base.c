@@ -308,6 +308,24 @@ static void hash_is_sha256(void **state)
     free(path);
 }
 
+/* From any place to any place, and not a byte beyond. */
+static void hash_copy_copies(void **state)
+{
+    enum { ROOM = 4200 };
+    static char from[ROOM], to[ROOM], expected[ROOM];
+    static const size_t lengths[] = {0, 1, 15, 16, 17, 63, 200, 4096};
+    for (size_t i = 0; i < sizeof from; i++) from[i] = (char)(i * 37 % 251);
+    for (size_t l = 0; l < sizeof lengths / sizeof *lengths; l++)
+        for (size_t at = 0; at < 40; at += 3) {
+            size_t target = 5 * at % 48;
+            memset(to, 'x', ROOM);
+            memset(expected, 'x', ROOM);
+            memcpy(expected + target, from + at, lengths[l]);
+            assert_true(hash_copy(to + target, from + at, lengths[l], 3) == hash_block(from + at, lengths[l], 3));
+            assert_memory_equal(to, expected, ROOM);
+        }
+}
+
 /* What a lost run wrote after its last checkpoint is cut; a half-written line goes too. */
 static void metrics_resume_where_the_checkpoint_is(void **state)
 {
@@ -350,6 +368,7 @@ int main(void)
                                        cmocka_unit_test(files_are_written_whole),
                                        cmocka_unit_test(folders_are_made),
                                        cmocka_unit_test(hash_is_sha256),
+                                       cmocka_unit_test(hash_copy_copies),
                                        cmocka_unit_test(metrics_resume_where_the_checkpoint_is)};
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

@@ -15,5 +15,8 @@ void hash_sha256(const void *data, size_t bytes, char out[SHA256_HEX]);
 MUST_CHECK enum status hash_sha256_file(const char *path, char out[SHA256_HEX]);
 /* 64-bit XXH3 with a seed. Local. */
 uint64_t hash_block(const void *data, size_t bytes, uint64_t seed);
+/* The same of `from`, which is copied on the way to `to`, past the caches where the processor can: for a copy that is not
+ * read soon. They do not overlap. Local. */
+uint64_t hash_copy(void *to, const void *from, size_t bytes, uint64_t seed);
 
 #endif
