@@ -6,6 +6,7 @@
  * trains use its experts evenly; slots by groups of cells; names, starts and refusals. */
 #include "tests/expert_scene.h"
 
+#include "cell_scene.h"
 #include "model/expert_usage.h"
 #include "optim/optimiser.h"
 
@@ -318,26 +319,6 @@ static void close_trained(struct trained *t)
     batch_destroy(&t->batch);
 }
 
-static void add_cell(struct batch *b, uint64_t id)
-{
-    struct rng r = rng_at(13, RNG_TEST, id, 0);
-    b->cell_id[b->cell_count] = (int64_t)id;
-    for (int position = 0; position <= 60; position++) {
-        int64_t t = b->token_count++;
-        int gene = position ? 1 + 3 * position + (int)rng_below(&r, 3) : 0;
-        bool hidden = gene && rng_below(&r, 4) == 0;
-        b->feature[t] = gene;
-        b->role[t] = gene ? TOKEN_FEATURE : TOKEN_CLS;
-        b->target[t] = gene ? log1pf((float)(1 + rng_below(&r, 6))) : 0;
-        b->value[t] = hidden ? 0 : b->target[t];
-        b->visible[t] = gene && !hidden;
-        b->loss_weight[t] = hidden;
-        b->modality[t] = 0;
-        b->position[t] = position;
-    }
-    b->offsets[++b->cell_count] = b->token_count;
-}
-
 /* `steps` steps; the mean imbalance of the last ten. */
 static double train(struct trained *t, int steps)
 {
@@ -347,7 +328,7 @@ static double train(struct trained *t, int steps)
     for (int step = 0; step < steps; step++) {
         struct loss_sum loss = {0};
         batch_clear(&t->batch);
-        for (int c = 0; c < CELLS; c++) add_cell(&t->batch, (uint64_t)(step * CELLS + c));
+        for (int c = 0; c < CELLS; c++) add_cell(&t->batch, step * CELLS + c, 60, GENES);
         batch_find_levels(&t->batch);
         memset(params->gradient, 0, sizeof(real) * (size_t)params->size);
         experts_begin_step(experts, (double)t->batch.token_count);
@@ -408,7 +389,7 @@ static void test_usage(void **state)
     open_trained(&t, "model.layers=3 model.expert_every=2 model.experts_per_token=2 model.dropout=0");
     struct expert_layers *experts = model_experts(t.model);
     for (int every = 2; every >= 1; every--) {
-        for (int c = 0; c < CELLS; c++) add_cell(&t.batch, (uint64_t)c);
+        for (int c = 0; c < CELLS; c++) add_cell(&t.batch, c, 60, GENES);
         batch_find_levels(&t.batch);
         OK(expert_usage_create(LAYERS, experts->experts, GROUPS, CELLS, &u));
         u.cell = cell, u.group = group, u.cells = 3;

@@ -6,6 +6,7 @@
  * without. A part's table has every row and memory for its own; costs of parts add up to those of the whole. */
 #include "kernel_check.h"
 
+#include "cell_scene.h"
 #include "golden.h"
 #include "model/model.h"
 
@@ -18,28 +19,7 @@ enum { LAYERS = 5, WIDTH = 64, GENES = 300, CELLS = 3, TOKENS = 3 * 160, MICROS 
 static struct config *config;
 static struct vocab *vocab;
 static struct batch micro[MICROS];
-
-static void add_cell(struct batch *b, int which)
-{
-    struct rng r = rng_at(12, RNG_TEST, (uint64_t)which, 0);
-    int position = 0;
-    b->cell_id[b->cell_count] = which;
-    for (int gene = 0; gene <= GENES; gene++) {
-        if (gene > 0 && rng_below(&r, 5) > (uint64_t)(which % 3)) continue;
-        if (position > 150) break;
-        int64_t t = b->token_count++;
-        bool hidden = gene && rng_below(&r, 5) == 0;
-        b->feature[t] = gene;
-        b->role[t] = gene ? TOKEN_FEATURE : TOKEN_CLS;
-        b->target[t] = gene ? log1pf((float)(1 + rng_below(&r, 6))) : 0;
-        b->value[t] = hidden ? 0 : b->target[t];
-        b->visible[t] = gene && !hidden;
-        b->loss_weight[t] = gene && (hidden || rng_below(&r, 16) == 0);
-        b->modality[t] = 0;
-        b->position[t] = position++;
-    }
-    b->offsets[++b->cell_count] = b->token_count;
-}
+static const int lengths[] = {60, 120, 150};
 
 static int open_data(void **state)
 {
@@ -50,7 +30,7 @@ static int open_data(void **state)
     vocab = golden_vocab(GENES);
     for (int m = 0; m < MICROS; m++) {
         OK(batch_create(CELLS, TOKENS, &micro[m]));
-        for (int c = 0; c < CELLS - m % 2; c++) add_cell(&micro[m], 10 * m + c);
+        for (int c = 0; c < CELLS - m % 2; c++) add_cell(&micro[m], 10 * m + c, lengths[(m + c) % 3], GENES);
         batch_find_levels(&micro[m]);
     }
     return 0;

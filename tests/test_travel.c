@@ -6,6 +6,7 @@
  * an expert's gradient agrees to rounding. A model that must stop says so to a caller who does not ask. */
 #include "kernel_check.h"
 
+#include "cell_scene.h"
 #include "golden.h"
 #include "model/model.h"
 
@@ -16,27 +17,7 @@ enum { LAYERS = 3, E = 12, GENES = 200, TOKENS = 2 * 120, MICROS = 2, MOST_RANKS
 static struct config *config;
 static struct vocab *vocab;
 static struct batch batch[MICROS][MOST_RANKS]; /* [1][1] is empty */
-
-static void add_cell(struct batch *b, int which)
-{
-    struct rng r = rng_at(3, RNG_TEST, (uint64_t)which, 0);
-    int position = 0;
-    b->cell_id[b->cell_count] = which;
-    for (int gene = 0; gene <= GENES && position < 110; gene++) {
-        if (gene > 0 && rng_below(&r, 4) > (uint64_t)(which % 3)) continue;
-        int64_t t = b->token_count++;
-        bool hidden = gene && rng_below(&r, 5) == 0;
-        b->feature[t] = gene;
-        b->role[t] = gene ? TOKEN_FEATURE : TOKEN_CLS;
-        b->target[t] = gene ? log1pf((float)(1 + rng_below(&r, 6))) : 0;
-        b->value[t] = hidden ? 0 : b->target[t];
-        b->visible[t] = gene && !hidden;
-        b->loss_weight[t] = gene && (hidden || rng_below(&r, 8) == 0);
-        b->modality[t] = 0;
-        b->position[t] = position++;
-    }
-    b->offsets[++b->cell_count] = b->token_count;
-}
+static const int lengths[] = {50, 100, 110};
 
 static int open_data(void **state)
 {
@@ -51,7 +32,8 @@ static int open_data(void **state)
         for (int r = 0; r < MOST_RANKS; r++) {
             OK(batch_create(2, TOKENS, &batch[m][r]));
             batch_clear(&batch[m][r]);
-            for (int c = 0; c < 2 && 2 * m + r != 3; c++) add_cell(&batch[m][r], 10 * m + 2 * r + c);
+            for (int c = 0, id = 10 * m + 2 * r; c < 2 && 2 * m + r != 3; c++, id++)
+                add_cell(&batch[m][r], id, lengths[id % 3], GENES);
             batch_find_levels(&batch[m][r]);
         }
     return 0;
