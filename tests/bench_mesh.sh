@@ -5,9 +5,8 @@
 # more. Median of the steps after the first, of three runs of each in turn.
 set -u
 . tests/environment
-export OMP_NUM_THREADS=1 OMP_PROC_BIND=close OMP_PLACES=cores
-export OMPI_MCA_hwloc_base_binding_policy=core OMPI_MCA_mpi_yield_when_idle=0
-[ "$(nproc --all)" -ge 2 ] || { echo "needs two cores"; exit 77; }
+need_cores 2
+bind_ranks
 dir=$(mktemp -d); trap 'rm -rf "$dir"' EXIT
 cytomill-ingest tests/data/pbmc3k --out "$dir/atlas" >"$dir/log" 2>&1 || { cat "$dir/log"; exit 1; }
 cat >"$dir/model.yaml" <<'YAML'

@@ -9,7 +9,7 @@
 set -u
 . tests/environment
 skip() { echo "not run: $*"; exit 77; }
-[ "$(nproc --all)" -ge 2 ] || skip "needs two cores"
+need_cores 2
 for tool in ip tc taskset mpirun; do command -v $tool >/dev/null || skip "no $tool here (Debian packages iproute2, util-linux, openmpi-bin)"; done
 tag=cyto$$ dir=$(mktemp -d)
 trap 'for i in 0 1; do ip netns del "$tag-$i" 2>/dev/null; done; rm -rf "$dir"' EXIT

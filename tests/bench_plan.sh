@@ -8,8 +8,7 @@
 # after the second counts. Memory can be measured at any time.
 set -u
 . tests/environment
-export OMP_NUM_THREADS=1 OMP_PROC_BIND=close OMP_PLACES=cores
-[ "$(nproc --all)" -ge 2 ] || { echo "needs two cores"; exit 77; }
+need_cores 2
 out=build/bench/plan
 mkdir -p $out
 dir=$(mktemp -d); trap 'rm -rf "$dir"' EXIT
@@ -32,8 +31,7 @@ config mixture 4 512 16 ", feed_forward: moe, experts: 8, experts_per_token: 2, 
 # Ranks that fit on the cores are bound, as training on a cluster is; more share them, for their memory's sake.
 launch() { # ranks command...
     local ranks=$1; shift
-    if [ "$ranks" -le "$(nproc --all)" ]; then OMPI_MCA_hwloc_base_binding_policy=core OMPI_MCA_mpi_yield_when_idle=0 mpirun -n "$ranks" "$@"
-    else mpirun -n "$ranks" "$@"; fi
+    if [ "$ranks" -le "$(nproc --all)" ]; then (bind_ranks; mpirun -n "$ranks" "$@"); else mpirun -n "$ranks" "$@"; fi
 }
 declare -A calibrated
 calibrate() { # model ranks
