@@ -5,7 +5,8 @@
 # steps within 8 of them; medians over checkpoints, with a standard error from their quartiles, beside the same sum over
 # quiet steps alone, which must be none. One rank leaves a core to the writing thread, two leave none. Bar: 5 % of the
 # stall of writing at once. Other programs' share of the processors is told: it should be 0.
-# BENCH_CHECKPOINTS (24 beside, half as many at once), BENCH_RANKS ("1 2"), BENCH_DIR (/tmp: the file system written to).
+# BENCH_CHECKPOINTS (24 beside, half as many at once), BENCH_RANKS ("1 2"), BENCH_GENES (32: of a cell), BENCH_DIR (/tmp: the
+# file system written to).
 # Metrics stay in build/bench/checkpoint.
 set -u
 . tests/environment
@@ -13,14 +14,14 @@ need_cores 2
 bind_ranks
 dir=$(mktemp -d "${BENCH_DIR:-/tmp}/cytomill-bench.XXXXXX"); trap 'rm -rf "$dir"' EXIT
 cytomill-ingest tests/data/pbmc3k --out "$dir/atlas" >"$dir/log" 2>&1 || { cat "$dir/log"; exit 1; }
-every=8 beside=${BENCH_CHECKPOINTS:-24} out=build/bench/checkpoint
+every=8 genes=${BENCH_GENES:-32} beside=${BENCH_CHECKPOINTS:-24} out=build/bench/checkpoint
 mkdir -p $out
 
 train() { # ranks checkpoints async
     local bound=core; [ "$1" -gt 1 ] || bound=none # OpenMP binds the one thread, and leaves the other core to the rank
     OMPI_MCA_hwloc_base_binding_policy=$bound mpirun -n "$1" cytomill-pretrain --config configs/cellfm-80m.yaml \
-        --atlas "$dir/atlas" --out "$dir/run" --set train.batch="$1" --set train.micro_batch=1 --set model.max_genes=32 \
-        --set model.min_genes=32 --set model.drop_long_cells=false --set train.steps=$((every * ($2 + 1))) \
+        --atlas "$dir/atlas" --out "$dir/run" --set train.batch="$1" --set train.micro_batch=1 --set model.max_genes=$genes \
+        --set model.min_genes=$genes --set model.drop_long_cells=false --set train.steps=$((every * ($2 + 1))) \
         --set train.checkpoint_every=$every --set train.checkpoint_async="$3" --set train.evaluate_every=1000000 \
         --set data.held_out=0 --set train.reference_cells=1 --set train.final_cells=1 >"$dir/log" 2>&1 ||
         { cat "$dir/log"; exit 1; }
@@ -56,7 +57,7 @@ none, none_error = middle([once.longer(range(span[0] + 3, span[0] + 7)) for span
 ratio, ratio_error = stall / at_once, math.hypot(error, stall / at_once * at_once_error) / at_once
 
 def row(what, value, unit="s", bar="-", holds="-"):
-    where = "1 rank, a core left" if ranks == "1" else f"{ranks} ranks, no core left"
+    where = ("1 rank, a core left" if ranks == "1" else f"{ranks} ranks, no core left") + f", {sys.argv[4]} genes"
     print(f"BENCH\tcheckpoint, {where}: {what}\t{value}\t{unit}\t{bar}\t{holds}")
 
 row("a step without", f"{statistics.median(once.took[s] for s in once.quiet):.3f}")
@@ -75,5 +76,5 @@ for ranks in ${BENCH_RANKS:-1 2}; do
     train "$ranks" $((beside / 2)) false
     train "$ranks" "$beside" true
     others=$(awk -v all=$(($(jiffies) - before)) -v own=$(($(own) - own)) -v s=$((SECONDS - begin)) 'BEGIN { print (all - own) / 100 / s }')
-    python3 "$dir/tell.py" "$ranks" "$others" $out || exit 1
+    python3 "$dir/tell.py" "$ranks" "$others" $out "$genes" || exit 1
 done
