@@ -35,10 +35,9 @@ struct place {
 struct pack_group {
     struct model *model; /* borrowed */
     struct window window[PACK_KINDS];
-    int ranks;            /* of mesh->dense */
-    struct place *places; /* [ranks][PACK_KINDS] of every rank of mesh->dense */
-    int **packer
-        [PACK_KINDS]; /* [ranks + 1] for a group of so many: [tensors] which of them packs it; NULL: there is none */
+    int ranks;                /* of mesh->dense */
+    struct place *places;     /* [ranks][PACK_KINDS] of every rank of mesh->dense */
+    int **packer[PACK_KINDS]; /* [ranks + 1] for a group of so many: [tensors] which of them packs it; NULL: no such */
     uint_least64_t turn;
 };
 
@@ -113,9 +112,11 @@ static enum status find_groups(struct mesh *mesh, struct pack_group *g, int doma
     for (enum pack_kind kind = 0; kind < PACK_KINDS; kind++)
         TRY(find_group(parent_of(mesh, kind), domain, &g->window[kind].comm));
     TRY(find_room(&mesh->world, g, &room));
-    for (enum pack_kind kind = 0; kind < PACK_KINDS && !room; kind++) {
-        comm_free(&g->window[kind].comm);
-        TRY(find_group(parent_of(mesh, kind), PACK_ALONE, &g->window[kind].comm));
+    for (int kind = 0; kind < PACK_KINDS && !room; kind++) { /* of this host's ranks alone: others have other room */
+        struct comm group = g->window[kind].comm;
+        st = comm_split(&group, group.rank, &g->window[kind].comm);
+        comm_free(&group);
+        TRY(st);
     }
 done:
     return st;
